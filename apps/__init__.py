@@ -1,0 +1,1 @@
+"""Programs built on the pipeline: the command line and what it writes."""
