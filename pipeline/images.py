@@ -1,0 +1,186 @@
+"""Reading an image from any source into upright RGB, (H, W, 3) uint8.
+
+Everything that can be wrong with an image is found here, so that the rest of the pipeline can
+rely on what it gets.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..models.errors import InputError
+from .types import UInt8Array
+
+ImageSource = str | Path | Image.Image | NDArray[np.uint8]
+
+# What Pillow's decoders raise on damaged data, besides OSError.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+
+_INTEGER_BITS = (8, 10, 12, 14, 16)
+
+
+def load_image(source: ImageSource) -> UInt8Array:
+    """Return the image as upright RGB.
+
+    The EXIF orientation is applied, transparent pixels are laid over white, grey becomes three
+    equal channels, and of an animation or a multi-page file the first frame is taken. Deeper
+    than 8 bits: integers are scaled by the bit depth that holds their maximum (8, 10, 12, 14 or
+    16 bits, so a 12-bit scan in a 16-bit file is not black), floats by their own range.
+
+    Args:
+        source: A path, a Pillow image, or a uint8 array of (H, W), (H, W, 1), (H, W, 3) RGB or
+            (H, W, 4) RGBA.
+
+    Returns:
+        (H, W, 3) uint8, C-contiguous. An RGB array is returned as it is, not copied.
+
+    Raises:
+        InputError: The file is missing, is not an image, is damaged, has no pixels or too many;
+            or the array has another type or shape. The message is one line and names the file.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        try:
+            return _from_pillow(source, "the image")
+        except _DECODE_ERRORS as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the image cannot be decoded: {_one_line(error)}") from error
+    if isinstance(source, (str, Path)):
+        return _from_file(source)
+    raise InputError(
+        "an image must be a path, a PIL.Image or a uint8 numpy array (H, W, 3), "
+        f"not {type(source).__name__}"
+    )
+
+
+def _from_file(source: str | Path) -> UInt8Array:
+    name = repr(str(source))
+    if str(source) == "":
+        raise InputError("the image path is empty; give the path of an image file")
+    path = Path(source)
+    try:
+        if path.is_dir():
+            raise InputError(f"{name} is a directory; give the path of an image file")
+        if not path.exists():
+            raise InputError(f"{name} does not exist; check the path")
+        if not path.is_file():
+            raise InputError(f"{name} is not a regular file; give the path of an image file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{name} is an empty file; save or download the image again")
+        with warnings.catch_warnings():
+            # Pillow warns of large images and odd metadata; neither hinders reading the pixels,
+            # and images far too large are refused with an error.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return _from_pillow(image, name)
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{name} is not an image that can be read; give a JPEG, PNG, WebP, TIFF, BMP or GIF"
+        ) from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InputError(
+            f"{name} has more than {limit / 1e6:.0f} million pixels; scale it down first"
+        ) from error
+    except PermissionError as error:
+        raise InputError(f"{name} may not be read; check its permissions") from error
+    except _DECODE_ERRORS as error:
+        raise InputError(
+            f"{name} is damaged or truncated ({_one_line(error)}); save or download it again"
+        ) from error
+
+
+def _from_pillow(image: Image.Image, name: str) -> UInt8Array:
+    if 0 in image.size:
+        raise InputError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+    image.load()
+    image = _upright(image)
+    if image.mode.startswith("I"):
+        return _grey_to_rgb(_scale_integers(np.asarray(image)))
+    if image.mode == "F":
+        return _grey_to_rgb(_scale_floats(np.asarray(image)))
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        return _over_white(np.asarray(image.convert("RGBA")))
+    return np.ascontiguousarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (*_DECODE_ERRORS, TypeError, KeyError, ZeroDivisionError):
+        # Broken metadata says nothing about the pixels, which are already decoded.
+        return image
+
+
+def _from_array(array: NDArray[np.generic]) -> UInt8Array:
+    if array.dtype != np.uint8:
+        remedy = (
+            "scale it to 0..255 and convert with .astype(np.uint8)"
+            if array.dtype.kind == "f"
+            else "convert it to 8 bits"
+        )
+        raise InputError(f"an image array must be uint8, not {array.dtype}; {remedy}")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        hint = ""
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = "; it looks channels-first: use array.transpose(1, 2, 0)"
+        raise InputError(
+            f"an image array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
+            f"not {array.shape}{hint}"
+        )
+    if array.size == 0:
+        raise InputError(f"the image array has no pixels: its shape is {array.shape}")
+    pixels = array.astype(np.uint8, copy=False)
+    if channels == 4:
+        return _over_white(pixels)
+    if channels == 1:
+        return _grey_to_rgb(pixels.reshape(array.shape[:2]))
+    return np.ascontiguousarray(pixels)
+
+
+def _scale_integers(values: NDArray[np.generic]) -> UInt8Array:
+    """Map whole numbers to 0..255 by the bit depth that holds their maximum."""
+    clipped = np.clip(values.astype(np.int64), 0, None)
+    highest = int(clipped.max())
+    top = next((2**bits - 1 for bits in _INTEGER_BITS if highest < 2**bits), highest)
+    scaled: UInt8Array = ((clipped * 255 + top // 2) // top).astype(np.uint8)
+    return scaled
+
+
+def _scale_floats(values: NDArray[np.generic]) -> UInt8Array:
+    """Map floats to 0..255 by their own range; non-finite ones become 0."""
+    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    if high == low:
+        return np.zeros(finite.shape, np.uint8)
+    scaled: UInt8Array = np.rint((finite - low) * (255.0 / (high - low))).astype(np.uint8)
+    return scaled
+
+
+def _over_white(rgba: UInt8Array) -> UInt8Array:
+    """Lay (H, W, 4) straight-alpha pixels over white."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    over = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha)
+    rgb: UInt8Array = ((over + 127) // 255).astype(np.uint8)
+    return rgb
+
+
+def _grey_to_rgb(grey: UInt8Array) -> UInt8Array:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
