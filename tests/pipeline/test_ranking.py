@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from promptseg.models.errors import InputError
+from promptseg.pipeline.ranking import (
+    RankingConfig,
+    combined_score,
+    mask_iou_matrix,
+    mask_to_box,
+    masks_to_boxes,
+    rank,
+    select_by_iou_prediction,
+)
+from promptseg.pipeline.types import RejectedMask, Result
+
+SIZE = (20, 30)
+
+
+def box_mask(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def rank_equal(
+    masks: list[np.ndarray], scores: list[float], labels: list[str] | None = None, **options
+) -> Result:
+    """Rank masks whose combined score is the given one."""
+    ones = np.ones(len(masks))
+    negative_masks = options.pop("negative_masks", None)
+    negative_labels = options.pop("negative_labels", ())
+    return rank(
+        np.array(masks).reshape(-1, *SIZE),
+        labels or ["cat"] * len(masks),
+        scores,
+        ones,
+        ones,
+        config=RankingConfig(**options),
+        negative_masks=negative_masks,
+        negative_labels=negative_labels,
+    )
+
+
+def test_combined_score_is_the_documented_formula() -> None:
+    # 0.8 * sqrt(0.81) * sqrt(0.25) = 0.8 * 0.9 * 0.5; an overshooting IoU token counts as 1.
+    scores = combined_score([0.8, 1.3, -0.2, 0.9], [0.81, 1.0, 1.0, 0.0], [0.25, 1.0, 1.0, 1.0])
+    np.testing.assert_allclose(scores, [0.36, 1.0, 0.0, 0.0], rtol=1e-6)
+    assert scores.dtype == np.float32
+    only_iou = combined_score([0.5], [0.1], [0.1], stability_weight=0.0, prompt_weight=0.0)
+    np.testing.assert_allclose(only_iou, [0.5])
+
+
+@given(hnp.arrays(np.float64, (3, 4), elements=st.floats(0, 1)), st.integers(0, 2))
+def test_combined_score_stays_in_range_and_never_falls_with_a_witness(
+    witnesses: np.ndarray, which: int
+) -> None:
+    before = combined_score(*witnesses)
+    assert ((before >= 0) & (before <= 1)).all()
+    raised = witnesses.copy()
+    raised[which] = np.minimum(raised[which] + 0.1, 1.0)
+    assert (combined_score(*raised) >= before).all()
+
+
+def test_mask_to_box_counts_pixel_edges() -> None:
+    assert mask_to_box(box_mask(3, 2, 10, 7)) == (3, 2, 10, 7)
+    assert mask_to_box(box_mask(29, 19, 30, 20)) == (29, 19, 30, 20)
+    assert mask_to_box(box_mask(0, 0, 0, 0)) == (0, 0, 0, 0)
+    two = box_mask(1, 1, 2, 2) | box_mask(20, 15, 25, 16)
+    assert mask_to_box(two) == (1, 1, 25, 16)
+    assert masks_to_boxes(np.zeros((0, *SIZE), bool)).shape == (0, 4)
+
+
+@given(hnp.arrays(bool, (3, 6, 5)), hnp.arrays(bool, (2, 6, 5)))
+def test_iou_matrix_equals_counting_pixels(first: np.ndarray, second: np.ndarray) -> None:
+    expected = np.zeros((3, 2))
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            expected[i, j] = (a & b).sum() / max((a | b).sum(), 1)
+    np.testing.assert_allclose(mask_iou_matrix(first, second), expected, rtol=1e-6)
+
+
+def test_select_takes_the_iou_tokens_favourite() -> None:
+    assert select_by_iou_prediction([[0.1, 0.9, 0.5], [0.7, 0.7, 0.1]]).tolist() == [1, 0]
+    assert select_by_iou_prediction(np.zeros((0, 3))).shape == (0,)
+    with pytest.raises(InputError, match="C >= 1"):
+        select_by_iou_prediction(np.zeros((2, 0)))
+
+
+def test_masks_come_best_first_with_all_their_fields() -> None:
+    masks = np.array([box_mask(0, 0, 4, 4), box_mask(10, 0, 14, 4), box_mask(20, 0, 24, 4)])
+    result = rank(
+        masks,
+        ["a", "b", "c"],
+        [0.2, 0.9, 0.6],
+        [1.0, 0.25, 1.0],
+        [1.0, 1.0, 0.49],
+        config=RankingConfig(),
+    )
+    assert result.labels == ["b", "c", "a"]
+    np.testing.assert_allclose(result.scores, [0.45, 0.42, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(result.iou_predictions, [0.9, 0.6, 0.2])
+    np.testing.assert_allclose(result.stability_scores, [0.25, 1.0, 1.0])
+    np.testing.assert_allclose(result.prompt_scores, [1.0, 0.49, 1.0])
+    np.testing.assert_array_equal(result.masks, masks[[1, 2, 0]])
+    np.testing.assert_array_equal(result.boxes_xyxy[0], [10, 0, 14, 4])
+    assert result.rejected == ()
+
+
+def test_equal_scores_keep_their_order() -> None:
+    masks = [box_mask(4 * i, 0, 4 * i + 3, 3) for i in range(6)]
+    result = rank_equal(masks, [0.5] * 6)
+    assert result.boxes_xyxy[:, 0].tolist() == [0, 4, 8, 12, 16, 20]
+
+
+def test_nms_drops_the_worse_of_two_that_overlap() -> None:
+    # 10 x 10 and the same moved by one column: IoU 90 / 110 = 0.82.
+    masks = [box_mask(0, 0, 10, 10), box_mask(1, 0, 11, 10), box_mask(20, 0, 30, 10)]
+    result = rank_equal(masks, [0.5, 0.9, 0.7])
+    assert result.scores.tolist() == pytest.approx([0.9, 0.7])
+    (dropped,) = result.rejected
+    assert dropped.reason == "overlaps a better mask of 'cat' (IoU 0.82)"
+    assert dropped.score == pytest.approx(0.5)
+    assert dropped.box_xyxy == (0, 0, 10, 10)
+    np.testing.assert_array_equal(dropped.mask, masks[0])
+
+
+def test_nms_is_greedy_a_dropped_mask_suppresses_nothing() -> None:
+    # Each overlaps its neighbour by IoU 0.82, the outer two by 80 / 120 = 0.67 only.
+    masks = [box_mask(0, 0, 10, 10), box_mask(1, 0, 11, 10), box_mask(2, 0, 12, 10)]
+    result = rank_equal(masks, [0.9, 0.8, 0.7])
+    assert result.boxes_xyxy[:, 0].tolist() == [0, 2]
+
+
+def test_nms_stays_within_a_label() -> None:
+    masks = [box_mask(0, 0, 10, 10)] * 2
+    assert rank_equal(masks, [0.9, 0.8], ["cat", "pet"]).labels == ["cat", "pet"]
+
+
+def test_nms_at_exactly_the_threshold_keeps() -> None:
+    masks = [box_mask(0, 0, 10, 10), box_mask(0, 0, 7, 10)]  # IoU 0.7 and within
+    assert len(rank_equal(masks, [0.9, 0.8], nms_iou=0.75)) == 2
+    assert len(rank_equal(masks, [0.9, 0.8], nms_iou=0.65)) == 1
+
+
+def test_parts_are_dropped_by_intersection_over_smaller_if_asked() -> None:
+    masks = [box_mask(0, 0, 10, 10), box_mask(2, 2, 5, 5)]
+    assert len(rank_equal(masks, [0.9, 0.8])) == 2
+    result = rank_equal(masks, [0.9, 0.8], nms_ios=0.9)
+    assert result.rejected[0].reason == (
+        "shares 100% of the smaller area with a better mask of 'cat'"
+    )
+    # The part scoring better than the whole suppresses the whole.
+    assert len(rank_equal(masks, [0.8, 0.9], nms_ios=0.9)) == 1
+
+
+def test_negatives_drop_what_they_cover() -> None:
+    masks = [box_mask(0, 0, 10, 10), box_mask(12, 0, 16, 4), box_mask(20, 0, 28, 8)]
+    negatives = np.array([box_mask(0, 0, 10, 9), box_mask(11, 0, 19, 19)])
+    result = rank_equal(
+        masks,
+        [0.9, 0.8, 0.7],
+        ["dog"] * 3,
+        negative_masks=negatives,
+        negative_labels=["toy", "grass"],
+    )
+    assert result.boxes_xyxy[:, 0].tolist() == [20]
+    assert [item.reason for item in result.rejected] == [
+        "overlaps the negative 'toy' (IoU 0.90)",
+        "lies 100% inside the negative 'grass'",
+    ]
+
+
+def test_a_negative_within_a_mask_does_not_drop_it() -> None:
+    result = rank_equal(
+        [box_mask(0, 0, 20, 20)],
+        [0.9],
+        negative_masks=np.array([box_mask(2, 2, 6, 6)]),
+        negative_labels=["collar"],
+    )
+    assert len(result) == 1
+
+
+def test_weak_masks_are_dropped_with_the_first_reason_that_holds() -> None:
+    masks = [
+        box_mask(0, 0, 0, 0),
+        box_mask(0, 0, 2, 2),
+        box_mask(4, 0, 8, 4),
+        box_mask(10, 0, 14, 4),
+        box_mask(20, 0, 24, 4),
+    ]
+    result = rank(
+        np.array(masks),
+        ["cat"] * 5,
+        [0.9, 0.8, 0.7, 0.2, 0.6],
+        [1.0, 1.0, 0.3, 1.0, 1.0],
+        np.ones(5),
+        config=RankingConfig(min_score=0.3, min_stability=0.5, min_area=5),
+    )
+    assert result.boxes_xyxy[:, 0].tolist() == [20]
+    assert [item.reason for item in result.rejected] == [
+        "the mask is empty",
+        "area 4 px below min_area 5 px",
+        "stability 0.30 below min_stability 0.50",
+        "score 0.20 below min_score 0.30",
+    ]
+    assert result.rejected[0].box_xyxy is None
+    assert result.rejected[0].mask is None
+
+
+def test_top_k_is_per_label_and_counts_after_nms() -> None:
+    masks = [
+        box_mask(0, 0, 10, 10),
+        box_mask(0, 0, 10, 10),
+        box_mask(12, 0, 16, 4),
+        box_mask(20, 0, 24, 4),
+        box_mask(0, 12, 4, 16),
+    ]
+    result = rank_equal(
+        masks, [0.9, 0.8, 0.7, 0.6, 0.1], ["cat", "cat", "cat", "cat", "dog"], top_k=2
+    )
+    assert result.labels == ["cat", "cat", "dog"]
+    assert [item.reason for item in result.rejected] == [
+        "overlaps a better mask of 'cat' (IoU 1.00)",
+        "beyond top_k=2",
+    ]
+
+
+def test_nothing_in_nothing_out_keeps_earlier_reasons() -> None:
+    gated = RejectedMask("zebra", "presence 0.03 below 0.20", 0.03)
+    result = rank(
+        np.zeros((0, *SIZE), bool),
+        [],
+        [],
+        [],
+        [],
+        config=RankingConfig(top_k=1),
+        negative_masks=np.array([box_mask(0, 0, 3, 3)]),
+        negative_labels=["toy"],
+        already_rejected=[gated],
+    )
+    assert len(result) == 0
+    assert result.image_size == SIZE
+    assert result.rejected == (gated,)
+
+
+@given(
+    hnp.arrays(bool, (6, 5, 4)),
+    hnp.arrays(np.float32, (3, 6), elements=st.floats(0, 1, width=32)),
+    st.lists(st.sampled_from(["a", "b"]), min_size=6, max_size=6),
+    st.one_of(st.none(), st.integers(1, 3)),
+)
+def test_every_mask_is_kept_or_explained(
+    masks: np.ndarray, witnesses: np.ndarray, labels: list[str], top_k: int | None
+) -> None:
+    config = RankingConfig(min_score=0.2, nms_iou=0.5, top_k=top_k)
+    result = rank(masks, labels, *witnesses, config=config)
+    assert len(result) + len(result.rejected) == 6
+    assert (np.diff(result.scores) <= 0).all()
+    assert all(item.reason for item in result.rejected)
+    for label in ("a", "b"):
+        chosen = result.masks[[name == label for name in result.labels]]
+        overlap = mask_iou_matrix(chosen, chosen)
+        np.fill_diagonal(overlap, 0)
+        assert overlap.max(initial=0) <= 0.5
+        assert top_k is None or len(chosen) <= top_k
+    # Ranking what was ranked changes nothing.
+    again = rank(
+        result.masks,
+        result.labels,
+        result.iou_predictions,
+        result.stability_scores,
+        result.prompt_scores,
+        config=config,
+    )
+    np.testing.assert_array_equal(again.masks, result.masks)
+    assert again.rejected == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"min_score": 1.5}, "min_score must be between 0 and 1, not 1.5"),
+        ({"nms_iou": float("nan")}, "nms_iou"),
+        ({"negative_ios": -0.1}, "negative_ios"),
+        ({"stability_weight": -1}, "stability_weight"),
+        ({"prompt_weight": float("inf")}, "prompt_weight"),
+        ({"min_area": -1}, "min_area"),
+        ({"top_k": 0}, "top_k must be 1 or more, not 0"),
+    ],
+)
+def test_config_values_are_checked(options: dict[str, float], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        RankingConfig(**options)
+
+
+def test_disagreeing_inputs_are_refused() -> None:
+    mask = box_mask(0, 0, 3, 3)
+    with pytest.raises(InputError, match="must agree"):
+        rank(np.array([mask]), ["a"], [0.1, 0.2], [0.1], [0.1], config=RankingConfig())
+    with pytest.raises(InputError, match="labels"):
+        rank_equal([mask], [0.5], ["a", "b"])
+    with pytest.raises(InputError, match="negative_labels"):
+        rank_equal([mask], [0.5], negative_masks=np.array([mask]))
+    with pytest.raises(InputError, match="negative_masks must be bool"):
+        rank_equal([mask], [0.5], negative_masks=np.zeros((1, 3, 3), bool), negative_labels=["toy"])

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from promptseg.models.errors import InputError
+from promptseg.pipeline.types import PromptSet, RejectedMask, Result
+
+
+def make_result(count: int = 4, size: tuple[int, int] = (5, 6)) -> Result:
+    rng = np.random.default_rng(0)
+    return Result(
+        masks=rng.random((count, *size)) > 0.5,
+        boxes_xyxy=np.arange(4 * count).reshape(count, 4),
+        labels=[f"label {i}" for i in range(count)],
+        scores=np.linspace(0.9, 0.1, count),
+        iou_predictions=np.arange(count) / 10,
+        stability_scores=np.arange(count) / 20,
+        prompt_scores=np.arange(count) / 40,
+        rejected=(RejectedMask("dog", "presence 0.03 below 0.20", 0.03),),
+    )
+
+
+FIELDS = ("masks", "boxes_xyxy", "scores", "iou_predictions", "stability_scores", "prompt_scores")
+
+
+@pytest.mark.parametrize(
+    ("key", "positions"),
+    [
+        (0, [0]),
+        (-1, [3]),
+        (np.int64(2), [2]),
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, -1), [3, 2, 1, 0]),
+        ([True, False, False, True], [0, 3]),
+        (np.array([False] * 4), []),
+        (np.array([2, 0, 0]), [2, 0, 0]),
+        ([], []),
+    ],
+)
+def test_indexing_filters_every_field(key: object, positions: list[int]) -> None:
+    result = make_result()
+    part = result[key]
+    assert len(part) == len(positions)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(part, name), getattr(result, name)[positions])
+    assert part.labels == [f"label {i}" for i in positions]
+    assert part.rejected == result.rejected
+    assert part.image_size == (5, 6)
+
+
+def test_filtering_by_score() -> None:
+    result = make_result()
+    assert result[result.scores > 0.5].labels == ["label 0", "label 1"]
+
+
+@pytest.mark.parametrize("key", [4, -5, [True, False], np.array([0, 9])])
+def test_indices_out_of_range(key: object) -> None:
+    with pytest.raises(IndexError):
+        make_result()[key]
+
+
+@pytest.mark.parametrize("key", ["label 0", 1.0, (0, 1), None, True, [[0]], np.array([0.5])])
+def test_other_keys_are_refused(key: object) -> None:
+    with pytest.raises(TypeError, match="indexed by"):
+        make_result()[key]
+
+
+def test_iterating_gives_single_results_best_first() -> None:
+    parts = list(make_result())
+    assert [part.labels for part in parts] == [[f"label {i}"] for i in range(4)]
+    assert all(len(part) == 1 for part in parts)
+
+
+def test_empty_result() -> None:
+    gated = RejectedMask("zebra", "presence 0.03 below 0.20", 0.03)
+    result = Result.empty((7, 9), rejected=[gated])
+    assert len(result) == 0
+    assert result.image_size == (7, 9)
+    assert result.masks.shape == (0, 7, 9)
+    assert result.boxes_xyxy.shape == (0, 4)
+    assert list(result) == []
+    assert len(result[result.scores > 0.5]) == 0
+    assert result.rejected == (gated,)
+    assert json.loads(json.dumps(result.to_dict()))["masks"] == []
+
+
+def test_result_types_are_settled_and_frozen() -> None:
+    result = make_result()
+    for name in FIELDS[1:]:
+        assert getattr(result, name).dtype == np.float32
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.scores = np.zeros(4)
+
+
+def test_to_dict_is_json_and_its_masks_decode_to_the_masks() -> None:
+    result = dataclasses.replace(
+        make_result(),
+        rejected=(
+            RejectedMask(
+                "cat", "beyond top_k=1", 0.5, 0.6, 0.7, 0.3, (1.0, 2.0, 3.0, 4.0),
+                make_result().masks[1],
+            ),
+        ),
+    )  # fmt: skip
+    told = json.loads(json.dumps(result.to_dict()))
+    assert told["schema"] == "promptseg.result/1"
+    assert told["image_size"] == [5, 6]
+    for i, entry in enumerate(told["masks"]):
+        np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]), result.masks[i])
+        assert entry["area"] == result.masks[i].sum()
+        assert entry["label"] == f"label {i}"
+        assert entry["score"] == pytest.approx(result.scores[i])
+        assert entry["box_xyxy"] == result.boxes_xyxy[i].tolist()
+    (dropped,) = told["rejected"]
+    np.testing.assert_array_equal(coco_mask.decode(dropped["segmentation"]), result.masks[1])
+    assert dropped["reason"] == "beyond top_k=1"
+    assert dropped["box_xyxy"] == [1, 2, 3, 4]
+    assert make_result().to_dict()["rejected"][0]["segmentation"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"masks": np.zeros((4, 5, 6), np.uint8)}, "masks must be bool, not uint8"),
+        ({"masks": np.zeros((5, 6), bool)}, r"masks must have shape \(any, any, any\)"),
+        ({"masks": np.zeros((3, 5, 6), bool)}, "labels must have one entry a mask: 4 for 3"),
+        ({"scores": np.zeros(3)}, r"scores must have shape \(4\), not \(3,\)"),
+        ({"boxes_xyxy": np.zeros((4, 2))}, "boxes_xyxy"),
+        ({"prompt_scores": [0, 0, 0, np.nan]}, "prompt_scores must be finite"),
+        ({"labels": ["a"]}, "labels"),
+    ],
+)
+def test_disagreeing_fields_are_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        dataclasses.replace(make_result(), **change)
+
+
+def test_prompt_set_settles_types() -> None:
+    prompts = PromptSet(
+        prompt_scores=[0.5, 1],
+        labels=["cat", "dog"],
+        point_coords=[[[1, 2]], [[3, 4]]],
+        point_labels=[[1], [-1]],
+        boxes=[[0, 0, 5, 5], [1, 1, 1, 1]],
+        mask_input=np.zeros((2, 1, 8, 8)),
+    )
+    assert len(prompts) == 2
+    assert prompts.labels == ("cat", "dog")
+    assert prompts.point_coords.dtype == np.float32
+    assert prompts.point_labels.dtype == np.int64
+    assert prompts.boxes.shape == (2, 4)
+    assert prompts.mask_input.shape == (2, 1, 8, 8)
+    assert len(PromptSet.empty()) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({}, "points, a box or a mask"),
+        ({"point_coords": [[[1, 2]]]}, "go together"),
+        ({"point_labels": [[1]]}, "go together"),
+        ({"point_coords": [[[1, 2]]], "point_labels": [[2]]}, "point_labels must be"),
+        ({"point_coords": [[[1, np.nan]]], "point_labels": [[1]]}, "finite"),
+        ({"point_coords": [[1, 2]], "point_labels": [[1]]}, "point_coords must have shape"),
+        ({"point_coords": [[[1, 2]]], "point_labels": [[1, 1]]}, "point_labels must have shape"),
+        ({"boxes": [[5, 0, 1, 1]]}, "x0 <= x1"),
+        ({"boxes": [[0, 0, 1, 1], [0, 0, 1, 1]]}, r"boxes must have shape \(1, 4\)"),
+        ({"boxes": [["a", 0, 1, 1]]}, "array of numbers"),
+        ({"mask_input": np.zeros((1, 8, 8))}, "mask_input"),
+        ({"boxes": [[0, 0, 1, 1]], "prompt_scores": [0.1, 0.2]}, "prompt_scores"),
+    ],
+)
+def test_senseless_prompts_are_refused(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        PromptSet(**{"prompt_scores": [1.0], "labels": ("cat",), **fields})
