@@ -1,0 +1,203 @@
+"""Reading weights from files, and loading them strictly.
+
+Only tensors are ever read: safetensors, or PyTorch files with ``weights_only``. Whatever is
+wrong with a file ends in a CheckpointError that says what was expected, what was found and what
+to do.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+
+# What a folder may hold, most wanted first; each may also be sharded behind an index.
+_FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+# Training scripts wrap the weights in a dictionary with more beside them.
+_WRAPPERS = ("state_dict", "model")
+_EXAMPLES = 3
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read named tensors.
+
+    Args:
+        path: A ``.safetensors``, ``.pth``, ``.pt``, ``.bin`` or ``.ckpt`` file, the index JSON
+            of a sharded one, or a folder in the layout of the Hugging Face hub.
+
+    Returns:
+        Name -> tensor on the CPU; half-precision tensors become float32.
+
+    Raises:
+        CheckpointError: There is no such file, it cannot be read, or it holds no weights.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _file_in_folder(path)
+    elif not path.exists():
+        raise CheckpointError(f"{path} does not exist; check the path or download the weights")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a regular file; give a weights file or its folder")
+    tensors = _read_sharded(path) if path.name.endswith(".index.json") else _read_file(path)
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors; download it again")
+    half = (torch.float16, torch.bfloat16)
+    return {name: t.float() if t.dtype in half else t for name, t in tensors.items()}
+
+
+def load_strictly(
+    model: nn.Module, state: Mapping[str, Tensor], *, source: str | Path, name: str, hint: str = ""
+) -> None:
+    """Copy weights into a model, all of them and nothing else.
+
+    Args:
+        model: Gets the weights.
+        state: Name -> tensor.
+        source: Where they come from, for the message.
+        name: The model's name, for the message.
+        hint: What the weights look like and what to do, for the message.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over or of another shape.
+    """
+    wanted = model.state_dict()
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    if missing or unexpected or misshapen:
+        found = [
+            _some("missing", missing),
+            _some("unexpected", unexpected),
+            _some("of another shape", misshapen),
+        ]
+        remedy = hint or f"give a checkpoint of {name}"
+        raise CheckpointError(
+            f"{source} does not fit {name}: expected {len(wanted)} tensors, found {len(state)}, "
+            f"{', '.join(part for part in found if part)}; {remedy}"
+        )
+    model.load_state_dict(dict(state))
+
+
+def _some(what: str, items: Sequence[str]) -> str:
+    """Such as "7 missing (a, b, c, ...)"; empty for no items."""
+    if not items:
+        return ""
+    more = ", ..." if len(items) > _EXAMPLES else ""
+    return f"{len(items)} {what} ({', '.join(items[:_EXAMPLES])}{more})"
+
+
+def _file_in_folder(folder: Path) -> Path:
+    for name in _FOLDER_FILES:
+        if (folder / name).exists():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} holds no weights: expected one of {', '.join(_FOLDER_FILES)}; give the folder "
+        "of a downloaded model or the weights file itself"
+    )
+
+
+def _read_sharded(index: Path) -> dict[str, Tensor]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = {str(key): str(shard) for key, shard in weight_map.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{index} is not the index of a sharded checkpoint (no weight_map in it); "
+            "download the folder again"
+        ) from error
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(shards.values())):
+        # An index names files beside it; anything else would read files nobody asked for.
+        if Path(shard).name != shard:
+            raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
+        if not (index.parent / shard).is_file():
+            raise CheckpointError(
+                f"{index.parent / shard} is missing, one of {len(set(shards.values()))} shards; "
+                "download the folder again"
+            )
+        tensors.update(_read_file(index.parent / shard))
+    lost = [key for key in shards if key not in tensors]
+    if lost:
+        raise CheckpointError(
+            f"the shards beside {index} lack {_some('tensors of its index', lost)}; "
+            "download the folder again"
+        )
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is an empty file; download it again")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in _PICKLE_SUFFIXES:
+        return _read_pickle(path)
+    known = ", ".join((".safetensors", *_PICKLE_SUFFIXES))
+    raise CheckpointError(f"{path} is not a weights file; expected one ending in {known}")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({_one_line(error)}); download it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    # Mapping the file instead of reading it halves the peak memory; old files cannot be mapped.
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        # Both broken bytes and a harmful or foreign object end here.
+        raise CheckpointError(
+            f"{path} is not a plain PyTorch state dict: it is damaged, or it holds objects other "
+            f"than tensors, which are never loaded ({_one_line(error)}); download it again from "
+            "its authors, or save model.state_dict() alone"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole PyTorch file ({_one_line(error)}); download it again"
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds {type(content).__name__}, expected a state dict (name -> tensor); "
+            "save model.state_dict()"
+        )
+    foreign = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise CheckpointError(
+            f"{path} is not a state dict, it has {_some('entries that are no tensors', foreign)}; "
+            "save model.state_dict()"
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else f"{text[:117]}..."

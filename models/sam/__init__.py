@@ -1,0 +1,1 @@
+"""The Segment Anything family: encoders, prompt encoder, mask decoder, and published weights."""

@@ -1,0 +1,311 @@
+"""SAM's image encoder: a plain vision transformer with windowed and global attention.
+
+Sources: Kirillov et al. 2023, "Segment Anything", appendix A; Li et al. 2022, "Exploring Plain
+Vision Transformer Backbones for Object Detection" (windows); Li et al. 2022, "MViTv2" (the
+decomposed relative positions). Parameter names are the official ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from .layers import LayerNorm2d
+from .transformer import MLPBlock
+
+# Attention is computed in blocks whose position bias has at most this many elements: 8 MiB of
+# float32, which stays in a CPU's last cache between being built and being added.
+MAX_BIAS_ELEMENTS = 2**21
+# Tokens that pass through an MLP together; bounds its hidden activations.
+MLP_BLOCK_TOKENS = 1024
+
+NORM_EPS = 1e-6
+
+
+def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
+    """Cut a map into windows, padding with zeros at the bottom and the right.
+
+    Args:
+        x: (B, H, W, C).
+        window_size: Side of a window in tokens.
+
+    Returns:
+        Windows (B * n, window_size, window_size, C) and the padded size (H', W').
+    """
+    height, width = x.shape[1:3]
+    pad_h, pad_w = -height % window_size, -width % window_size
+    if pad_h or pad_w:
+        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+    padded_size = (height + pad_h, width + pad_w)
+    rows, columns = padded_size[0] // window_size, padded_size[1] // window_size
+    x = x.reshape(x.shape[0], rows, window_size, columns, window_size, x.shape[-1])
+    return x.transpose(2, 3).flatten(0, 2), padded_size
+
+
+def window_unpartition(
+    windows: Tensor, padded_size: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Undo :func:`window_partition`.
+
+    Args:
+        windows: (B * n, window_size, window_size, C).
+        padded_size: (H', W') as :func:`window_partition` gave it.
+        size: (H, W) before the padding.
+
+    Returns:
+        The map (B, H, W, C).
+    """
+    window_size = windows.shape[1]
+    rows, columns = padded_size[0] // window_size, padded_size[1] // window_size
+    x = windows.reshape(-1, rows, columns, *windows.shape[1:]).transpose(2, 3)
+    x = x.reshape(x.shape[0], *padded_size, x.shape[-1])
+    return x[:, : size[0], : size[1]]
+
+
+def _relative_positions(length: int, rel_pos: Tensor) -> Tensor:
+    """Embeddings (length, length, c) of all distances, from a table (2 length - 1, c)."""
+    position = torch.arange(length, device=rel_pos.device)
+    distance = position[:, None] - position[None, :]
+    return rel_pos.index_select(0, distance.flatten() + length - 1).view(length, length, -1)
+
+
+def _attention_blocks(
+    batch_size: int, num_heads: int, num_tokens: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Slices over batch, heads and queries whose bias is at most MAX_BIAS_ELEMENTS (or a row)."""
+    per_head = num_tokens * num_tokens
+    images = max(1, MAX_BIAS_ELEMENTS // (num_heads * per_head))
+    heads = max(1, min(num_heads, MAX_BIAS_ELEMENTS // per_head))
+    queries = max(1, min(num_tokens, MAX_BIAS_ELEMENTS // num_tokens))
+    for image in range(0, batch_size, images):
+        for head in range(0, num_heads, heads):
+            for query in range(0, num_tokens, queries):
+                yield (
+                    slice(image, image + images),
+                    slice(head, head + heads),
+                    slice(query, query + queries),
+                )
+
+
+def attention_with_relative_positions(
+    q: Tensor, k: Tensor, v: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Attention on a grid with decomposed relative positions, never all scores at once.
+
+    softmax(q k^T / sqrt(c) + q . R_h[y - y'] + q . R_w[x - x']) v, in blocks of queries.
+
+    Args:
+        q: Queries (B, heads, H * W, c).
+        k: Keys, of the same shape.
+        v: Values, of the same shape.
+        rel_pos_h: Embeddings of vertical distances (2 H - 1, c).
+        rel_pos_w: Embeddings of horizontal distances (2 W - 1, c).
+        size: The grid (H, W).
+
+    Returns:
+        (B, H * W, heads, c).
+    """
+    batch_size, num_heads, num_tokens, head_dim = q.shape
+    grid = q.reshape(batch_size, num_heads, *size, head_dim)
+    bias_h = torch.einsum("bnhwc,hkc->bnhwk", grid, _relative_positions(size[0], rel_pos_h))
+    bias_w = torch.einsum("bnhwc,wkc->bnhwk", grid, _relative_positions(size[1], rel_pos_w))
+    bias_h, bias_w = bias_h.flatten(2, 3), bias_w.flatten(2, 3)  # (B, heads, H * W, H or W)
+    out = q.new_empty(batch_size, num_tokens, num_heads, head_dim)
+    for image, head, query in _attention_blocks(batch_size, num_heads, num_tokens):
+        block = (image, head, query)
+        bias = bias_h[block].unsqueeze(-1) + bias_w[block].unsqueeze(-2)  # (..., H, W)
+        attended = F.scaled_dot_product_attention(
+            q[block], k[image, head], v[image, head], attn_mask=bias.flatten(-2)
+        )
+        out[image, query, head] = attended.transpose(1, 2)
+    return out
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention on a grid with decomposed relative positions.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Attention heads; must divide ``dim``.
+        size: The grid (H, W) that is attended over.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads must divide the width, got {num_heads} heads for {dim}")
+        head_dim = dim // num_heads
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.empty(2 * size[0] - 1, head_dim))
+        self.rel_pos_w = nn.Parameter(torch.empty(2 * size[1] - 1, head_dim))
+        nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
+        nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        batch_size, height, width, _ = x.shape
+        qkv = self.qkv(x).view(batch_size, height * width, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, H * W, c), not copied
+        out = attention_with_relative_positions(
+            q, k, v, self.rel_pos_h, self.rel_pos_w, (height, width)
+        )
+        attended: Tensor = self.proj(out.view_as(x))
+        return attended
+
+
+class Block(nn.Module):
+    """A transformer block with attention inside windows or over the whole grid.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Attention heads.
+        mlp_ratio: Inner width of the MLP over ``dim``.
+        window_size: Side of a window in tokens; 0 attends over the whole grid.
+        grid_size: The whole grid (H, W).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        mlp_ratio: float,
+        window_size: int,
+        grid_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(
+            dim,
+            num_heads=num_heads,
+            size=(window_size, window_size) if window_size else grid_size,
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MLPBlock(embedding_dim=dim, mlp_dim=int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        attended = self.norm1(x)
+        if self.window_size:
+            windows, padded_size = window_partition(attended, self.window_size)
+            size = (x.shape[1], x.shape[2])
+            attended = window_unpartition(self.attn(windows), padded_size, size)
+        else:
+            attended = self.attn(attended)
+        x = x + attended
+        blocks = torch.split(x.flatten(0, 2), MLP_BLOCK_TOKENS)
+        return torch.cat([block + self.mlp(self.norm2(block)) for block in blocks]).view_as(x)
+
+
+class PatchEmbed(nn.Module):
+    """Patches as tokens, by one convolution.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        embed_dim: Width of the tokens.
+    """
+
+    def __init__(self, *, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, H / patch_size, W / patch_size, C), contiguous."""
+        tokens: Tensor = self.proj(pixel_values)
+        return tokens.permute(0, 2, 3, 1).contiguous()
+
+
+def build_neck(in_chans: int, out_chans: int) -> nn.Sequential:
+    """The convolutions that bring an encoder's last map to the decoder's width."""
+    return nn.Sequential(
+        nn.Conv2d(in_chans, out_chans, kernel_size=1, bias=False),
+        LayerNorm2d(out_chans),
+        nn.Conv2d(out_chans, out_chans, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(out_chans),
+    )
+
+
+def check_square_input(pixel_values: Tensor, image_size: int) -> None:
+    """Raise InputError unless ``pixel_values`` is (B, 3, image_size, image_size)."""
+    if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, image_size, image_size):
+        raise InputError(
+            f"the image encoder expects (B, 3, {image_size}, {image_size}), got "
+            f"{tuple(pixel_values.shape)}; resize the long side and pad to a square first"
+        )
+
+
+class ImageEncoderViT(nn.Module):
+    """Vision transformer from a normalised square image to an embedding at its patches' grid.
+
+    Args:
+        img_size: Side of the square input in pixels; a multiple of ``patch_size``.
+        patch_size: Side of a patch in pixels.
+        embed_dim: Width of the tokens.
+        depth: Number of blocks.
+        num_heads: Attention heads of a block.
+        mlp_ratio: Inner width of an MLP over ``embed_dim``.
+        out_chans: Width of the embedding.
+        window_size: Side of the windows in tokens.
+        global_attn_indexes: Blocks that attend over the whole grid instead.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 1024,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        out_chans: int = 256,
+        window_size: int = 14,
+        global_attn_indexes: tuple[int, ...] = (2, 5, 8, 11),
+    ) -> None:
+        super().__init__()
+        if img_size % patch_size:
+            raise ValueError(
+                f"img_size must be a multiple of patch_size, got {img_size} and {patch_size}"
+            )
+        grid = img_size // patch_size
+        self.img_size = img_size
+        self.patch_embed = PatchEmbed(patch_size=patch_size, embed_dim=embed_dim)
+        self.pos_embed = nn.Parameter(torch.empty(1, grid, grid, embed_dim))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dim,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                window_size=0 if index in global_attn_indexes else window_size,
+                grid_size=(grid, grid),
+            )
+            for index in range(depth)
+        )
+        self.neck = build_neck(embed_dim, out_chans)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode normalised images.
+
+        Args:
+            pixel_values: (B, 3, img_size, img_size).
+
+        Returns:
+            (B, out_chans, img_size / patch_size, img_size / patch_size).
+
+        Raises:
+            InputError: The input has another shape.
+        """
+        check_square_input(pixel_values, self.img_size)
+        x = self.patch_embed(pixel_values) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        embedding: Tensor = self.neck(x.permute(0, 3, 1, 2))
+        return embedding

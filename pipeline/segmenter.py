@@ -1,0 +1,319 @@
+"""Masks for prompts on one image: pre-processing, the model in bounded blocks, post-processing.
+
+Pre- and post-processing are those of the official SamPredictor, to the pixel: the long side is
+resized to the model's size, colours are normalised, the right and the bottom padded; logits are
+upscaled to the padded input, cropped, upscaled to the image and thresholded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.errors import InputError
+from ..models.sam.sam import Sam
+from .images import ImageSource, load_image
+from .types import ImageEmbedding, MaskCandidates, UInt8Array
+
+# Offset of the two thresholds, in logits, whose masks are compared for the stability score.
+STABILITY_OFFSET = 1.0
+# Full-size logits held at a time, in pixels (64 MiB of float32); at least one mask's.
+MAX_LOGIT_PIXELS = 2**24
+# An encoder that takes any rectangle still halves its maps five times.
+STRIDE_MULTIPLE = 32
+POINT_LABELS = (-1, 0, 1)
+
+Numbers = ArrayLike | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Prompts:
+    """Checked prompts in the model's frame, (B, ...) each."""
+
+    count: int
+    point_coords: Tensor | None
+    point_labels: Tensor | None
+    boxes: Tensor | None
+    mask_input: Tensor | None
+
+
+def resized_size(original_size: tuple[int, int], long_side: int) -> tuple[int, int]:
+    """Size (H, W) after the long side is brought to ``long_side``, rounded, at least 1."""
+    height, width = original_size
+    scale = long_side / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def stability_score(
+    logits: Tensor, mask_threshold: float = 0.0, offset: float = STABILITY_OFFSET
+) -> Tensor:
+    """IoU of the masks thresholded ``offset`` logits higher and lower.
+
+    The lower threshold's mask contains the other one, so the IoU is a quotient of areas. Source:
+    Kirillov et al. 2023, "Segment Anything", appendix B.
+
+    Args:
+        logits: (..., H, W).
+        mask_threshold: Threshold of the mask itself.
+        offset: Distance of the two thresholds from it.
+
+    Returns:
+        (...) in [0, 1]; 0 where even the larger mask is empty.
+    """
+    inner = (logits > mask_threshold + offset).sum(dim=(-2, -1))
+    outer = (logits > mask_threshold - offset).sum(dim=(-2, -1))
+    return inner / outer.clamp(min=1)
+
+
+class Segmenter:
+    """Encodes images and decodes prompts with a SAM; keeps no image.
+
+    Args:
+        model: Put in evaluation mode; its device is used.
+        batch_size: Prompts that the decoder takes at a time; bounds memory, not results.
+        model_id: Name of the model, kept in its embeddings, so that another's are refused.
+
+    Raises:
+        InputError: ``batch_size`` is not positive.
+    """
+
+    def __init__(self, model: Sam, *, batch_size: int = 32, model_id: str = "") -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more, got {batch_size}")
+        self.model = model.eval()
+        self.batch_size = batch_size
+        self.model_id = model_id
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.model.device
+
+    def preprocess(self, image: UInt8Array) -> tuple[Tensor, tuple[int, int]]:
+        """Resize, normalise and pad.
+
+        Args:
+            image: (H, W, 3) uint8.
+
+        Returns:
+            The model input (1, 3, H'', W'') and the size (H', W') before the padding.
+        """
+        size = resized_size((image.shape[0], image.shape[1]), self.model.image_size)
+        resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).to(self.device).permute(2, 0, 1)
+        normalised = (pixels - self.model.pixel_mean) / self.model.pixel_std
+        if self.model.pad_to_square:
+            pad_h, pad_w = self.model.image_size - size[0], self.model.image_size - size[1]
+        else:
+            pad_h, pad_w = -size[0] % STRIDE_MULTIPLE, -size[1] % STRIDE_MULTIPLE
+        return F.pad(normalised, (0, pad_w, 0, pad_h)).unsqueeze(0), size
+
+    @torch.no_grad()
+    def encode_image(self, image: ImageSource) -> ImageEmbedding:
+        """Run the image encoder.
+
+        Args:
+            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
+
+        Returns:
+            A value to decode as many prompts from as wanted.
+
+        Raises:
+            InputError: The image cannot be read.
+        """
+        array = load_image(image)
+        pixel_values, input_size = self.preprocess(array)
+        read_only = array.view()
+        read_only.flags.writeable = False
+        return ImageEmbedding(
+            features=self.model.encode_image(pixel_values),
+            original_size=(array.shape[0], array.shape[1]),
+            input_size=input_size,
+            model_id=self.model_id,
+            image=read_only,
+        )
+
+    @torch.no_grad()
+    def decode(
+        self,
+        embedding: ImageEmbedding,
+        *,
+        point_coords: Numbers | None = None,
+        point_labels: Numbers | None = None,
+        boxes: Numbers | None = None,
+        mask_input: Numbers | None = None,
+        multimask_output: bool = True,
+    ) -> MaskCandidates:
+        """Decode B prompts, each of any mix of points, a box and a mask.
+
+        Args:
+            embedding: Of :meth:`encode_image`.
+            point_coords: (B, N, 2) in pixels of the image, (x, y).
+            point_labels: (B, N): 1 foreground, 0 background, -1 padding (its place is ignored).
+            boxes: (B, 4) XYXY in pixels of the image.
+            mask_input: (B, 1, h, w) logits, such as the ``low_res_logits`` of an earlier call.
+            multimask_output: Three masks for a prompt (whole, part, subpart), not the single one.
+
+        Returns:
+            Masks at the image's size with their scores.
+
+        Raises:
+            InputError: Nothing is given, shapes disagree, a number is not finite, a label is
+                unknown, a box's corners are in the wrong order, or a prompt lies outside the
+                image.
+        """
+        if embedding.model_id and self.model_id and embedding.model_id != self.model_id:
+            raise InputError(
+                f"the embedding was made by {embedding.model_id!r}, this segmenter runs "
+                f"{self.model_id!r}; encode the image with it"
+            )
+        prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
+        channels = self.model.mask_decoder.num_mask_tokens - 1 if multimask_output else 1
+        shape = (prompts.count, channels)
+        masks = np.empty((*shape, *embedding.original_size), np.bool_)
+        iou_predictions = np.empty(shape, np.float32)
+        stability_scores = np.empty(shape, np.float32)
+        low_res_logits = np.empty((*shape, *self.model.mask_input_size), np.float32)
+        for start in range(0, prompts.count, self.batch_size):
+            block = slice(start, start + self.batch_size)
+            logits, ious = self.model.decode(
+                embedding.features,
+                point_coords=_cut(prompts.point_coords, block),
+                point_labels=_cut(prompts.point_labels, block),
+                boxes=_cut(prompts.boxes, block),
+                mask_input=_cut(prompts.mask_input, block),
+                multimask_output=multimask_output,
+            )
+            low_res_logits[block] = logits.float().cpu().numpy()
+            iou_predictions[block] = ious.float().cpu().numpy()
+            # Views: one entry a mask.
+            block_masks = masks[block].reshape(-1, *embedding.original_size)
+            block_scores = stability_scores[block].reshape(-1)
+            for part, upscaled in self._upscale(logits.flatten(0, 1), embedding):
+                block_masks[part] = (upscaled > self.model.mask_threshold).cpu().numpy()
+                scores = stability_score(upscaled, mask_threshold=self.model.mask_threshold)
+                block_scores[part] = scores.cpu().numpy()
+        return MaskCandidates(
+            masks=masks,
+            iou_predictions=iou_predictions,
+            low_res_logits=low_res_logits,
+            stability_scores=stability_scores,
+        )
+
+    def _upscale(self, logits: Tensor, embedding: ImageEmbedding) -> Iterator[tuple[slice, Tensor]]:
+        """Logits (M, h, w) at the image's size, a part of the masks at a time."""
+        height, width = embedding.input_size
+        padded = (self.model.image_size, self.model.image_size)
+        largest = max(
+            padded[0] * padded[1], embedding.original_size[0] * embedding.original_size[1]
+        )
+        step = max(1, MAX_LOGIT_PIXELS // largest)
+        for start in range(0, logits.shape[0], step):
+            part = slice(start, start + step)
+            x = logits[part].unsqueeze(1)
+            x = F.interpolate(x, padded, mode="bilinear", align_corners=False)
+            x = x[..., :height, :width]
+            x = F.interpolate(x, embedding.original_size, mode="bilinear", align_corners=False)
+            yield part, x.squeeze(1)
+
+    def _prepare(
+        self,
+        embedding: ImageEmbedding,
+        point_coords: Numbers | None,
+        point_labels: Numbers | None,
+        boxes: Numbers | None,
+        mask_input: Numbers | None,
+    ) -> _Prompts:
+        """Check all prompts and bring them to the model's frame."""
+        if (point_coords is None) != (point_labels is None):
+            raise InputError("point_coords and point_labels come together: give both or neither")
+        size = embedding.original_size
+        counts: dict[str, int] = {}
+        coords = labels = corners = prior = None
+        if point_coords is not None and point_labels is not None:
+            coords = _numbers("point_coords", point_coords, (None, None, 2))
+            labels = _numbers("point_labels", point_labels, coords.shape[:2])
+            _check_points(coords, labels, size)
+            counts["point_coords"] = len(coords)
+        if boxes is not None:
+            corners = _numbers("boxes", boxes, (None, 4))
+            _check_boxes(corners, size)
+            counts["boxes"] = len(corners)
+        if mask_input is not None:
+            prior = _numbers("mask_input", mask_input, (None, 1, *self.model.mask_input_size))
+            counts["mask_input"] = len(prior)
+        if not counts:
+            raise InputError("there is nothing to segment: give points, boxes or mask_input")
+        if len(set(counts.values())) > 1:
+            given = ", ".join(f"{count} in {name}" for name, count in counts.items())
+            raise InputError(f"all kinds of prompts need the same number of prompts, got {given}")
+        scale = (embedding.input_size[1] / size[1], embedding.input_size[0] / size[0])
+        return _Prompts(
+            count=next(iter(counts.values())),
+            point_coords=None if coords is None else self._tensor(coords * scale),
+            point_labels=None if labels is None else self._tensor(labels),
+            boxes=None if corners is None else self._tensor(corners * (scale + scale)),
+            mask_input=None if prior is None else self._tensor(prior),
+        )
+
+    def _tensor(self, array: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(array.astype(np.float32)).to(self.device)
+
+
+def _cut(tensor: Tensor | None, block: slice) -> Tensor | None:
+    return None if tensor is None else tensor[block]
+
+
+def _numbers(name: str, value: Numbers, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+    """Finite numbers of a shape (None: any size), or InputError."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array of numbers: {error}") from error
+    if array.ndim != len(shape) or any(
+        want is not None and got != want for got, want in zip(array.shape, shape, strict=True)
+    ):
+        wanted = ", ".join("any" if want is None else str(want) for want in shape)
+        hint = ""
+        if array.ndim == len(shape) - 1:
+            hint = "; the first dimension counts the prompts, for one prompt add [None]"
+        raise InputError(f"{name} must have shape ({wanted}), got {array.shape}{hint}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite; it holds NaN or infinity")
+    return array
+
+
+def _check_points(
+    coords: NDArray[np.float64], labels: NDArray[np.float64], size: tuple[int, int]
+) -> None:
+    if not np.isin(labels, POINT_LABELS).all():
+        unknown = labels[~np.isin(labels, POINT_LABELS)][0]
+        raise InputError(
+            f"a point label is 1 (foreground), 0 (background) or -1 (padding), got {unknown:g}"
+        )
+    height, width = size
+    outside = (coords < 0).any(-1) | (coords > (width, height)).any(-1)
+    if (outside & (labels != -1)).any():
+        x, y = coords[outside & (labels != -1)][0]
+        raise InputError(
+            f"the point ({x:g}, {y:g}) lies outside the image of {width} x {height} pixels"
+        )
+
+
+def _check_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> None:
+    height, width = size
+    for x0, y0, x1, y1 in boxes:
+        box = f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+        if x0 > x1 or y0 > y1:
+            raise InputError(f"{box} has its corners in the wrong order; give x0 <= x1, y0 <= y1")
+        if x1 < 0 or y1 < 0 or x0 > width or y0 > height:
+            raise InputError(f"{box} lies outside the image of {width} x {height} pixels")
