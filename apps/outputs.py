@@ -1,0 +1,116 @@
+"""Writing what was found: result.json, an overlay and one PNG a mask, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from .render import draw_overlay
+
+if TYPE_CHECKING:
+    from ..pipeline.types import Result, UInt8Array
+
+RESULT_FILE = "result.json"
+OVERLAY_FILE = "overlay.png"
+_MASK_FILE = re.compile(r"mask_\d{2,}_[a-z0-9-]+\.png")
+_LONGEST_SLUG = 40
+
+
+def output_folders(images: Sequence[str], out: Path | None) -> list[Path]:
+    """Return the folder for each image's files.
+
+    One image goes straight into `out`; several go into folders named like the images within
+    it, and so does even one where `out` is not given. Images of the same name are numbered.
+
+    Args:
+        images: Paths of the images.
+        out: What the user asked for; None means ./promptseg-output.
+    """
+    if out is not None and len(images) == 1:
+        return [out]
+    base = Path("promptseg-output") if out is None else out
+    folders: list[Path] = []
+    for image in images:
+        stem = Path(image).stem or "image"
+        folder, number = base / stem, 1
+        while folder in folders:
+            number += 1
+            folder = base / f"{stem}-{number}"
+        folders.append(folder)
+    return folders
+
+
+def file_names(result: Result) -> dict[str, Any]:
+    """Return the names of the files that `write_outputs` makes for a result."""
+    return {
+        "overlay": OVERLAY_FILE,
+        "masks": [f"mask_{i:02d}_{slug(name)}.png" for i, name in enumerate(result.labels, 1)],
+    }
+
+
+def write_outputs(
+    folder: Path, image: UInt8Array, result: Result, record: Mapping[str, Any]
+) -> None:
+    """Write result.json, the overlay and the masks into a folder, made if need be.
+
+    Everything is written to a temporary folder first and moved when complete, result.json last:
+    where it stands, all it names stands too. Masks of an earlier run that its result.json names
+    are removed; other files are left alone.
+
+    Args:
+        folder: Where to write.
+        image: (H, W, 3) uint8 RGB.
+        result: What was found in it.
+        record: JSON-able content of result.json.
+
+    Raises:
+        OSError: The folder cannot be made or written to.
+    """
+    names = file_names(result)
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    stale = _earlier_masks(folder) - set(names["masks"])
+    staging = Path(tempfile.mkdtemp(prefix=".promptseg-", dir=folder))
+    try:
+        for mask, name in zip(result.masks, names["masks"], strict=True):
+            Image.fromarray(mask).convert("L").save(staging / name)
+        # The overlay is as large as the photograph; little compression saves seconds.
+        overlay = Image.fromarray(draw_overlay(image, result))
+        overlay.save(staging / OVERLAY_FILE, compress_level=1)
+        text = json.dumps(record, indent=2, allow_nan=False)
+        (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+        for name in [*names["masks"], OVERLAY_FILE, RESULT_FILE]:
+            (staging / name).replace(folder / name)
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not existed and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def slug(text: str) -> str:
+    """Return a phrase as part of a file name: a-z, 0-9 and hyphens; "mask" if nothing is left."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    joined = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
+    return joined[:_LONGEST_SLUG].strip("-") or "mask"
+
+
+def _earlier_masks(folder: Path) -> set[str]:
+    """Return the mask files that the folder's result.json names, if it is one of ours."""
+    try:
+        names = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))["files"]["masks"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    if not isinstance(names, list):
+        return set()
+    # Only names of our own making: a doctored file must not make us delete others.
+    return {name for name in names if isinstance(name, str) and _MASK_FILE.fullmatch(name)}

@@ -1,0 +1,101 @@
+"""What the command line asks of every image: phrases, points and boxes, read and checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import typer
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for in every image.
+
+    Attributes:
+        text: Phrases, no two the same.
+        negative_text: Phrases whose masks drop others.
+        points: (x, y) in pixels.
+        point_labels: 1 or 0 for each point.
+        boxes: XYXY in pixels.
+        top_k: Most masks for each phrase; None leaves it to the preset.
+        min_score: Least score; None leaves it to the preset.
+    """
+
+    text: tuple[str, ...]
+    negative_text: tuple[str, ...]
+    points: tuple[tuple[float, float], ...]
+    point_labels: tuple[int, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
+    top_k: int | None
+    min_score: float | None
+
+
+def read_query(
+    text: list[str] | None,
+    negative: list[str] | None,
+    point: list[str] | None,
+    box: list[str] | None,
+    top_k: int | None,
+    min_score: float | None,
+) -> Query:
+    """Check the options that say what to look for.
+
+    Raises:
+        typer.BadParameter: An option makes no sense; the message shows the right form.
+    """
+    phrases = tuple(phrase.strip() for phrase in text or ())
+    negatives = tuple(phrase.strip() for phrase in negative or ())
+    for hint, given in (("--text", phrases), ("--negative", negatives)):
+        if "" in given:
+            raise typer.BadParameter("the text is empty; name what to look for", param_hint=hint)
+    clicks = [_read_point(value) for value in point or ()]
+    boxes = tuple(_read_box(value) for value in box or ())
+    if not (phrases or clicks or boxes):
+        raise typer.BadParameter("say what to look for: give --text, --point or --box")
+    if min_score is not None and math.isnan(min_score):
+        raise typer.BadParameter("nan is not a number", param_hint="--min-score")
+    return Query(
+        text=tuple(dict.fromkeys(phrases)),
+        negative_text=tuple(dict.fromkeys(negatives)),
+        points=tuple((x, y) for x, y, _ in clicks),
+        point_labels=tuple(label for _, _, label in clicks),
+        boxes=boxes,
+        top_k=top_k,
+        min_score=min_score,
+    )
+
+
+def _read_point(value: str) -> tuple[float, float, int]:
+    parts = value.split(",")
+    coordinates = _read_numbers("--point", value, parts[:2], wanted=2, form="X,Y or X,Y,LABEL")
+    label = parts[2].strip() if len(parts) == 3 else "1"
+    if len(parts) > 3 or label not in ("0", "1"):
+        raise typer.BadParameter(
+            f"{value!r} is not X,Y or X,Y,LABEL with label 1 (object) or 0 (background)",
+            param_hint="--point",
+        )
+    return coordinates[0], coordinates[1], int(label)
+
+
+def _read_box(value: str) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = _read_numbers("--box", value, value.split(","), wanted=4, form="X0,Y0,X1,Y1")
+    if x0 >= x1 or y0 >= y1:
+        raise typer.BadParameter(
+            f"{value!r} is not X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1; "
+            "give the top left corner first",
+            param_hint="--box",
+        )
+    return x0, y0, x1, y1
+
+
+def _read_numbers(
+    hint: str, value: str, parts: list[str], *, wanted: int, form: str
+) -> list[float]:
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != wanted or not all(math.isfinite(number) for number in numbers):
+        raise typer.BadParameter(f"{value!r} is not {form} in pixels", param_hint=hint)
+    return numbers

@@ -1,0 +1,113 @@
+"""Drawing a result over its image, with the annotators of supervision."""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..pipeline.types import BoolArray, Result, UInt8Array
+
+# Wong 2011, "Points of view: Color blindness", Nature Methods 8:441, and four more: told apart by
+# people who do not see all colours. Black is left out: it is lost in shadows.
+PALETTE = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+    "#8E6BE0", "#7FD34E", "#F26B8A", "#3DD6D0",
+)  # fmt: skip
+
+MASK_OPACITY = 0.45
+_LONGEST_LABEL = 32
+
+
+def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
+    """Return a copy of the image with every mask tinted, outlined and labelled.
+
+    Label i says "i phrase score", with i from 1 in the order of the result. Sizes follow the
+    image's, so that labels can be read on small and large pictures alike; a label that does not
+    fit across the image is shortened, to its number in the end.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        result: Masks of that image.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    canvas = image.copy()
+    if len(result) == 0:
+        return canvas
+    sv = _import_supervision()
+    height, width = result.image_size
+    thickness = max(1, round(max(height, width) / 500))
+    font_size = int(np.clip(min(height, width) / 28, 10, 64))
+    colors = sv.ColorPalette.from_hex(list(PALETTE))
+    lookup = sv.ColorLookup.INDEX
+    detections = sv.Detections(xyxy=result.boxes_xyxy.astype(np.float64), mask=result.masks)
+    tint = sv.MaskAnnotator(color=colors, opacity=MASK_OPACITY, color_lookup=lookup)
+    canvas = tint.annotate(canvas, detections)
+    edges = sv.Detections(
+        xyxy=detections.xyxy, mask=np.array([_outline(m, thickness) for m in result.masks])
+    )
+    canvas = sv.MaskAnnotator(color=colors, opacity=1.0, color_lookup=lookup).annotate(
+        canvas, edges
+    )
+    writer = sv.RichLabelAnnotator(
+        color=colors,
+        color_lookup=lookup,
+        text_color=sv.ColorPalette.from_hex([_readable_on(color) for color in PALETTE]),
+        font_size=font_size,
+        text_padding=max(2, font_size // 4),
+        smart_position=len(result) <= 50,
+    )
+    room = width - 2 * writer.text_padding
+    labels = [
+        _fit(i + 1, result.labels[i], float(result.scores[i]), writer.font, room)
+        for i in range(len(result))
+    ]
+    drawn: UInt8Array = np.asarray(writer.annotate(canvas, detections, labels=labels), np.uint8)
+    return drawn
+
+
+def _import_supervision() -> ModuleType:
+    with warnings.catch_warnings():
+        # Without OpenCV supervision warns at import that its NumPy code does the work: it may.
+        warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
+        import supervision
+    return supervision
+
+
+def _outline(mask: BoolArray, thickness: int) -> BoolArray:
+    """Return the pixels of a mask within `thickness` of its edge, along rows or columns."""
+    inside = np.pad(mask, thickness)
+    height, width = mask.shape
+    core = mask.copy()
+    for dy, dx in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        top, left = dy * thickness, dx * thickness
+        core &= inside[top : top + height, left : left + width]
+    edge: BoolArray = mask & ~core
+    return edge
+
+
+def _fit(number: int, phrase: str, score: float, font: object, room: int) -> str:
+    """Return the longest of the label's forms that is at most `room` pixels wide."""
+    # Pillow's own font has no glyphs beyond Latin-1 and would draw empty boxes.
+    if not phrase.isprintable() or phrase != phrase.encode("latin-1", "ignore").decode("latin-1"):
+        phrase = ""
+    if len(phrase) > _LONGEST_LABEL:
+        phrase = phrase[: _LONGEST_LABEL - 3] + "..."
+    forms = [f"{number} {phrase} {score:.2f}", f"{number} {phrase}", f"{number} {score:.2f}"]
+    if not phrase:
+        forms = forms[2:]
+    measure = getattr(font, "getlength")  # noqa: B009
+    return next((form for form in forms if measure(form) <= room), str(number))
+
+
+def _readable_on(background: str) -> str:
+    """Return black or white, whichever contrasts more with a "#RRGGBB" colour (WCAG 2.1)."""
+    channels = [int(background[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "#FFFFFF"

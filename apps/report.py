@@ -1,0 +1,123 @@
+"""What the command line says of a result: a table, and plain words for what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ..pipeline.types import RejectedMask, Result
+
+_MOST_REJECTED = 8
+_LONGEST_PHRASE = 60
+
+
+def describe_result(title: str, result: Result, phrases: Sequence[str]) -> RenderableType:
+    """Return the table of masks, what was asked for and not found, and what was rejected.
+
+    Args:
+        title: The image's name.
+        result: What was found in it.
+        phrases: What was asked for.
+    """
+    parts: list[RenderableType] = []
+    if len(result):
+        parts.append(_masks_table(title, result))
+    else:
+        parts.append(Text(title, style="bold"))
+    missing = describe_missing(result, phrases)
+    parts.extend(Text(line) for line in missing)
+    absent = [phrase for phrase in phrases if phrase not in result.labels]
+    told = {id(item) for phrase in absent for item in _reasons_for(result, phrase)[:1]}
+    others = [item for item in result.rejected if id(item) not in told]
+    if others:
+        parts.append(Text(f"rejected: {len(others)}", style="dim"))
+        parts.extend(Text(_rejected_line(item), style="dim") for item in others[:_MOST_REJECTED])
+        if len(others) > _MOST_REJECTED:
+            more = len(others) - _MOST_REJECTED
+            parts.append(Text(f"  ... and {more} more; --json lists all", style="dim"))
+    return Group(*parts)
+
+
+def describe_missing(result: Result, phrases: Sequence[str]) -> list[str]:
+    """Return one line for each phrase that has no mask, with the reason where it is known."""
+    lines = []
+    for phrase in phrases:
+        if phrase in result.labels:
+            continue
+        line = f"nothing here that matches '{shorten(phrase)}'"
+        reasons = _reasons_for(result, phrase)
+        lines.append(f"{line}: {reasons[0].reason}" if reasons else line)
+    if not phrases and len(result) == 0:
+        lines.append("nothing here: no mask for the points and boxes given")
+    return lines
+
+
+def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
+    """Return the table of models: name, description, parameters, licence, weights."""
+    table = Table(title="models", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("name", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    table.add_column("weights", overflow="fold")
+    for name, description, parameters, licence, weights in rows:
+        millions = f"{parameters / 1e6:.1f} M"
+        table.add_row(*(Text(v) for v in (name, millions, licence, description, weights)))
+    return table
+
+
+def shorten(phrase: str) -> str:
+    """Return a phrase on one line, at most some 60 characters of it."""
+    line = " ".join(phrase.split())
+    return line if len(line) <= _LONGEST_PHRASE else line[: _LONGEST_PHRASE - 3] + "..."
+
+
+def _masks_table(title: str, result: Result) -> Table:
+    height, width = result.image_size
+    table = Table(
+        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+    )
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("label", overflow="ellipsis", no_wrap=True)
+    for heading in ("score", "IoU pred.", "stability", "prompt", "area"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("box x0,y0,x1,y1", no_wrap=True)
+    for i in range(len(result)):
+        area = result.masks[i].sum() / (height * width)
+        cells = [
+            str(i + 1),
+            shorten(result.labels[i]),
+            f"{result.scores[i]:.2f}",
+            f"{result.iou_predictions[i]:.2f}",
+            f"{result.stability_scores[i]:.2f}",
+            f"{result.prompt_scores[i]:.2f}",
+            f"{area:.1%}",
+            ",".join(f"{edge:.0f}" for edge in result.boxes_xyxy[i]),
+        ]
+        # Text, not str: a phrase such as "[red]" is no markup.
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _reasons_for(result: Result, phrase: str) -> list[RejectedMask]:
+    return [item for item in result.rejected if item.label == phrase]
+
+
+def _rejected_line(item: RejectedMask) -> str:
+    scores = [
+        f"{name} {value:.2f}"
+        for name, value in (
+            ("score", item.score),
+            ("IoU pred.", item.iou_prediction),
+            ("stability", item.stability_score),
+            ("prompt", item.prompt_score),
+        )
+        if value is not None
+    ]
+    return f"  '{shorten(item.label)}': {item.reason} ({', '.join(scores)})"
