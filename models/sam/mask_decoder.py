@@ -1,0 +1,165 @@
+"""SAM's mask decoder: tokens and image embedding become masks and their predicted IoU.
+
+Source: Kirillov et al. 2023, "Segment Anything", section 3 and appendix A. Parameter names are
+the official ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import LayerNorm2d
+from .transformer import TwoWayTransformer
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them (hypernetworks and IoU head)."""
+
+    def __init__(self, *, input_dim: int, hidden_dim: int, output_dim: int, depth: int) -> None:
+        super().__init__()
+        widths = [input_dim] + [hidden_dim] * (depth - 1) + [output_dim]
+        self.layers = nn.ModuleList(
+            nn.Linear(n_in, n_out) for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., input_dim) to (..., output_dim)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class MaskDecoder(nn.Module):
+    """Predicts masks and the IoU of each from image and prompt embeddings.
+
+    Token 0 after the IoU token gives the single mask, the others whole, part and subpart.
+
+    Args:
+        transformer_dim: Width of the tokens.
+        transformer: The two-way transformer.
+        num_multimask_outputs: Masks of an ambiguous prompt, beside the single one.
+        iou_head_depth: Layers of the IoU head.
+        iou_head_hidden_dim: Inner width of the IoU head.
+    """
+
+    def __init__(
+        self,
+        *,
+        transformer_dim: int,
+        transformer: TwoWayTransformer,
+        num_multimask_outputs: int = 3,
+        iou_head_depth: int = 3,
+        iou_head_hidden_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.transformer_dim = transformer_dim
+        self.transformer = transformer
+        self.num_mask_tokens = num_multimask_outputs + 1
+        self.iou_token = nn.Embedding(1, transformer_dim)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, transformer_dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(transformer_dim, transformer_dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(transformer_dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(transformer_dim // 4, transformer_dim // 8, kernel_size=2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(
+                input_dim=transformer_dim,
+                hidden_dim=transformer_dim,
+                output_dim=transformer_dim // 8,
+                depth=3,
+            )
+            for _ in range(self.num_mask_tokens)
+        )
+        self.iou_prediction_head = MLP(
+            input_dim=transformer_dim,
+            hidden_dim=iou_head_hidden_dim,
+            output_dim=self.num_mask_tokens,
+            depth=iou_head_depth,
+        )
+
+    def forward(
+        self,
+        *,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode B prompts on one image.
+
+        Args:
+            image_embeddings: (1, C, H, W).
+            image_pe: (1, C, H, W).
+            sparse_prompt_embeddings: (B, N, C).
+            dense_prompt_embeddings: (B, C, H, W).
+            multimask_output: Give whole, part and subpart; otherwise the single mask.
+
+        Returns:
+            Mask logits (B, M, 4H, 4W) and predicted IoU (B, M), M = 3 or 1.
+        """
+        masks, iou_predictions = self.predict_masks(
+            image_embeddings=image_embeddings,
+            image_pe=image_pe,
+            sparse_prompt_embeddings=sparse_prompt_embeddings,
+            dense_prompt_embeddings=dense_prompt_embeddings,
+        )
+        return self.choose_outputs(masks, iou_predictions, multimask_output)
+
+    @staticmethod
+    def choose_outputs(
+        masks: Tensor, iou_predictions: Tensor, multimask_output: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Of all (B, 4, ...) masks keep the three ambiguous ones or the single one."""
+        chosen = slice(1, None) if multimask_output else slice(0, 1)
+        return masks[:, chosen], iou_predictions[:, chosen]
+
+    def run_transformer(
+        self, source: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend tokens and image to each other.
+
+        Args:
+            source: Image plus dense prompt embeddings (B, C, H, W).
+            image_pe: (1, C, H, W).
+            sparse_prompt_embeddings: (B, N, C).
+
+        Returns:
+            The IoU token (B, C), the mask tokens (B, 4, C) and the image map (B, C, H, W).
+        """
+        batch_size = sparse_prompt_embeddings.shape[0]
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat(
+            [output_tokens.expand(batch_size, -1, -1), sparse_prompt_embeddings], dim=1
+        )
+        hidden, upscaled = self.transformer(source, image_pe, tokens)
+        mask_tokens = hidden[:, 1 : 1 + self.num_mask_tokens]
+        return hidden[:, 0], mask_tokens, upscaled.transpose(1, 2).reshape(source.shape)
+
+    def apply_hypernetworks(self, mask_tokens: Tensor, upscaled: Tensor) -> Tensor:
+        """Dot each mask token's weights with the map (B, C', H', W'); gives (B, 4, H', W')."""
+        weights = torch.stack(
+            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
+        )
+        return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+
+    def predict_masks(
+        self,
+        *,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """All four masks (B, 4, 4H, 4W) and their predicted IoU (B, 4)."""
+        source = image_embeddings + dense_prompt_embeddings
+        iou_token, mask_tokens, source = self.run_transformer(
+            source, image_pe, sparse_prompt_embeddings
+        )
+        masks = self.apply_hypernetworks(mask_tokens, self.output_upscaling(source))
+        return masks, self.iou_prediction_head(iou_token)

@@ -1,0 +1,154 @@
+"""The Segment Anything model: image encoder, prompt encoder and mask decoder in one.
+
+Source: Kirillov et al. 2023, "Segment Anything".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..preprocess import longest_side_size, to_pixel_values
+from .mask_decoder import MaskDecoder
+from .prompt_encoder import PromptEncoder
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """What an image encoder gives for one image.
+
+    Attributes:
+        image_embeddings: (1, C, h, w).
+        high_res_features: Finer maps for the mask decoder, coarse to fine; empty for the
+            published models.
+        backbone_features: Maps that other heads on the same backbone read; empty where the
+            backbone serves masks alone.
+    """
+
+    image_embeddings: Tensor
+    high_res_features: tuple[Tensor, ...] = ()
+    backbone_features: tuple[Tensor, ...] = ()
+
+
+class Sam(nn.Module):
+    """Masks for prompts on an image.
+
+    Args:
+        image_encoder: Maps (1, 3, H', W') to an embedding (1, C, h, w).
+        prompt_encoder: Embeds points, boxes and masks.
+        mask_decoder: Decodes masks and predicted IoU.
+        image_size: Long side of the model input in pixels.
+        pixel_mean: Mean of R, G, B in 0..255.
+        pixel_std: Standard deviation of R, G, B in 0..255.
+        pad_to_square: The encoder needs a square input, padded at the right and the bottom.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    mask_threshold = 0.0
+
+    def __init__(
+        self,
+        *,
+        image_encoder: nn.Module,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        image_size: int,
+        pixel_mean: Sequence[float] = PIXEL_MEAN,
+        pixel_std: Sequence[float] = PIXEL_STD,
+        pad_to_square: bool = True,
+    ) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.image_size = image_size
+        self.pad_to_square = pad_to_square
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.pixel_mean.device
+
+    @property
+    def mask_input_size(self) -> tuple[int, int]:
+        """Size (H, W) of ``mask_input`` and of the low-resolution logits."""
+        return self.prompt_encoder.mask_input_size
+
+    def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+        """Turn an image (H, W, 3) uint8 RGB into what :meth:`encode_image` takes.
+
+        Returns:
+            Pixel values (1, 3, H'', W'') and the size (H', W') of the picture within them.
+        """
+        size = longest_side_size(image.shape[:2], self.image_size)
+        if self.pad_to_square:
+            pad_to = (self.image_size, self.image_size)
+        else:
+            pad_to = (-(-size[0] // 32) * 32, -(-size[1] // 32) * 32)
+        values = to_pixel_values(
+            image, size, mean=self.pixel_mean, std=self.pixel_std, pad_to=pad_to
+        )
+        return values, size
+
+    def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
+        """Encode one normalised image (1, 3, H', W')."""
+        return ImageFeatures(image_embeddings=self.image_encoder(pixel_values))
+
+    def decode(
+        self,
+        features: ImageFeatures,
+        *,
+        point_coords: Tensor | None = None,
+        point_labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode B prompts on one encoded image.
+
+        Args:
+            features: Of :meth:`encode_image`.
+            point_coords: (B, N, 2) in pixels of the model input, (x, y).
+            point_labels: (B, N): 1 foreground, 0 background, -1 padding.
+            boxes: (B, 4) XYXY in pixels of the model input.
+            mask_input: (B, 1, *mask_input_size) logits.
+            multimask_output: Three masks for a prompt instead of the single one.
+
+        Returns:
+            Low-resolution logits (B, M, *mask_input_size) and predicted IoU (B, M).
+
+        Raises:
+            ValueError: Coordinates without labels, or labels without coordinates.
+        """
+        points = self.pair_points(point_coords, point_labels)
+        sparse, dense = self.prompt_encoder(points, boxes, mask_input)
+        masks, iou_predictions = self.mask_decoder(
+            image_embeddings=features.image_embeddings,
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+        )
+        return masks, iou_predictions
+
+    @staticmethod
+    def pair_points(
+        point_coords: Tensor | None, point_labels: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Coordinates and labels as one value; ValueError when only one of them is given."""
+        if point_coords is None and point_labels is None:
+            return None
+        if point_coords is None or point_labels is None:
+            raise ValueError("point_coords and point_labels come together: give both or neither")
+        return point_coords, point_labels

@@ -1,0 +1,87 @@
+"""Backbone features of the training pictures, computed once and kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from promptseg.apps.datasets import VOID, Sample
+from promptseg.models.sam.pocket import PocketSam
+from promptseg.pipeline.images import load_image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture, maybe mirrored, as the mask decoder sees it in training.
+
+    Attributes:
+        features: Backbone maps (1, C, h, w).
+        ids: Region ids (H, W) uint8.
+        input_size: Size (H', W') of the picture in the model input, without padding.
+        grid_size: Size of the decoder's logits (4h, 4w), padding included.
+    """
+
+    features: tuple[Tensor, ...]
+    ids: NDArray[np.uint8]
+    input_size: tuple[int, int]
+    grid_size: tuple[int, int]
+
+    def target(self, ids: tuple[int, ...]) -> Tensor:
+        """Share of each cell of the decoder's grid that the ids cover, (4h, 4w) in [0, 1]."""
+        return self._to_grid(np.isin(self.ids, ids))
+
+    def weight(self) -> Tensor:
+        """1 where a cell counts, 0 where it is void or padding, (4h, 4w)."""
+        return (self._to_grid(self.ids != VOID) > 0.99).float()
+
+    def _to_grid(self, mask: NDArray[np.bool_]) -> Tensor:
+        fine = F.interpolate(
+            torch.from_numpy(mask).float()[None, None], self.input_size, mode="bilinear"
+        )
+        height, width = self.grid_size
+        fine = F.pad(
+            fine, (0, 4 * width - self.input_size[1], 0, 4 * height - self.input_size[0])
+        )
+        return F.avg_pool2d(fine, 4)[0, 0]
+
+
+class FeatureCache:
+    """Computes the features of a view on first use and reads them from disk afterwards."""
+
+    def __init__(self, model: PocketSam, folder: Path) -> None:
+        self.model = model
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def view(self, sample: Sample, *, flip: bool) -> View:
+        """The sample's view, mirrored left to right or not."""
+        name = sample.name.replace("/", "_") + ("_flip" if flip else "")
+        path = self.folder / f"{name}.safetensors"
+        ids = sample.load_ids()
+        if flip:
+            ids = np.ascontiguousarray(ids[:, ::-1])
+        if path.is_file():
+            stored = load_file(path)
+            height, width = (int(v) for v in stored.pop("input_size"))
+            features = tuple(stored[f"f{i}"].float() for i in range(len(stored)))
+        else:
+            image = load_image(sample.image_path)
+            if flip:
+                image = np.ascontiguousarray(image[:, ::-1])
+            pixel_values, (height, width) = self.model.preprocess(image)
+            with torch.inference_mode():
+                features = self.model.image_encoder.backbone(pixel_values)
+            stored = {f"f{i}": f.half().contiguous() for i, f in enumerate(features)}
+            stored["input_size"] = torch.tensor([height, width])
+            partial = path.with_suffix(".partial")
+            save_file(stored, partial)
+            partial.replace(path)
+            features = tuple(f.half().float() for f in features)
+        grid = (4 * features[-1].shape[-2], 4 * features[-1].shape[-1])
+        return View(features, ids, (height, width), grid)

@@ -1,0 +1,59 @@
+"""Losses of promptable segmentation, as in Segment Anything, appendix A."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def mask_losses(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy plus dice of every mask.
+
+    Args:
+        logits: (B, M, h, w).
+        targets: Share of the cell that belongs to the object, (B, h, w) in [0, 1].
+        weight: 1 where a cell counts, else 0, (h, w).
+
+    Returns:
+        (B, M).
+    """
+    wanted = targets[:, None].expand_as(logits)
+    cells = weight.sum().clamp(min=1)
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    entropy = (entropy * weight).sum((-2, -1)) / cells
+    share = logits.sigmoid() * weight
+    wanted = wanted * weight
+    overlap = 2 * (share * wanted).sum((-2, -1)) + 1
+    dice = 1 - overlap / (share.sum((-2, -1)) + wanted.sum((-2, -1)) + 1)
+    return 2 * entropy + dice
+
+
+@torch.no_grad()
+def true_iou(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """IoU (B, M) of the thresholded masks; shapes as in :func:`mask_losses`."""
+    masks = (logits > 0) & (weight > 0)
+    wanted = ((targets > 0.5) & (weight > 0))[:, None]
+    union = (masks | wanted).sum((-2, -1)).clamp(min=1)
+    return (masks & wanted).sum((-2, -1)) / union
+
+
+def prompt_loss(
+    logits: Tensor, iou_predictions: Tensor, targets: Tensor, weight: Tensor, spread: float
+) -> Tensor:
+    """Loss of one round of decoding, a scalar.
+
+    The single mask and the best of the ambiguous ones learn the object; the others get
+    ``spread`` of their own loss so that none dies; the IoU head learns every mask's true IoU.
+
+    Args:
+        logits: (B, 4, h, w).
+        iou_predictions: (B, 4).
+        targets: (B, h, w).
+        weight: (h, w).
+        spread: Share of the mean loss of the ambiguous masks.
+    """
+    losses = mask_losses(logits, targets, weight)
+    best = losses[:, 1:].amin(1) + spread * losses[:, 1:].mean(1)
+    iou = F.mse_loss(iou_predictions, true_iou(logits, targets, weight))
+    return (losses[:, 0] + best).mean() + iou
