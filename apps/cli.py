@@ -107,9 +107,13 @@ def segment(
     ] = False,
 ) -> None:
     """Find what the text names (or points and boxes mark) in images, as ranked masks."""
-    query = read_query(text, negative, point, box, top_k, min_score)
-    if out is not None and out.exists() and not out.is_dir():
-        raise typer.BadParameter(f"{str(out)!r} is a file; give a folder", param_hint="--out")
+    try:
+        query = read_query(text, negative, point, box, top_k, min_score)
+        if out is not None and out.exists() and not out.is_dir():
+            raise InputError(f"--out: {str(out)!r} is a file; give a folder")
+    except InputError as error:
+        _say_error(Console(stderr=True), _describe(error))
+        raise typer.Exit(EXIT_BAD_INPUT) from error
     runner = _Runner(query, preset, device, writes=out is not None or not as_json, as_json=as_json)
     code = runner.run(images, out)
     if code:
@@ -181,7 +185,7 @@ class _Runner:
                 try:
                     self._segment(image, folder)
                 except _SetupError as error:
-                    self._say_error(_describe(error.cause))
+                    _say_error(self.errors, _describe(error.cause))
                     return _exit_code(error.cause)
                 except (PromptsegError, OSError, RuntimeError, MemoryError) as error:
                     logger.debug("failed on %s", image, exc_info=True)
@@ -191,7 +195,7 @@ class _Runner:
         if not failed:
             return 0
         if several:
-            self._say_error(f"{len(failed)} of {len(images)} images failed")
+            _say_error(self.errors, f"{len(failed)} of {len(images)} images failed")
             return EXIT_FAILED
         return _exit_code(failed[0])
 
@@ -250,14 +254,9 @@ class _Runner:
         text = _describe(error)
         if repr(image) not in text:
             text = f"{image!r}: {text}"
-        self._say_error(text)
+        _say_error(self.errors, text)
         if self.as_json:
             typer.echo(json.dumps({"image": _printable(image), "error": _printable(text)}))
-
-    def _say_error(self, text: str) -> None:
-        self.errors.print(
-            f"error: {_printable(text)}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
 
 
 class _SetupError(Exception):
@@ -266,6 +265,12 @@ class _SetupError(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+def _say_error(console: Console, text: str) -> None:
+    console.print(
+        f"error: {_printable(text)}", style="red", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _describe(error: Exception) -> str:

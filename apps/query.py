@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import typer
+from ..models.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ def read_query(
     """Check the options that say what to look for.
 
     Raises:
-        typer.BadParameter: An option makes no sense; the message shows the right form.
+        InputError: An option makes no sense; the message shows the right form.
     """
     phrases = tuple(phrase.strip() for phrase in text or ())
     negatives = tuple(phrase.strip() for phrase in negative or ())
     for hint, given in (("--text", phrases), ("--negative", negatives)):
         if "" in given:
-            raise typer.BadParameter("the text is empty; name what to look for", param_hint=hint)
+            raise InputError(f"{hint}: the text is empty; name what to look for")
     clicks = [_read_point(value) for value in point or ()]
     boxes = tuple(_read_box(value) for value in box or ())
     if not (phrases or clicks or boxes):
-        raise typer.BadParameter("say what to look for: give --text, --point or --box")
+        raise InputError("say what to look for: give --text, --point or --box")
     if min_score is not None and math.isnan(min_score):
-        raise typer.BadParameter("nan is not a number", param_hint="--min-score")
+        raise InputError("--min-score: nan is not a number")
     return Query(
         text=tuple(dict.fromkeys(phrases)),
         negative_text=tuple(dict.fromkeys(negatives)),
@@ -71,9 +71,8 @@ def _read_point(value: str) -> tuple[float, float, int]:
     coordinates = _read_numbers("--point", value, parts[:2], wanted=2, form="X,Y or X,Y,LABEL")
     label = parts[2].strip() if len(parts) == 3 else "1"
     if len(parts) > 3 or label not in ("0", "1"):
-        raise typer.BadParameter(
-            f"{value!r} is not X,Y or X,Y,LABEL with label 1 (object) or 0 (background)",
-            param_hint="--point",
+        raise InputError(
+            f"--point: {value!r} is not X,Y or X,Y,LABEL with label 1 (object) or 0 (background)"
         )
     return coordinates[0], coordinates[1], int(label)
 
@@ -81,10 +80,9 @@ def _read_point(value: str) -> tuple[float, float, int]:
 def _read_box(value: str) -> tuple[float, float, float, float]:
     x0, y0, x1, y1 = _read_numbers("--box", value, value.split(","), wanted=4, form="X0,Y0,X1,Y1")
     if x0 >= x1 or y0 >= y1:
-        raise typer.BadParameter(
-            f"{value!r} is not X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1; "
-            "give the top left corner first",
-            param_hint="--box",
+        raise InputError(
+            f"--box: {value!r} is not X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1; "
+            "give the top left corner first"
         )
     return x0, y0, x1, y1
 
@@ -97,5 +95,5 @@ def _read_numbers(
     except ValueError:
         numbers = []
     if len(numbers) != wanted or not all(math.isfinite(number) for number in numbers):
-        raise typer.BadParameter(f"{value!r} is not {form} in pixels", param_hint=hint)
+        raise InputError(f"{hint}: {value!r} is not {form} in pixels")
     return numbers
