@@ -1,0 +1,45 @@
+# Two commands to know: `make demo` and `make test`. Both set up .venv by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := outputs/demo
+# mypy and editors see the top-level folders under their import name through these links.
+LINKS := .typecheck/promptseg
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/.installed-demo
+	mkdir -p $(DEMO)
+	$(BIN)/python -c "from PIL import Image; from skimage import data; Image.fromarray(data.chelsea()).save('$(DEMO)/cat.jpg', quality=95)"
+	$(BIN)/promptseg segment $(DEMO)/cat.jpg -t cat --out $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf $(LINKS)
+	mkdir -p $(LINKS)
+	ln -s $(CURDIR)/src/promptseg/__init__.py $(CURDIR)/src/promptseg/py.typed $(LINKS)
+	ln -s $(CURDIR)/models $(CURDIR)/pipeline $(CURDIR)/apps $(LINKS)
+	MYPYPATH=.typecheck $(BIN)/mypy -p promptseg
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .typecheck .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist outputs
+	rm -rf promptseg.egg-info src/promptseg.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp for each set of extras: what is installed is not installed again until pyproject.toml
+# changes. The tests' set includes the demo's.
+$(VENV)/.installed-%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	touch $@
+
+.PRECIOUS: $(VENV)/.installed-%
