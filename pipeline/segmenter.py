@@ -1,4 +1,4 @@
-"""Masks for prompts on one image: pre-processing, the model in bounded blocks, post-processing.
+"""Masks for prompts on one image: the model in blocks of bounded memory, and post-processing.
 
 Pre- and post-processing are those of the official SamPredictor, to the pixel: the long side is
 resized to the model's size, colours are normalised, the right and the bottom padded; logits are
@@ -13,21 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.errors import InputError
 from ..models.sam.sam import Sam
 from .images import ImageSource, load_image
-from .types import ImageEmbedding, MaskCandidates, UInt8Array
+from .types import ImageEmbedding, MaskCandidates
 
 # Offset of the two thresholds, in logits, whose masks are compared for the stability score.
 STABILITY_OFFSET = 1.0
 # Full-size logits held at a time, in pixels (64 MiB of float32); at least one mask's.
 MAX_LOGIT_PIXELS = 2**24
-# An encoder that takes any rectangle still halves its maps five times.
-STRIDE_MULTIPLE = 32
 POINT_LABELS = (-1, 0, 1)
 
 Numbers = ArrayLike | Tensor
@@ -42,13 +39,6 @@ class _Prompts:
     point_labels: Tensor | None
     boxes: Tensor | None
     mask_input: Tensor | None
-
-
-def resized_size(original_size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """Size (H, W) after the long side is brought to ``long_side``, rounded, at least 1."""
-    height, width = original_size
-    scale = long_side / max(height, width)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def stability_score(
@@ -96,25 +86,6 @@ class Segmenter:
         """Device of the model."""
         return self.model.device
 
-    def preprocess(self, image: UInt8Array) -> tuple[Tensor, tuple[int, int]]:
-        """Resize, normalise and pad.
-
-        Args:
-            image: (H, W, 3) uint8.
-
-        Returns:
-            The model input (1, 3, H'', W'') and the size (H', W') before the padding.
-        """
-        size = resized_size((image.shape[0], image.shape[1]), self.model.image_size)
-        resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(resized)).to(self.device).permute(2, 0, 1)
-        normalised = (pixels - self.model.pixel_mean) / self.model.pixel_std
-        if self.model.pad_to_square:
-            pad_h, pad_w = self.model.image_size - size[0], self.model.image_size - size[1]
-        else:
-            pad_h, pad_w = -size[0] % STRIDE_MULTIPLE, -size[1] % STRIDE_MULTIPLE
-        return F.pad(normalised, (0, pad_w, 0, pad_h)).unsqueeze(0), size
-
     @torch.no_grad()
     def encode_image(self, image: ImageSource) -> ImageEmbedding:
         """Run the image encoder.
@@ -129,7 +100,7 @@ class Segmenter:
             InputError: The image cannot be read.
         """
         array = load_image(image)
-        pixel_values, input_size = self.preprocess(array)
+        pixel_values, input_size = self.model.preprocess(array)
         read_only = array.view()
         read_only.flags.writeable = False
         return ImageEmbedding(

@@ -184,8 +184,8 @@ class TinyViTBlock(nn.Module):
         tokens = tokens + window_unpartition(attended, padded_size, size)
         mixed: Tensor = self.local_conv(tokens.permute(0, 3, 1, 2))
         tokens = mixed.permute(0, 2, 3, 1)
-        tokens = tokens + self.mlp(tokens)
-        return tokens.permute(0, 3, 1, 2)
+        update: Tensor = self.mlp(tokens)
+        return (tokens + update).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):

@@ -1,0 +1,360 @@
+"""The segmenter: the official predictor's pixels, blocks of bounded memory, checked prompts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from segment_anything import SamPredictor
+from segment_anything import modeling as official
+from segment_anything.utils.amg import calculate_stability_score
+
+from promptseg.models import InputError
+from promptseg.models.preprocess import longest_side_size
+from promptseg.models.sam.config import SamViTConfig, build_sam_vit
+from promptseg.models.sam.pocket import PocketSamConfig, build_pocket_sam
+from promptseg.models.sam.sam import Sam
+from promptseg.pipeline import Segmenter, segmenter
+from promptseg.pipeline.segmenter import stability_score
+
+CONFIG = SamViTConfig(
+    image_size=128,
+    embed_dim=24,
+    depth=2,
+    num_heads=2,
+    window_size=3,
+    global_attn_indexes=(1,),
+    prompt_embed_dim=32,
+    decoder_num_heads=4,
+    decoder_mlp_dim=32,
+    iou_head_hidden_dim=16,
+)
+SIZES = [(128, 128), (90, 200), (333, 77), (40, 41), (129, 128)]
+
+
+@pytest.fixture(scope="module")
+def reference() -> official.Sam:
+    """The official model, shrunken, with weights that give masks of both signs."""
+    model = official.Sam(
+        image_encoder=official.ImageEncoderViT(
+            img_size=128,
+            embed_dim=24,
+            depth=2,
+            num_heads=2,
+            out_chans=32,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=3,
+            global_attn_indexes=(1,),
+        ),
+        prompt_encoder=official.PromptEncoder(
+            embed_dim=32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=16
+        ),
+        mask_decoder=official.MaskDecoder(
+            transformer_dim=32,
+            transformer=official.TwoWayTransformer(
+                depth=2, embedding_dim=32, num_heads=4, mlp_dim=32
+            ),
+            iou_head_hidden_dim=16,
+        ),
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            scale = 0.3 if "output_hypernetworks" in name else 0.15
+            parameter.add_(scale * noise)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def sam(reference) -> Sam:
+    """Our model with the official one's weights."""
+    model = build_sam_vit(CONFIG)
+    model.load_state_dict(reference.state_dict())
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """A picture of some size with smooth and rough parts: (H, W) -> (H, W, 3) uint8."""
+
+    def make(size: tuple[int, int]) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        small = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        smooth = np.array(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
+        rough = rng.integers(-20, 20, smooth.shape)
+        return np.clip(smooth.astype(int) + rough, 0, 255).astype(np.uint8)
+
+    return make
+
+
+def prompts_for(size: tuple[int, int], count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(count)
+    wh = np.array(size[::-1])
+    corners = np.sort(rng.random((count, 2, 2)), axis=1) * wh
+    return {
+        "point_coords": rng.random((count, 3, 2)) * wh,
+        "point_labels": np.tile([1, 0, 1], (count, 1)),
+        "boxes": corners.reshape(count, 4),
+    }
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_model_input_is_the_official_one_to_the_pixel(sam, reference, photo, size):
+    predictor = SamPredictor(reference)
+    image = photo(size)
+    resized = predictor.transform.apply_image(image)
+    expected = reference.preprocess(torch.as_tensor(resized).permute(2, 0, 1)[None])
+    pixel_values, input_size = sam.preprocess(image)
+    assert input_size == resized.shape[:2]
+    assert torch.equal(pixel_values, expected)
+
+
+@pytest.mark.parametrize("multimask_output", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_masks_are_the_official_ones_to_the_pixel(sam, reference, photo, size, multimask_output):
+    image, prompts = photo(size), prompts_for(size, 1)
+    predictor = SamPredictor(reference)
+    predictor.set_image(image)
+    logits, ious, low_res = predictor.predict(
+        prompts["point_coords"][0],
+        prompts["point_labels"][0],
+        box=prompts["boxes"][0],
+        multimask_output=multimask_output,
+        return_logits=True,
+    )
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(image)
+    candidates = ours.decode(embedding, **prompts, multimask_output=multimask_output)
+    assert embedding.original_size == size
+    np.testing.assert_allclose(candidates.low_res_logits[0], low_res, atol=1e-4)
+    np.testing.assert_allclose(candidates.iou_predictions[0], ious, atol=1e-4)
+    assert candidates.masks.shape == (1, 3 if multimask_output else 1, *size)
+    # Rounding may only decide where a logit is zero but for rounding.
+    clear = np.abs(logits) > 1e-4
+    assert np.array_equal(candidates.masks[0][clear], (logits > 0)[clear])
+    assert clear.mean() > 0.99
+    assert 0 < candidates.masks.mean() < 1
+    expected = calculate_stability_score(torch.from_numpy(logits), 0.0, 1.0)
+    np.testing.assert_allclose(candidates.stability_scores[0], expected, atol=2e-3)
+
+
+def test_a_decoded_mask_refines_itself(sam, reference, photo):
+    image, prompts = photo((90, 200)), prompts_for((90, 200), 1)
+    predictor = SamPredictor(reference)
+    predictor.set_image(image)
+    _, _, first = predictor.predict(box=prompts["boxes"][0], multimask_output=False)
+    _, ious, low_res = predictor.predict(
+        box=prompts["boxes"][0], mask_input=first, multimask_output=False
+    )
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(image)
+    start = ours.decode(embedding, boxes=prompts["boxes"], multimask_output=False)
+    refined = ours.decode(
+        embedding,
+        boxes=prompts["boxes"],
+        mask_input=start.low_res_logits,
+        multimask_output=False,
+    )
+    np.testing.assert_allclose(refined.low_res_logits[0], low_res, atol=1e-4)
+    np.testing.assert_allclose(refined.iou_predictions[0], ious, atol=1e-4)
+    assert not np.allclose(refined.low_res_logits, start.low_res_logits, atol=1e-2)
+
+
+def test_padding_points_change_nothing_but_the_token_they_are(sam, photo):
+    """A box with padding points equals the official padding; their place does not matter."""
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(photo((60, 100)))
+    here, there = (
+        ours.decode(
+            embedding,
+            point_coords=[[[10, 20], place]],
+            point_labels=[[1, -1]],
+            multimask_output=False,
+        )
+        for place in ([0, 0], [5000, -3])
+    )
+    assert np.array_equal(here.low_res_logits, there.low_res_logits)
+
+
+@pytest.mark.parametrize(("batch_size", "max_pixels"), [(1, 1), (2, 10**5), (7, 10**9)])
+def test_blocks_do_not_change_results(sam, photo, monkeypatch, batch_size, max_pixels):
+    size = (90, 200)
+    embedding = Segmenter(sam).encode_image(photo(size))
+    prompts = prompts_for(size, 7)
+    whole = Segmenter(sam).decode(embedding, **prompts)
+    monkeypatch.setattr(segmenter, "MAX_LOGIT_PIXELS", max_pixels)
+    blocks = Segmenter(sam, batch_size=batch_size).decode(embedding, **prompts)
+    np.testing.assert_allclose(blocks.low_res_logits, whole.low_res_logits, atol=1e-4)
+    np.testing.assert_allclose(blocks.iou_predictions, whole.iou_predictions, atol=1e-5)
+    np.testing.assert_allclose(blocks.stability_scores, whole.stability_scores, atol=2e-3)
+    assert (blocks.masks != whole.masks).mean() < 1e-3
+
+
+def test_full_size_logits_are_held_for_few_masks_at_a_time(sam, photo, monkeypatch):
+    held = []
+    original = torch.nn.functional.interpolate
+
+    def spy(x, size, **options):
+        held.append(x.shape[0] * size[0] * size[1])
+        return original(x, size, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", spy)
+    monkeypatch.setattr(segmenter, "MAX_LOGIT_PIXELS", 10**5)
+    ours = Segmenter(sam)
+    ours.decode(ours.encode_image(photo((100, 300))), **prompts_for((100, 300), 5))
+    assert max(held) <= 10**5
+    assert len(held) == 2 * 5  # 15 masks, 3 of 30,000 pixels at a time, upscaled in two steps
+
+
+def test_ten_thousand_pixels_wide(sam):
+    image = np.zeros((20, 10_000, 3), np.uint8)
+    image[:, 5000:] = 255
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(image)
+    assert embedding.input_size == (1, 128)  # official rounding gives no row at all
+    candidates = ours.decode(embedding, boxes=[[100, 2, 9000, 18]])
+    assert candidates.masks.shape == (1, 3, 20, 10_000)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50)])
+def test_smallest_images(sam, size):
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(np.full((*size, 3), 9, np.uint8))
+    candidates = ours.decode(embedding, point_coords=[[[0, 0]]], point_labels=[[1]])
+    assert candidates.masks.shape == (1, 3, *size)
+    assert np.isfinite(candidates.iou_predictions).all()
+
+
+@given(size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)), long_side=st.integers(1, 2048))
+@settings(max_examples=200, deadline=None)
+def test_resized_size_is_the_official_one(size, long_side):
+    from segment_anything.utils.transforms import ResizeLongestSide
+
+    expected = ResizeLongestSide.get_preprocess_shape(*size, long_side)
+    assert longest_side_size(size, long_side) == tuple(max(1, side) for side in expected)
+
+
+def test_inputs_of_every_type_agree(sam, photo, tmp_path):
+    ours = Segmenter(sam)
+    image = photo((60, 100))
+    path = tmp_path / "photo.png"
+    Image.fromarray(image).save(path)
+    prompts = prompts_for((60, 100), 2)
+    expected = ours.decode(ours.encode_image(image), **prompts)
+    for source in (path, str(path), Image.open(path)):
+        for convert in (np.ndarray.tolist, torch.from_numpy):
+            given_prompts = {name: convert(array) for name, array in prompts.items()}
+            candidates = ours.decode(ours.encode_image(source), **given_prompts)
+            assert np.array_equal(candidates.low_res_logits, expected.low_res_logits)
+
+
+def test_no_prompts_give_no_candidates(sam, photo):
+    ours = Segmenter(sam)
+    candidates = ours.decode(ours.encode_image(photo((60, 100))), boxes=np.zeros((0, 4)))
+    assert candidates.masks.shape == (0, 3, 60, 100)
+    assert candidates.low_res_logits.shape == (0, 3, 32, 32)
+    assert candidates.iou_predictions.shape == candidates.stability_scores.shape == (0, 3)
+
+
+def test_types_of_the_outputs(sam, photo):
+    ours = Segmenter(sam, model_id="shrunken")
+    image = photo((60, 100))
+    embedding = ours.encode_image(image)
+    assert embedding.model_id == "shrunken"
+    assert np.array_equal(embedding.image, image)
+    with pytest.raises(ValueError, match="read-only"):
+        embedding.image[0, 0] = 0
+    image[0, 0] = 0  # the caller's own array stays writable
+    candidates = ours.decode(embedding, boxes=[[1, 2, 30, 40]])
+    assert candidates.masks.dtype == np.bool_
+    scores = (candidates.iou_predictions, candidates.low_res_logits, candidates.stability_scores)
+    assert {array.dtype for array in scores} == {np.dtype(np.float32)}
+
+
+def test_stability_score_of_a_worked_example():
+    logits = torch.tensor([[[2.0, 0.5, -0.5, -3.0]], [[-9.0, -9.0, -9.0, -9.0]]])
+    # Above 1: one pixel; above -1: three. Nothing at all is not stable, and not NaN.
+    assert stability_score(logits).tolist() == pytest.approx([1 / 3, 0.0])
+    assert stability_score(logits, mask_threshold=-1.5).tolist() == pytest.approx([2 / 3, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({}, "nothing to segment: give points, boxes or mask_input"),
+        ({"point_coords": [[[1, 2]]]}, "point_coords and point_labels come together"),
+        ({"point_labels": [[1]]}, "point_coords and point_labels come together"),
+        (
+            {"point_coords": [[1, 2]], "point_labels": [1]},
+            r"point_coords must have shape \(any, any, 2\), got \(1, 2\); the first dimension",
+        ),
+        (
+            {"point_coords": [[[1, 2]]], "point_labels": [[1, 0]]},
+            r"point_labels must have shape \(1, 1\), got \(1, 2\)",
+        ),
+        (
+            {"point_coords": [[[1, float("nan")]]], "point_labels": [[1]]},
+            "point_coords must be finite",
+        ),
+        (
+            {"point_coords": [[[1, 2]]], "point_labels": [[2]]},
+            r"a point label is 1 \(foreground\), 0 \(background\) or -1 \(padding\), got 2",
+        ),
+        (
+            {"point_coords": [[[101, 2]]], "point_labels": [[1]]},
+            r"the point \(101, 2\) lies outside the image of 100 x 60 pixels",
+        ),
+        ({"boxes": [1, 2, 3, 4]}, r"boxes must have shape \(any, 4\), got \(4,\); the first"),
+        ({"boxes": [[30, 2, 3, 4]]}, r"corners in the wrong order; give x0 <= x1, y0 <= y1"),
+        ({"boxes": [[200, 2, 300, 4]]}, r"box \(200, 2, 300, 4\) lies outside the image"),
+        ({"boxes": [["a", 2, 3, 4]]}, "boxes must be an array of numbers"),
+        ({"boxes": [[1, 2, float("inf"), 4]]}, "boxes must be finite"),
+        ({"mask_input": np.zeros((1, 32, 32))}, r"mask_input must have shape \(any, 1, 32, 32\)"),
+        (
+            {"boxes": np.ones((2, 4)), "mask_input": np.zeros((3, 1, 32, 32))},
+            "the same number of prompts, got 2 in boxes, 3 in mask_input",
+        ),
+    ],
+)
+def test_bad_prompts(sam, photo, prompts, message):
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(photo((60, 100)))
+    with pytest.raises(InputError, match=message) as caught:
+        ours.decode(embedding, **prompts)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_box_reaching_over_the_border_is_fine(sam, photo):
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(photo((60, 100)))
+    assert ours.decode(embedding, boxes=[[-5, -5, 300, 300]]).masks.any()
+
+
+def test_bad_images_and_settings(sam, photo):
+    with pytest.raises(InputError, match="must be uint8"):
+        Segmenter(sam).encode_image(photo((6, 6)).astype(np.float32))
+    with pytest.raises(InputError, match="batch_size must be 1 or more, got 0"):
+        Segmenter(sam, batch_size=0)
+    embedding = Segmenter(sam, model_id="one").encode_image(photo((6, 6)))
+    with pytest.raises(InputError, match="made by 'one', this segmenter runs 'other'"):
+        Segmenter(sam, model_id="other").decode(embedding, boxes=[[1, 1, 2, 2]])
+
+
+@pytest.mark.parametrize("size", [(90, 200), (200, 90), (7, 64)])
+def test_a_model_that_is_not_padded_to_a_square(photo, size):
+    torch.manual_seed(0)
+    pocket = build_pocket_sam(PocketSamConfig(image_size=128, embed_dim=32, num_heads=2))
+    ours = Segmenter(pocket)
+    pixel_values, input_size = pocket.preprocess(photo(size))
+    assert all(side % 32 == 0 for side in pixel_values.shape[-2:])
+    assert min(pixel_values.shape[-2:]) < 128
+    candidates = ours.decode(ours.encode_image(photo(size)), **prompts_for(size, 2))
+    assert candidates.masks.shape == (2, 3, *size)
+    assert max(input_size) == 128
