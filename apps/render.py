@@ -36,8 +36,9 @@ def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
     Returns:
         (H, W, 3) uint8 RGB.
     """
+    canvas: UInt8Array = image.copy()
     if len(result) == 0:
-        return image.copy()
+        return canvas
     sv = _import_supervision()
     height, width = result.image_size
     thickness = max(1, round(max(height, width) / 500))
@@ -46,7 +47,7 @@ def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
     lookup = sv.ColorLookup.INDEX
     detections = sv.Detections(xyxy=result.boxes_xyxy.astype(np.float64), mask=result.masks)
     # supervision draws on BGR.
-    canvas = np.ascontiguousarray(image[:, :, ::-1])
+    canvas = np.ascontiguousarray(canvas[:, :, ::-1])
     tint = sv.MaskAnnotator(color=colors, opacity=MASK_OPACITY, color_lookup=lookup)
     canvas = tint.annotate(canvas, detections)
     # Not PolygonAnnotator: without OpenCV it takes minutes over a ragged mask of 12 megapixels.
