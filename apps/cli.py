@@ -11,8 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -171,27 +170,24 @@ class _Runner:
         failed: list[Exception] = []
         folders = output_folders(images, out)
         several = len(images) > 1
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=self.errors,
-            transient=True,
-            disable=not (several and self.errors.is_terminal),
-        )
-        with progress if several else nullcontext():
-            task = progress.add_task("segmenting", total=len(images))
+        with _Bar(len(images), self.errors if several else None) as bar:
             for image, folder in zip(images, folders, strict=True):
+                bar.show()
                 try:
-                    self._segment(image, folder)
+                    report = self._segment(image, folder)
                 except _SetupError as error:
+                    bar.hide()
                     _say_error(self.errors, _describe(error.cause))
                     return _exit_code(error.cause)
                 except (PromptsegError, OSError, RuntimeError, MemoryError) as error:
                     logger.debug("failed on %s", image, exc_info=True)
                     failed.append(error)
+                    bar.hide()
                     self._report_failure(image, error)
-                progress.advance(task)
+                else:
+                    bar.hide()
+                    report()
+                bar.advance()
         if not failed:
             return 0
         if several:
@@ -199,7 +195,8 @@ class _Runner:
             return EXIT_FAILED
         return _exit_code(failed[0])
 
-    def _segment(self, path: str, folder: Path) -> None:
+    def _segment(self, path: str, folder: Path) -> Callable[[], None]:
+        """Segment one image, write its files, and return what prints the report."""
         from ..pipeline.images import load_image
 
         # Before the models: a wrong path is told at once.
@@ -231,16 +228,16 @@ class _Runner:
         if self.writes:
             write_outputs(folder, image, result, record)
         if self.as_json:
-            typer.echo(json.dumps(record, allow_nan=False))
-            return
-        self.console.print(describe_result(_printable(path), result, query.text))
-        self.console.print(
-            f"{seconds:.2f} s; written to {_printable(str(folder))}{os.sep}",
-            style="dim",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+            line = json.dumps(record, allow_nan=False)
+            return lambda: typer.echo(line)
+        report = describe_result(_printable(path), result, query.text)
+        closing = f"{seconds:.2f} s; written to {_printable(str(folder))}{os.sep}"
+
+        def show() -> None:
+            self.console.print(report)
+            self.console.print(closing, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+        return show
 
     def _get_pipeline(self) -> Pipeline:
         if self.pipeline is None:
@@ -257,6 +254,39 @@ class _Runner:
         _say_error(self.errors, text)
         if self.as_json:
             typer.echo(json.dumps({"image": _printable(image), "error": _printable(text)}))
+
+
+class _Bar:
+    """A progress bar on stderr, if that is a terminal; hidden while something is printed."""
+
+    def __init__(self, total: int, console: Console | None) -> None:
+        self.progress: Progress | None = None
+        if console is None or not console.is_terminal:
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        # Without the redirections of stdout: they would send --json's lines to stderr.
+        self.progress = Progress(
+            *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self.task = self.progress.add_task("segmenting", total=total)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hide()
+
+    def show(self) -> None:
+        if self.progress is not None:
+            self.progress.start()
+
+    def hide(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+    def advance(self) -> None:
+        if self.progress is not None:
+            self.progress.advance(self.task)
 
 
 class _SetupError(Exception):

@@ -174,6 +174,25 @@ def test_images_of_one_name_do_not_overwrite_each_other(run, fake_pipeline, phot
     assert [record["image"] for record in told] == [str(photo), str(twin)]
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_progress_bar_on_a_terminal_leaves_stdout_alone(
+    run, fake_pipeline, photo, monkeypatch, as_json: bool
+) -> None:
+    options = ["--json"] if as_json else ["--out", "out"]
+    plain = run("segment", photo, "missing.png", photo, "-t", "cat", *options)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    done = run("segment", photo, "missing.png", photo, "-t", "cat", *options)
+    assert done.exit_code == 1
+    for count in ("0/3", "1/3", "2/3"):
+        assert count in done.stderr
+    assert "'missing.png' does not exist" in done.stderr
+    assert "/3" not in done.stdout
+    assert len(done.stdout.splitlines()) == len(plain.stdout.splitlines())
+    assert "segmenting" not in plain.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
