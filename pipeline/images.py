@@ -21,7 +21,16 @@ from .types import UInt8Array
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 
 # What Pillow's decoders raise on damaged data, besides OSError.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 _INTEGER_BITS = (8, 10, 12, 14, 16)
 

@@ -207,6 +207,28 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, make, says: str) -> Non
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_corrupted_bytes_give_an_image_or_an_input_error(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (24, 30, 3), dtype=np.uint8)).save(buffer, kind)
+    sound = np.frombuffer(buffer.getvalue(), np.uint8)
+    path = tmp_path / "corrupted"
+    messages = []
+    for _ in range(60):
+        data = sound[: rng.integers(1, len(sound) + 1) if rng.random() < 0.3 else None].copy()
+        data[rng.integers(0, min(len(data), 200), 2)] = rng.integers(0, 255, 2)
+        path.write_bytes(data.tobytes())
+        try:
+            image = load_image(path)
+        except InputError as error:
+            messages.append(str(error))
+        else:
+            assert image.ndim == 3
+    assert messages
+    assert not any("\n" in message for message in messages)
+
+
 def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(Image.new("L", (100, 100)), tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
