@@ -17,9 +17,9 @@ from ..errors import InputError
 from .layers import LayerNorm2d
 from .transformer import MLPBlock
 
-# Attention is computed in blocks whose position bias has at most this many elements: 8 MiB of
+# Attention is computed in blocks whose position bias has at most this many elements: 4 MiB of
 # float32, which stays in a CPU's last cache between being built and being added.
-MAX_BIAS_ELEMENTS = 2**21
+MAX_BIAS_ELEMENTS = 2**20
 # Tokens that pass through an MLP together; bounds its hidden activations.
 MLP_BLOCK_TOKENS = 1024
 
