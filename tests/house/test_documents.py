@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
+from skimage import data
 
 from promptseg.apps.cli import app
+from promptseg.pipeline.types import Result
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 
@@ -53,6 +56,22 @@ def test_readmes_python_compiles(repo_root: Path) -> None:
     assert len(blocks) >= 4
     for block in blocks:
         compile(block, "README.md", "exec")
+
+
+def test_readmes_python_runs_with_pocket(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", read(repo_root, "README.md"), re.DOTALL)
+    # The published checkpoints are not at hand; tests/sam loads their layout.
+    offline = [block for block in blocks if "create_model" not in block]
+    assert len(offline) >= 3
+    for name in ("photo.jpg", "street.jpg"):
+        Image.fromarray(data.chelsea()).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in offline:
+        exec(block, names)
+        assert isinstance(names["result"], Result)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
