@@ -4,7 +4,8 @@
 
 Every implementation runs in a process of its own, with random weights (which cost as much as
 trained ones) and the same number of threads. After one warm-up the median of the repeats counts;
-memory is the peak resident set of the whole process, libraries and weights included.
+memory is the peak resident set of the whole process, libraries and weights included. The
+processes take turns, so that a machine that slows down slows them all.
 """
 
 from __future__ import annotations
@@ -58,44 +59,70 @@ IMPLEMENTATIONS: dict[str, Callable[[], Encode]] = {
 
 
 @torch.no_grad()
-def measure(name: str, threads: int, repeats: int) -> dict[str, object]:
-    """Seconds of each repeat and peak memory in bytes, in this process."""
+def work(name: str, threads: int) -> None:
+    """In a process of its own: warm up, then encode once for every line on standard input.
+
+    Prints a line of JSON for each: seconds, and the peak memory so far in bytes.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     encode = IMPLEMENTATIONS[name]()
     pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     encode(pixels)
-    seconds = []
-    for _ in range(repeats):
+    print("ready", flush=True)
+    for _ in sys.stdin:
         start = time.perf_counter()
         encode(pixels)
-        seconds.append(time.perf_counter() - start)
-    # Linux counts kilobytes, macOS bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"seconds": seconds, "peak": peak}
+        seconds = time.perf_counter() - start
+        # Linux counts kilobytes, macOS bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
 
 
-def measure_apart(name: str, threads: int, repeats: int) -> dict[str, object]:
-    """:func:`measure` in a new process."""
-    command = [sys.executable, __file__, "--worker", name]
-    command += ["--threads", str(threads), "--repeats", str(repeats)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result: dict[str, object] = json.loads(output.splitlines()[-1])
-    return result
+class Worker:
+    """A process that runs :func:`work`."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        command = [sys.executable, __file__, "--worker", name, "--threads", str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.seconds: list[float] = []
+        self.peak = 0
+        self._read_until("ready")
+
+    def _read_until(self, start: str) -> str:
+        """The first line that begins so; libraries may print others."""
+        for line in self.process.stdout:
+            if line.startswith(start):
+                return line
+        raise SystemExit(f"a worker stopped with exit code {self.process.wait()}")
+
+    def encode(self) -> None:
+        """Have the process encode once, and note time and memory."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        result = json.loads(self._read_until("{"))
+        self.seconds.append(result["seconds"])
+        self.peak = result["peak"]
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def print_table(results: dict[str, dict[str, object]]) -> None:
+def print_table(workers: dict[str, Worker]) -> None:
     """Medians and ratios to the official code, or to the first where that was left out."""
-    base = results.get("segment-anything", next(iter(results.values())))
-    print(f"{'implementation':<18}{'median s':>10}{'of official':>13}{'peak GB':>10}{'of it':>8}")
-    for name, result in results.items():
-        seconds = statistics.median(result["seconds"])
-        time_ratio = seconds / statistics.median(base["seconds"])
-        peak_ratio = result["peak"] / base["peak"]
+    base = workers.get("segment-anything", next(iter(workers.values())))
+    print(f"{'implementation':<18}{'median s':>10}{'ratio':>8}{'peak GB':>10}{'ratio':>8}")
+    for name, worker in workers.items():
+        seconds = statistics.median(worker.seconds)
+        time_ratio = seconds / statistics.median(base.seconds)
         print(
-            f"{name:<18}{seconds:>10.2f}{time_ratio:>13.2f}"
-            f"{result['peak'] / 1e9:>10.2f}{peak_ratio:>8.2f}"
+            f"{name:<18}{seconds:>10.2f}{time_ratio:>8.2f}"
+            f"{worker.peak / 1e9:>10.2f}{worker.peak / base.peak:>8.2f}"
         )
 
 
@@ -108,13 +135,16 @@ def main() -> None:
     parser.add_argument("--worker", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        print(json.dumps(measure(arguments.worker, arguments.threads, arguments.repeats)))
+        work(arguments.worker, arguments.threads)
         return
     print(f"SAM ViT-B, {IMAGE_SIZE} px, {arguments.threads} threads, PyTorch {torch.__version__}")
-    results = {}
-    for name in arguments.only or IMPLEMENTATIONS:
-        results[name] = measure_apart(name, arguments.threads, arguments.repeats)
-    print_table(results)
+    workers = {name: Worker(name, arguments.threads) for name in arguments.only or IMPLEMENTATIONS}
+    for _ in range(arguments.repeats):
+        for worker in workers.values():
+            worker.encode()
+    for worker in workers.values():
+        worker.close()
+    print_table(workers)
 
 
 if __name__ == "__main__":
