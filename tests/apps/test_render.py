@@ -55,7 +55,11 @@ def test_each_mask_has_its_own_colour() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (16, 16), (40, 60), (700, 900)])
-@pytest.mark.parametrize("label", ["cat", "猫", "\0\n", "", "x" * 10_000])
+@pytest.mark.parametrize(
+    "label",
+    ["cat", "猫", "\0\n", "", "x" * 10_000],
+    ids=["latin", "chinese", "control", "empty", "long"],
+)
 def test_any_size_and_label_can_be_drawn(size: tuple[int, int], label: str) -> None:
     image = np.full((*size, 3), 100, np.uint8)
     masks = np.ones((2, *size), bool)
