@@ -143,7 +143,7 @@ def load_pipeline(preset: str, device: str) -> Pipeline:
         ModelNotFoundError: The preset is unknown.
     """
     _check_device(device)
-    from ..pipeline.pipeline import load
+    from ..pipeline.presets import load
 
     return load(preset, device=device)
 

@@ -12,7 +12,8 @@ def interior_depth(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 
     The picture's border counts as outside, so that the deepest point is well inside.
     """
-    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1].astype(np.float32)
+    depth: NDArray[np.float32] = ndimage.distance_transform_edt(np.pad(mask, 1)).astype(np.float32)
+    return depth[1:-1, 1:-1]
 
 
 def next_click(

@@ -16,7 +16,7 @@ from .checkpoint import load_strictly, read_state_dict
 from .errors import ModelNotFoundError
 from .sam.checkpoints import suggest_model, to_official_layout
 from .sam.config import SamTinyViTConfig, SamViTConfig, build_sam_tiny_vit, build_sam_vit
-from .sam.pocket import PocketSamConfig, build_pocket_sam
+from .sam.pocket import PocketSamConfig, build_pocket_sam, with_backbone
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -51,7 +51,7 @@ class _Family:
 
 _SAM_VIT = _Family(SamViTConfig, build_sam_vit, to_official_layout)
 _SAM_TINY_VIT = _Family(SamTinyViTConfig, build_sam_tiny_vit, to_official_layout)
-_SAM_POCKET = _Family(PocketSamConfig, build_pocket_sam, dict)
+_SAM_POCKET = _Family(PocketSamConfig, build_pocket_sam, with_backbone)
 
 # Name -> family; the sizes are in configs/<name>.json.
 _MODELS: dict[str, _Family] = {

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
     from .images import load_image
-    from .pipeline import PRESETS, Pipeline, load
+    from .pipeline import Pipeline
+    from .presets import PRESETS, load
     from .ranking import RankingConfig, rank
     from .segmenter import Segmenter
     from .types import ImageEmbedding, MaskCandidates, PromptSet, RejectedMask, Result
@@ -38,7 +39,7 @@ __all__ = [
 
 # Public name -> the module that defines it.
 _HOMES = {
-    "PRESETS": ".pipeline",
+    "PRESETS": ".presets",
     "CheckpointError": "..models.errors",
     "ImageEmbedding": ".types",
     "InputError": "..models.errors",
@@ -51,7 +52,7 @@ _HOMES = {
     "RejectedMask": ".types",
     "Result": ".types",
     "Segmenter": ".segmenter",
-    "load": ".pipeline",
+    "load": ".presets",
     "load_image": ".images",
     "rank": ".ranking",
 }

@@ -217,6 +217,84 @@ def rank(
     return ranking.result(already_rejected)
 
 
+def keep_marked(
+    result: Result,
+    points: ArrayLike | None,
+    point_labels: ArrayLike | None,
+    boxes: ArrayLike | None,
+    *,
+    top_k: int | None,
+) -> Result:
+    """Keep the masks that a person's points and boxes mark, then the top_k of each label.
+
+    A mask is kept if it covers every foreground point and no background point, and lies for at
+    least half of its area in one of the boxes.
+
+    Args:
+        result: Ranked masks.
+        points: (N, 2) in pixels, (x, y), or None.
+        point_labels: (N,), or None for all foreground.
+        boxes: (B, 4) XYXY in pixels, or None.
+        top_k: Masks kept for each label; None keeps all.
+    """
+    coords = np.asarray([] if points is None else points, np.float64).reshape(-1, 2)
+    labels = np.ones(len(coords)) if point_labels is None else np.asarray(point_labels)
+    corners = np.asarray([] if boxes is None else boxes, np.float64).reshape(-1, 4)
+    kept: list[int] = []
+    dropped: list[RejectedMask] = []
+    count: dict[str, int] = {}
+    for i, label in enumerate(result.labels):
+        reason = _unmarked(result.masks[i], coords, labels, corners)
+        if reason is None and top_k is not None and count.get(label, 0) >= top_k:
+            reason = f"beyond top_k={top_k}"
+        if reason is None:
+            kept.append(i)
+            count[label] = count.get(label, 0) + 1
+        else:
+            dropped.append(_rejected(result, i, reason))
+    return replace(result[kept], rejected=(*result.rejected, *dropped))
+
+
+def _unmarked(
+    mask: BoolArray,
+    coords: NDArray[np.float64],
+    labels: NDArray[np.generic],
+    boxes: NDArray[np.float64],
+) -> str | None:
+    """Why points and boxes do not mark a mask; None if they do."""
+    height, width = mask.shape
+    for (x, y), label in zip(coords, labels, strict=True):
+        covered = mask[min(int(y), height - 1), min(int(x), width - 1)]
+        if label == 1 and not covered:
+            return f"does not cover the point ({x:g}, {y:g})"
+        if label == 0 and covered:
+            return f"covers the background point ({x:g}, {y:g})"
+    if not len(boxes):
+        return None
+    area = np.count_nonzero(mask)
+    inside = max(
+        np.count_nonzero(mask[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))])
+        for x0, y0, x1, y1 in np.maximum(boxes, 0)
+    )
+    return None if 2 * inside >= area else f"only {inside / area:.0%} of it lies in a box"
+
+
+def _rejected(result: Result, i: int, reason: str) -> RejectedMask:
+    """Mask i of a result as a dropped one."""
+    there = bool(result.masks[i].any())
+    return RejectedMask(
+        label=result.labels[i],
+        reason=reason,
+        prompt_score=float(result.prompt_scores[i]),
+        iou_prediction=float(result.iou_predictions[i]),
+        stability_score=float(result.stability_scores[i]),
+        score=float(result.scores[i]),
+        box_xyxy=mask_to_box(result.masks[i]) if there else None,
+        # A copy: a view would keep all N masks in memory.
+        mask=result.masks[i].copy() if there else None,
+    )
+
+
 class _Ranking:
     """The masks of one image, the order of their scores, and why some of them are dropped."""
 
@@ -337,18 +415,6 @@ class _Ranking:
 
     def result(self, already_rejected: Sequence[RejectedMask]) -> Result:
         rejected = [
-            RejectedMask(
-                label=self.all.labels[i],
-                reason=self.reasons[i],
-                prompt_score=float(self.all.prompt_scores[i]),
-                iou_prediction=float(self.all.iou_predictions[i]),
-                stability_score=float(self.all.stability_scores[i]),
-                score=float(self.all.scores[i]),
-                box_xyxy=mask_to_box(self.all.masks[i]) if self.areas[i] else None,
-                # A copy: a view would keep all N masks in memory.
-                mask=self.all.masks[i].copy() if self.areas[i] else None,
-            )
-            for i in self.order
-            if i in self.reasons
+            _rejected(self.all, i, self.reasons[i]) for i in self.order if i in self.reasons
         ]
         return replace(self.all[self.alive()], rejected=(*already_rejected, *rejected))

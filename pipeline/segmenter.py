@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from ..models.errors import InputError
 from ..models.sam.sam import Sam
+from .geometry import check_boxes, check_points
 from .images import ImageSource, load_image
-from .types import ImageEmbedding, MaskCandidates
+from .types import Float32Array, ImageEmbedding, MaskCandidates
 
 # Offset of the two thresholds, in logits, whose masks are compared for the stability score.
 STABILITY_OFFSET = 1.0
 # Full-size logits held at a time, in pixels (64 MiB of float32); at least one mask's.
 MAX_LOGIT_PIXELS = 2**24
-POINT_LABELS = (-1, 0, 1)
 
 Numbers = ArrayLike | Tensor
 
@@ -178,6 +178,27 @@ class Segmenter:
             stability_scores=stability_scores,
         )
 
+    def to_mask_input(self, logits: NDArray[np.float32], embedding: ImageEmbedding) -> Float32Array:
+        """Bring logits that span the image to the model's mask input.
+
+        Args:
+            logits: (B, h, w), any resolution.
+            embedding: Of the image.
+
+        Returns:
+            (B, 1, *mask_input_size); beyond the image the border is repeated.
+        """
+        height, width = self.model.mask_input_size
+        inner = (
+            max(1, round(height * embedding.input_size[0] / self.model.image_size)),
+            max(1, round(width * embedding.input_size[1] / self.model.image_size)),
+        )
+        x = F.interpolate(
+            torch.from_numpy(logits).unsqueeze(1), inner, mode="bilinear", align_corners=False
+        )
+        x = F.pad(x, (0, width - inner[1], 0, height - inner[0]), mode="replicate")
+        return x.numpy()
+
     def _upscale(self, logits: Tensor, embedding: ImageEmbedding) -> Iterator[tuple[slice, Tensor]]:
         """Logits (M, h, w) at the image's size, a part of the masks at a time."""
         height, width = embedding.input_size
@@ -211,11 +232,11 @@ class Segmenter:
         if point_coords is not None and point_labels is not None:
             coords = _numbers("point_coords", point_coords, (None, None, 2))
             labels = _numbers("point_labels", point_labels, coords.shape[:2])
-            _check_points(coords, labels, size)
+            check_points(coords, labels, size)
             counts["point_coords"] = len(coords)
         if boxes is not None:
             corners = _numbers("boxes", boxes, (None, 4))
-            _check_boxes(corners, size)
+            check_boxes(corners, size)
             counts["boxes"] = len(corners)
         if mask_input is not None:
             prior = _numbers("mask_input", mask_input, (None, 1, *self.model.mask_input_size))
@@ -261,30 +282,3 @@ def _numbers(name: str, value: Numbers, shape: tuple[int | None, ...]) -> NDArra
     if not np.isfinite(array).all():
         raise InputError(f"{name} must be finite; it holds NaN or infinity")
     return array
-
-
-def _check_points(
-    coords: NDArray[np.float64], labels: NDArray[np.float64], size: tuple[int, int]
-) -> None:
-    if not np.isin(labels, POINT_LABELS).all():
-        unknown = labels[~np.isin(labels, POINT_LABELS)][0]
-        raise InputError(
-            f"a point label is 1 (foreground), 0 (background) or -1 (padding), got {unknown:g}"
-        )
-    height, width = size
-    outside = (coords < 0).any(-1) | (coords > (width, height)).any(-1)
-    if (outside & (labels != -1)).any():
-        x, y = coords[outside & (labels != -1)][0]
-        raise InputError(
-            f"the point ({x:g}, {y:g}) lies outside the image of {width} x {height} pixels"
-        )
-
-
-def _check_boxes(boxes: NDArray[np.float64], size: tuple[int, int]) -> None:
-    height, width = size
-    for x0, y0, x1, y1 in boxes:
-        box = f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
-        if x0 > x1 or y0 > y1:
-            raise InputError(f"{box} has its corners in the wrong order; give x0 <= x1, y0 <= y1")
-        if x1 < 0 or y1 < 0 or x0 > width or y0 > height:
-            raise InputError(f"{box} lies outside the image of {width} x {height} pixels")

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from promptseg.apps.datasets import VOID, Sample
-from promptseg.models.sam.pocket import PocketSam
-from promptseg.pipeline.images import load_image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
+
+from promptseg.apps.datasets import VOID, Sample
+from promptseg.models.sam.pocket import PocketSam
+from promptseg.pipeline.images import load_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +46,7 @@ class View:
             torch.from_numpy(mask).float()[None, None], self.input_size, mode="bilinear"
         )
         height, width = self.grid_size
-        fine = F.pad(
-            fine, (0, 4 * width - self.input_size[1], 0, 4 * height - self.input_size[0])
-        )
+        fine = F.pad(fine, (0, 4 * width - self.input_size[1], 0, 4 * height - self.input_size[0]))
         return F.avg_pool2d(fine, 4)[0, 0]
 
 

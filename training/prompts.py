@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from promptseg.apps.clicks import interior_depth, next_click
 from torch import Tensor
 from torch.nn import functional as F
+
+from promptseg.apps.clicks import interior_depth, next_click
 
 CELL = 4  # pixels of the model input a cell of the decoder's grid spans
 

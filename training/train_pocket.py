@@ -28,12 +28,18 @@ import torch.multiprocessing as mp
 from config import TrainConfig
 from features import FeatureCache, View
 from losses import prompt_loss, true_iou
-from promptseg.apps.datasets import Sample, read_index
-from promptseg.models.backbones.efficientnet_lite import imagenet_state_dict
-from promptseg.models.sam.pocket import PocketSam, PocketSamConfig, build_pocket_sam
 from prompts import Prompts, boxes, clicks, coarse_prior, corrected
 from safetensors.torch import save_file
 from torch import Tensor
+
+from promptseg.apps.datasets import Sample, read_index
+from promptseg.models.backbones.efficientnet_lite import imagenet_state_dict
+from promptseg.models.sam.pocket import (
+    BACKBONE_PREFIX,
+    PocketSam,
+    PocketSamConfig,
+    build_pocket_sam,
+)
 
 log = logging.getLogger("train_pocket")
 
@@ -43,7 +49,7 @@ def trained_parameters(model: PocketSam) -> dict[str, Tensor]:
     return {
         name: value
         for name, value in model.state_dict(keep_vars=True).items()
-        if not name.startswith("image_encoder.backbone.")
+        if not name.startswith(BACKBONE_PREFIX)
     }
 
 
@@ -72,7 +78,8 @@ def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Pro
     if kind < 0.75:
         return boxes(targets, rng, jitter=0.1, limit=20.0)
     if kind < 0.83:
-        return replace(boxes(targets, rng, jitter=0.1, limit=20.0), points=clicks(targets, rng).points)
+        box = boxes(targets, rng, jitter=0.1, limit=20.0)
+        return replace(box, points=clicks(targets, rng).points)
     return coarse_prior(targets, square, rng)
 
 
@@ -298,14 +305,14 @@ class Trainer:
             losses, decoded, since = [], 0, time.monotonic()
 
 
-def work(
-    rank: int, workers: int, data: Path, out: Path, config: TrainConfig, store: str
-) -> None:
+def work(rank: int, workers: int, data: Path, out: Path, config: TrainConfig, store: str) -> None:
     """Run one worker."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     if workers > 1:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=workers)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=workers
+        )
     trainer = Trainer(data, out, config, rank=rank, workers=workers)
     trainer.resume()
     trainer.run()

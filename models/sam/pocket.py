@@ -11,21 +11,29 @@ It keeps SAM's interface and names and differs where little data and compute ask
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.efficientnet_lite import CHANNELS, PIXEL_MEAN, PIXEL_STD, EfficientNetLite2
+from ..backbones.efficientnet_lite import (
+    CHANNELS,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    EfficientNetLite2,
+    imagenet_state_dict,
+)
 from .layers import LayerNorm2d
-from .mask_decoder import MaskDecoder
+from .mask_decoder import MLP, MaskDecoder
 from .prompt_encoder import PromptEncoder, prompt_batch_size
 from .sam import ImageFeatures, Sam
 from .transformer import TwoWayTransformer
 
 # Widths of the two Gaussians that a click is drawn as, in pixels of the model input.
 POINT_SIGMAS = (12.0, 60.0)
+BACKBONE_PREFIX = "image_encoder.backbone."
 # Previous mask and its presence, box, foreground and background clicks.
 PROMPT_CHANNELS = 3 + 2 * len(POINT_SIGMAS)
 
@@ -216,8 +224,10 @@ class PocketMaskDecoder(MaskDecoder):
             ConvNextBlock(dim4, kernel_size=3, expansion=1),
             nn.ReLU(),
         )
-        for mlp in self.output_hypernetworks_mlps:
-            mlp.layers[-1] = nn.Linear(transformer_dim, dim4)
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(input_dim=transformer_dim, hidden_dim=transformer_dim, output_dim=dim4, depth=3)
+            for _ in range(self.num_mask_tokens)
+        )
 
     def predict_from(
         self,
@@ -250,7 +260,7 @@ class PocketSam(Sam):
 
     def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
         """Encode one normalised image (1, 3, H', W'), sides multiples of 32."""
-        return self.image_encoder(pixel_values)
+        return self.image_encoder(pixel_values.contiguous(memory_format=torch.channels_last))
 
     def decode_all(
         self,
@@ -326,3 +336,16 @@ def build_pocket_sam(config: PocketSamConfig) -> PocketSam:
         pixel_std=PIXEL_STD,
         pad_to_square=False,
     )
+
+
+def with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Complete the weights of the trained parts with the backbone's ImageNet ones.
+
+    Raises:
+        CheckpointError: The package with the backbone's weights is missing.
+    """
+    completed = dict(state)
+    if not any(name.startswith(BACKBONE_PREFIX) for name in state):
+        backbone = imagenet_state_dict()
+        completed |= {BACKBONE_PREFIX + name: value for name, value in backbone.items()}
+    return completed

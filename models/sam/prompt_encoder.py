@@ -7,6 +7,7 @@ ones.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,9 @@ class PromptEncoder(nn.Module):
         """Position encoding of the image grid, (1, C, H, W)."""
         return self.pe_layer(self.image_embedding_size).unsqueeze(0)
 
+    def _kind(self, index: int) -> Tensor:
+        return cast(nn.Embedding, self.point_embeddings[index]).weight  # (1, C)
+
     def _embed_points(self, points: Tensor, labels: Tensor, *, pad: bool) -> Tensor:
         points = points + 0.5  # centres of pixels
         if pad:  # without a box, a padding point stands where its second corner would be
@@ -101,14 +105,14 @@ class PromptEncoder(nn.Module):
         labels = labels.unsqueeze(-1)
         encoded = torch.where(labels == -1, self.not_a_point_embed.weight, encoded)
         for label in (0, 1):
-            kind = self.point_embeddings[label].weight
+            kind = self._kind(label)
             encoded = torch.where(labels == label, encoded + kind, encoded)
         return encoded
 
     def _embed_boxes(self, boxes: Tensor) -> Tensor:
         corners = (boxes + 0.5).reshape(-1, 2, 2)
         encoded = self.pe_layer.forward_with_coords(corners, self.input_image_size)
-        kinds = torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
+        kinds = torch.cat([self._kind(2), self._kind(3)])
         return encoded + kinds
 
     def embed_sparse(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
-    from .pipeline.pipeline import PRESETS, Pipeline, load
+    from .pipeline.pipeline import Pipeline
+    from .pipeline.presets import PRESETS, load
     from .pipeline.types import RejectedMask, Result
 
 __version__ = "0.1.0"
@@ -36,7 +37,7 @@ __all__ = [
 
 # Public name -> the module that defines it.
 _HOMES = {
-    "PRESETS": ".pipeline.pipeline",
+    "PRESETS": ".pipeline.presets",
     "CheckpointError": ".models.errors",
     "InputError": ".models.errors",
     "ModelNotFoundError": ".models.errors",
@@ -44,7 +45,7 @@ _HOMES = {
     "PromptsegError": ".models.errors",
     "RejectedMask": ".pipeline.types",
     "Result": ".pipeline.types",
-    "load": ".pipeline.pipeline",
+    "load": ".pipeline.presets",
 }
 
 

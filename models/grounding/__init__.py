@@ -1,0 +1,1 @@
+"""Text in, evidence in the picture out: which places match a phrase, and whether any does."""

@@ -1,0 +1,171 @@
+"""Phrases as prompts: the peaks of a heat map become points, boxes and mask priors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ...models.grounding.heat import HeatMap
+from ..segmenter import Segmenter
+from ..types import BoolArray, Float32Array, ImageEmbedding, PromptSet, RejectedMask
+
+
+class Grounder(Protocol):
+    """What a text prompter asks: heat maps of phrases on an encoded image."""
+
+    def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[HeatMap]: ...
+
+
+@dataclass(frozen=True)
+class HeatPromptConfig:
+    """How a heat map becomes prompts.
+
+    Attributes:
+        min_presence: A phrase with less presence yields no prompt.
+        peak_share: Cells of at least this share of the map's peak are taken for the object.
+        min_peak: A further region's own peak must be at least this share of the map's peak.
+        min_region: Least share of the image that a further region covers.
+        max_prompts: Most regions for a phrase, those with the highest peaks.
+        prior_level: Share of a region's peak at which its mask prior is undecided (logit 0).
+        prior_gain: Logits that the prior rises over one peak.
+    """
+
+    min_presence: float = 0.2
+    peak_share: float = 0.35
+    min_peak: float = 0.5
+    min_region: float = 0.002
+    max_prompts: int = 8
+    prior_level: float = 0.4
+    prior_gain: float = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """A connected hot place of one phrase, in the frame of its heat map."""
+
+    mask: BoolArray
+    peak: float
+    row: int
+    column: int
+
+
+def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
+    """Connected regions above the share of the peak, highest first; at least the peak's own.
+
+    Args:
+        heat: (h, w).
+        config: The thresholds.
+    """
+    peak = float(heat.max())
+    labelled, count = ndimage.label(heat >= config.peak_share * peak)
+    regions = []
+    for number in range(1, count + 1):
+        mask = labelled == number
+        inside = np.where(mask, heat, -1.0)
+        row, column = np.unravel_index(int(inside.argmax()), heat.shape)
+        regions.append(_Region(mask, float(inside.max()), int(row), int(column)))
+    regions.sort(key=lambda region: -region.peak)
+    first, further = regions[:1], regions[1:]
+    further = [
+        region
+        for region in further
+        if region.peak >= config.min_peak * peak and region.mask.mean() >= config.min_region
+    ]
+    return (first + further)[: config.max_prompts]
+
+
+def region_prior(heat: Float32Array, region: _Region, config: HeatPromptConfig) -> Float32Array:
+    """Mask logits (h, w) of one region: the heat relative to its peak, cold elsewhere."""
+    relative = heat / max(region.peak, 1e-6)
+    logits = config.prior_gain * (relative - config.prior_level)
+    others = config.prior_gain * (0.0 - config.prior_level)
+    prior: Float32Array = np.where(region.mask, logits, np.minimum(logits, others)).astype(
+        np.float32
+    )
+    return prior
+
+
+class TextPrompter:
+    """Turns phrases into prompts, or into a reason why there is nothing to prompt for.
+
+    Args:
+        grounder: Gives a heat map for each phrase.
+        segmenter: Whose mask input the priors are made for.
+        config: How prompts are made.
+    """
+
+    def __init__(
+        self, grounder: Grounder, segmenter: Segmenter, config: HeatPromptConfig | None = None
+    ) -> None:
+        self.grounder = grounder
+        self.segmenter = segmenter
+        self.config = config or HeatPromptConfig()
+
+    def __call__(
+        self, embedding: ImageEmbedding, phrases: Sequence[str]
+    ) -> tuple[PromptSet, tuple[RejectedMask, ...]]:
+        """Make the prompts of all phrases, and say which phrases have none.
+
+        Args:
+            embedding: The encoded image.
+            phrases: Checked phrases.
+
+        Returns:
+            Prompts in the order of the phrases, and the phrases that the presence gate stopped.
+        """
+        boxes: list[tuple[float, float, float, float]] = []
+        points: list[tuple[float, float]] = []
+        priors: list[Float32Array] = []
+        scores: list[float] = []
+        labels: list[str] = []
+        rejected: list[RejectedMask] = []
+        for found in self.grounder(embedding, phrases):
+            if found.presence < self.config.min_presence:
+                rejected.append(_absent(found, self.config.min_presence))
+                continue
+            step = _pixels_per_cell(found.heat, embedding.original_size)
+            for region in hot_regions(found.heat, self.config):
+                boxes.append(_box(region.mask, step))
+                points.append(((region.column + 0.5) * step[0], (region.row + 0.5) * step[1]))
+                priors.append(region_prior(found.heat, region, self.config))
+                scores.append(min(1.0, region.peak))
+                labels.append(found.phrase)
+        if not labels:
+            return PromptSet.empty(), tuple(rejected)
+        prompts = PromptSet(
+            prompt_scores=np.array(scores, np.float32),
+            labels=tuple(labels),
+            point_coords=np.array(points, np.float32)[:, None],
+            point_labels=np.ones((len(labels), 1), np.int64),
+            boxes=np.array(boxes, np.float32),
+            mask_input=self.segmenter.to_mask_input(np.stack(priors), embedding),
+        )
+        return prompts, tuple(rejected)
+
+
+def _absent(found: HeatMap, least: float) -> RejectedMask:
+    return RejectedMask(
+        label=found.phrase,
+        reason=f"not in this image: presence {found.presence:.2f} below {least:.2f}",
+        prompt_score=found.presence,
+    )
+
+
+def _pixels_per_cell(heat: Float32Array, size: tuple[int, int]) -> tuple[float, float]:
+    return size[1] / heat.shape[1], size[0] / heat.shape[0]
+
+
+def _box(mask: BoolArray, step: tuple[float, float]) -> tuple[float, float, float, float]:
+    rows: NDArray[np.intp] = np.flatnonzero(mask.any(1))
+    columns: NDArray[np.intp] = np.flatnonzero(mask.any(0))
+    return (
+        float(columns[0] * step[0]),
+        float(rows[0] * step[1]),
+        float((columns[-1] + 1) * step[0]),
+        float((rows[-1] + 1) * step[1]),
+    )
