@@ -121,12 +121,14 @@ def segment(
 
 @models_app.command("list")
 def list_models_command() -> None:
-    """List models by name, with their sizes and licences."""
+    """List presets, and models by name with their sizes and licences."""
     from ..models.registry import get_model_info, list_models
-    from .report import models_table
+    from ..pipeline.presets import PRESETS
+    from .report import models_table, presets_table
 
     infos = [get_model_info(name) for name in list_models()]
     console = Console()
+    console.print(presets_table((preset.name, preset.description) for preset in PRESETS.values()))
     console.print(
         models_table(
             (info.name, info.description, info.parameters, info.license, info.weights)

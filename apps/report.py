@@ -58,6 +58,16 @@ def describe_missing(result: Result, phrases: Sequence[str]) -> list[str]:
     return lines
 
 
+def presets_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """Return the table of presets: name and description."""
+    table = Table(title="presets", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, description in rows:
+        table.add_row(Text(name), Text(description))
+    return table
+
+
 def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
     """Return the table of models: name, description, parameters, licence, weights."""
     table = Table(title="models", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))

@@ -309,4 +309,5 @@ def test_version_and_models(run, repo_root: Path) -> None:
     for name in ("sam_vit_b", "sam_vit_l", "sam_vit_h", "sam_vit_t", "sam_pocket"):
         assert name in done.stdout
     assert "93.7 M" in done.stdout
+    assert "pocket" in [line.split()[0] for line in done.stdout.splitlines() if line.split()]
     assert "Apache-2.0" in done.stdout
