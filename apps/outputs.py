@@ -97,6 +97,14 @@ def write_outputs(
             folder.rmdir()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole or not at all, its folder made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 def slug(text: str) -> str:
     """Return a phrase as part of a file name: a-z, 0-9 and hyphens; "mask" if nothing is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")

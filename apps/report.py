@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -79,6 +79,22 @@ def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
     for name, description, parameters, licence, weights in rows:
         millions = f"{parameters / 1e6:.1f} M"
         table.add_row(*(Text(v) for v in (name, millions, licence, description, weights)))
+    return table
+
+
+def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table of figures: a column a group, a row a figure."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    for group in figures:
+        table.add_column(Text(group), justify="right", no_wrap=True)
+    for name in dict.fromkeys(name for group in figures.values() for name in group):
+        cells = []
+        for group in figures.values():
+            value = group.get(name)
+            whole = isinstance(value, int)
+            cells.append("" if value is None else str(value) if whole else f"{value:.3f}")
+        table.add_row(name, *cells)
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -120,10 +120,21 @@ class Pipeline:
         embedding = self.segmenter.encode_image(pixels)
         if not phrases:
             return self._rank(self._decode_marks(embedding, marks), ranking, None, ())
-        found, rejected = self._find(embedding, phrases)
-        against, _ = self._find(embedding, negatives)
-        result = self._rank(found, replace(ranking, top_k=None), against, rejected)
+        # Marks choose among all that was found, so that top_k comes last.
+        result = self._find(embedding, phrases, negatives, replace(ranking, top_k=None))
         return keep_marked(result, points, point_labels, boxes, top_k=ranking.top_k)
+
+    def find(
+        self,
+        embedding: ImageEmbedding,
+        text: str | Sequence[str],
+        *,
+        negative_text: str | Sequence[str] | None = None,
+    ) -> Result:
+        """Find what phrases name in an image that is already encoded; see :meth:`__call__`."""
+        phrases = _read_phrases("text", text)
+        negatives = _read_phrases("negative_text", negative_text)
+        return self._find(embedding, phrases, negatives, self.config.ranking)
 
     def _ranking(self, top_k: int | None, min_score: float | None) -> RankingConfig:
         ranking = self.config.ranking
@@ -132,6 +143,17 @@ class Pipeline:
         return ranking if min_score is None else replace(ranking, min_score=min_score)
 
     def _find(
+        self,
+        embedding: ImageEmbedding,
+        phrases: Sequence[str],
+        negatives: Sequence[str],
+        ranking: RankingConfig,
+    ) -> Result:
+        found, rejected = self._decode_phrases(embedding, phrases)
+        against, _ = self._decode_phrases(embedding, negatives)
+        return self._rank(found, ranking, against, rejected)
+
+    def _decode_phrases(
         self, embedding: ImageEmbedding, phrases: Sequence[str]
     ) -> tuple[_Masks, tuple[RejectedMask, ...]]:
         """Masks of what the phrases name, one a prompt, and the phrases that are not there."""
@@ -220,6 +242,8 @@ def _read_phrases(name: str, value: str | Sequence[str] | None) -> tuple[str, ..
     """Checked phrases without surrounding space and repetitions, in their order."""
     if value is None:
         return ()
+    if not isinstance(value, Iterable):
+        raise InputError(f"{name} must be text or a list of texts, got {value!r}")
     phrases = [value] if isinstance(value, str) else list(value)
     for phrase in phrases:
         if not isinstance(phrase, str):

@@ -77,7 +77,7 @@ class _SeparableBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(n_out, eps=_BN_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu6(self.bn1(self.conv_dw(x)))
+        x = F.relu6(self.bn1(self.conv_dw(x)), inplace=True)
         return self.bn2(self.conv_pw(x))
 
 
@@ -98,8 +98,8 @@ class _InvertedResidual(nn.Module):
         self.has_skip = n_in == n_out and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self.bn1(self.conv_pw(x)))
-        y = F.relu6(self.bn2(self.conv_dw(y)))
+        y = F.relu6(self.bn1(self.conv_pw(x)), inplace=True)
+        y = F.relu6(self.bn2(self.conv_dw(y)), inplace=True)
         y = self.bn3(self.conv_pwl(y))
         return x + y if self.has_skip else y
 
@@ -145,7 +145,7 @@ class EfficientNetLite2(nn.Module):
         Returns:
             Four maps (B, C, H / s, W / s), strides 4, 8, 16, 16 and channels 24, 48, 120, 352.
         """
-        x = F.relu6(self.bn1(self.conv_stem(pixel_values)))
+        x = F.relu6(self.bn1(self.conv_stem(pixel_values)), inplace=True)
         features = []
         for index, stage in enumerate(self.blocks):
             x = stage(x)
@@ -155,7 +155,7 @@ class EfficientNetLite2(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """ImageNet logits (B, 1000, h, w) at every location of the last map (B, 352, h, w)."""
-        x = F.relu6(self.bn2(self.conv_head(features)))
+        x = F.relu6(self.bn2(self.conv_head(features)), inplace=True)
         return F.conv2d(x, self.classifier.weight[:, :, None, None], self.classifier.bias)
 
     def fold_batch_norms(self) -> None:

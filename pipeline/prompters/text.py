@@ -151,7 +151,7 @@ class TextPrompter:
 def _absent(found: HeatMap, least: float) -> RejectedMask:
     return RejectedMask(
         label=found.phrase,
-        reason=f"not in this image: presence {found.presence:.2f} below {least:.2f}",
+        reason=f"presence {found.presence:.2f} below {least:.2f}",
         prompt_score=found.presence,
     )
 

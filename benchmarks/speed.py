@@ -1,8 +1,9 @@
-"""Time and memory of encoding one 1024-pixel image with SAM ViT-B, beside other code.
+"""Speed: encoding a 1024-pixel image with SAM ViT-B beside other code, and the pocket preset.
 
-    python benchmarks/encode_vit_b.py [--threads 2] [--repeats 3] [--only promptseg]
+    python benchmarks/speed.py [--threads 2] [--repeats 3] [--only promptseg]
+    python benchmarks/speed.py --pocket [--threads 2]
 
-Every implementation runs in a process of its own, with random weights (which cost as much as
+ViT-B: every implementation runs in a process of its own, with random weights (which cost as much as
 trained ones) and the same number of threads. After one warm-up the median of the repeats counts;
 memory is the peak resident set of the whole process, libraries and weights included. The
 processes take turns, so that a machine that slows down slows them all.
@@ -16,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -23,6 +25,8 @@ import torch
 from torch import Tensor
 
 IMAGE_SIZE = 1024
+POCKET_REPEATS = 9
+COLD_REPEATS = 3
 
 Encode = Callable[[Tensor], object]
 
@@ -126,6 +130,59 @@ def print_table(workers: dict[str, Worker]) -> None:
         )
 
 
+def median_seconds(run: Callable[[], object], repeats: int) -> float:
+    """Median time of a call, after one that does not count."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure_pocket(threads: int) -> None:
+    """Print the times of the pocket preset on a photograph of 640 x 480 pixels.
+
+    A cold start is the whole command line, from the process's beginning to its end.
+    """
+    torch.set_num_threads(threads)
+    import numpy as np
+    from PIL import Image
+    from skimage import data
+
+    from promptseg import load
+
+    photograph = Image.fromarray(data.chelsea()).resize((640, 480))
+    image = np.asarray(photograph)
+    pipe = load("pocket")
+    embedding = pipe.segmenter.encode_image(image)
+    print(f"pocket, 640 x 480, {threads} threads, PyTorch {torch.__version__}")
+    for name, run in (
+        ("one phrase, warm", lambda: pipe(image, text="cat")),
+        ("one click, warm", lambda: pipe(image, points=[(320, 240)])),
+        ("encode the image", lambda: pipe.segmenter.encode_image(image)),
+        (
+            "one click on an encoded image",
+            lambda: pipe.segmenter.decode(
+                embedding, point_coords=[[(320, 240)]], point_labels=[[1]]
+            ),
+        ),
+    ):
+        print(f"{name:<34}{median_seconds(run, POCKET_REPEATS):>8.3f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/cat.png"
+        photograph.save(path)
+        command = [sys.executable, "-m", "promptseg.apps.cli", "segment", path, "-t", "cat"]
+        command += ["--out", f"{folder}/out"]
+
+        def start_cold() -> None:
+            subprocess.run(command, check=True, capture_output=True)
+
+        seconds = median_seconds(start_cold, COLD_REPEATS)
+        print(f"{'promptseg segment, cold start':<34}{seconds:>8.3f} s")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,7 +190,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=IMPLEMENTATIONS, nargs="+", help="leave out the others")
     parser.add_argument("--worker", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--pocket", action="store_true", help="the pocket preset instead")
     arguments = parser.parse_args()
+    if arguments.pocket:
+        measure_pocket(arguments.threads)
+        return
     if arguments.worker:
         work(arguments.worker, arguments.threads)
         return
