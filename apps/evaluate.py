@@ -131,7 +131,8 @@ def evaluate_text(
         row: Row = {"label": phrase, "present": phrase in present, "found": len(result) > 0}
         if phrase in present:
             target = present[phrase]
-            row["iou"] = mask_iou(result.masks.any(0), target, valid)
+            union: BoolMask = np.logical_or.reduce(result.masks, axis=0)
+            row["iou"] = mask_iou(union, target, valid)
             row["pointed"] = False
             if prompts.point_coords is not None:
                 x, y = prompts.point_coords[int(prompts.prompt_scores.argmax()), 0]

@@ -86,8 +86,8 @@ def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Tab
     """Return a table of figures: a column a group, a row a figure."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("", no_wrap=True)
-    for group in figures:
-        table.add_column(Text(group), justify="right", no_wrap=True)
+    for heading in figures:
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for name in dict.fromkeys(name for group in figures.values() for name in group):
         cells = []
         for group in figures.values():
