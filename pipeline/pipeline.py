@@ -37,12 +37,24 @@ class PipelineConfig:
 
     Attributes:
         ranking: Thresholds and weights of the ranking.
-        refine_passes: Times that the masks of a phrase are decoded again, from their own tight
-            boxes and logits.
+        first_pass: Parts of a phrase's prompts that its masks are first decoded from, of
+            "points", "boxes" and "masks".
+        refine_passes: Times that they are decoded again, from the points with the masks' own
+            tight boxes and logits.
+
+    Raises:
+        InputError: ``first_pass`` names no part or an unknown one.
     """
 
     ranking: RankingConfig = field(default_factory=RankingConfig)
+    first_pass: tuple[str, ...] = ("points", "boxes", "masks")
     refine_passes: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.first_pass or set(self.first_pass) - {"points", "boxes", "masks"}:
+            raise InputError(
+                f"first_pass must name some of points, boxes and masks, not {self.first_pass}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +174,10 @@ class Pipeline:
         prompts, rejected = self.text_prompter(embedding, phrases)
         if not len(prompts):
             return _no_masks(embedding), rejected
-        candidates = self._decode(embedding, prompts, multimask_output=False)
+        candidates = self._decode(
+            embedding, _keep_parts(prompts, self.config.first_pass), multimask_output=True
+        )
+        candidates = candidates.select(select_by_iou_prediction(candidates.iou_predictions))
         for _ in range(self.config.refine_passes):
             masks = candidates.masks[:, 0]
             empty = ~masks.any((1, 2))
@@ -199,17 +214,14 @@ class Pipeline:
         coords = prompts.point_coords
         lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
         candidates = self._decode(embedding, prompts, multimask_output=True)
-        if lone:
-            picked = np.arange(candidates.masks.shape[1])[None]
-        else:
-            picked = select_by_iou_prediction(candidates.iou_predictions)[:, None]
-        rows = np.arange(len(prompts))[:, None]
-        count = picked.shape[1]
+        if not lone:
+            candidates = candidates.select(select_by_iou_prediction(candidates.iou_predictions))
+        count = candidates.masks.shape[1]
         return _Masks(
-            candidates.masks[rows, picked].reshape(-1, *embedding.original_size),
+            candidates.masks.reshape(-1, *embedding.original_size),
             tuple(label for label in prompts.labels for _ in range(count)),
-            candidates.iou_predictions[rows, picked].reshape(-1),
-            candidates.stability_scores[rows, picked].reshape(-1),
+            candidates.iou_predictions.reshape(-1),
+            candidates.stability_scores.reshape(-1),
             prompts.prompt_scores.repeat(count),
         )
 
@@ -231,6 +243,17 @@ class Pipeline:
             negative_labels=() if against is None else against.labels,
             already_rejected=rejected,
         )
+
+
+def _keep_parts(prompts: PromptSet, parts: Sequence[str]) -> PromptSet:
+    points = "points" in parts
+    return replace(
+        prompts,
+        point_coords=prompts.point_coords if points else None,
+        point_labels=prompts.point_labels if points else None,
+        boxes=prompts.boxes if "boxes" in parts else None,
+        mask_input=prompts.mask_input if "masks" in parts else None,
+    )
 
 
 def _no_masks(embedding: ImageEmbedding) -> _Masks:

@@ -62,6 +62,16 @@ class MaskCandidates:
     low_res_logits: Float32Array
     stability_scores: Float32Array
 
+    def select(self, chosen: NDArray[np.intp]) -> MaskCandidates:
+        """Return the candidates with one mask, ``chosen`` (B,), for each prompt: C is 1."""
+        index = np.arange(len(chosen))[:, None], np.asarray(chosen)[:, None]
+        return MaskCandidates(
+            masks=self.masks[index],
+            iou_predictions=self.iou_predictions[index],
+            low_res_logits=self.low_res_logits[index],
+            stability_scores=self.stability_scores[index],
+        )
+
 
 def _floats(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Float32Array:
     """Return `value` as finite float32 of `shape` (None: any size), or raise InputError."""
