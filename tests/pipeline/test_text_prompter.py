@@ -1,0 +1,166 @@
+"""Heat maps made by hand, and the prompts that they become."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from promptseg.pipeline.prompters.text import (
+    HeatPromptConfig,
+    TextPrompter,
+    hot_regions,
+    region_prior,
+)
+
+CONFIG = HeatPromptConfig(peak_share=0.5, min_peak=0.6, min_region=0.02, max_prompts=3)
+GRID = (10, 20)
+
+
+def heat_of(*boxes: tuple[int, int, int, int, float], ground: float = 0.0) -> np.ndarray:
+    """Heat (10, 20) of boxes XYXY in cells, each with its heat."""
+    heat = np.full(GRID, ground, np.float32)
+    for x0, y0, x1, y1, value in boxes:
+        heat[y0:y1, x0:x1] = value
+    return heat
+
+
+def extent(region) -> tuple[int, int, int, int]:
+    rows, columns = ndimage.find_objects(region.mask.astype(int))[0]
+    assert region.mask[rows, columns].all()
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+def test_one_object_is_what_exceeds_a_share_of_the_peak() -> None:
+    heat = heat_of((4, 2, 9, 6, 0.4), (3, 1, 10, 2, 0.39), ground=0.1)
+    heat[3, 6] = 0.8
+    (region,) = hot_regions(heat, CONFIG)
+    assert extent(region) == (4, 2, 9, 6)  # 0.4 is just half of 0.8
+    assert (region.row, region.column) == (3, 6)
+    assert region.peak == pytest.approx(0.8)
+
+
+def test_two_objects_come_highest_first() -> None:
+    heat = heat_of((1, 1, 4, 5, 0.7), (12, 3, 17, 8, 0.9))
+    first, second = hot_regions(heat, CONFIG)
+    assert extent(first) == (12, 3, 17, 8)
+    assert extent(second) == (1, 1, 4, 5)
+    assert (first.peak, second.peak) == (pytest.approx(0.9), pytest.approx(0.7))
+
+
+def test_cells_that_touch_at_a_corner_are_apart() -> None:
+    assert len(hot_regions(heat_of((1, 1, 4, 4, 0.9), (4, 4, 7, 7, 0.9)), CONFIG)) == 2
+
+
+def test_a_further_region_must_be_hot_and_large_enough() -> None:
+    main = (12, 3, 17, 8, 0.9)
+    cold = (1, 1, 5, 5, 0.52)  # above 0.5 x 0.9, below 0.6 x 0.9
+    tiny = (1, 1, 4, 2, 0.8)  # 3 of 200 cells
+    enough = (1, 1, 5, 2, 0.8)  # 4 of 200 cells
+    assert len(hot_regions(heat_of(main, cold), CONFIG)) == 1
+    assert len(hot_regions(heat_of(main, tiny), CONFIG)) == 1
+    assert len(hot_regions(heat_of(main, enough), CONFIG)) == 2
+
+
+def test_the_peaks_own_region_may_be_tiny() -> None:
+    heat = heat_of((1, 1, 2, 2, 0.9), (10, 2, 16, 8, 0.6))
+    first, second = hot_regions(heat, CONFIG)
+    assert extent(first) == (1, 1, 2, 2)
+    assert extent(second) == (10, 2, 16, 8)
+
+
+def test_no_more_regions_than_asked_for() -> None:
+    heat = heat_of(*((x, 2, x + 2, 6, 0.9 - x / 100) for x in (1, 5, 9, 13, 17)))
+    regions = hot_regions(heat, CONFIG)
+    assert [extent(region)[0] for region in regions] == [1, 5, 9]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_a_flat_map_is_one_region(value: float) -> None:
+    (region,) = hot_regions(heat_of(ground=value), CONFIG)
+    assert region.mask.all()
+    assert region.peak == pytest.approx(value)
+
+
+def test_prior_is_the_relative_heat_in_the_region_and_cold_elsewhere() -> None:
+    heat = heat_of((1, 1, 4, 5, 0.4), (12, 3, 17, 8, 0.8), ground=0.08)
+    heat[2, 2] = 0.5
+    config = replace(CONFIG, prior_level=0.4, prior_gain=10.0)
+    first, second = hot_regions(heat, config)
+    prior = region_prior(heat, second, config)
+    assert prior.shape == GRID
+    assert prior.dtype == np.float32
+    expected = np.full(GRID, -4.0)  # the other object is as cold as cold can be: -0.4 x 10
+    expected[1:5, 1:4] = 10 * (0.4 / 0.5 - 0.4)
+    expected[2, 2] = 10 * (1 - 0.4)
+    np.testing.assert_allclose(prior, expected, atol=1e-5)
+    other = region_prior(heat, first, config)
+    np.testing.assert_allclose(other[3:8, 12:17], 6, atol=1e-5)
+    np.testing.assert_allclose(other[1:5, 1:4], -4, atol=1e-5)
+
+
+def test_prior_of_a_map_of_zeros_is_finite() -> None:
+    heat = heat_of()
+    (region,) = hot_regions(heat, CONFIG)
+    np.testing.assert_allclose(region_prior(heat, region, CONFIG), -3.2, atol=1e-5)
+
+
+@pytest.fixture
+def embedding(tiny_segmenter):
+    """Of a picture of 100 x 50 pixels: a cell of the heat map spans 5 x 5."""
+    return tiny_segmenter.encode_image(np.zeros((50, 100, 3), np.uint8))
+
+
+def test_prompts_are_in_pixels_of_the_image(tiny_segmenter, embedding, make_grounder) -> None:
+    heat = heat_of((4, 2, 9, 6, 0.4))
+    heat[3, 6] = 0.8
+    prompter = TextPrompter(make_grounder({"cat": heat}), tiny_segmenter, CONFIG)
+    prompts, rejected = prompter(embedding, ["cat"])
+    assert rejected == ()
+    assert prompts.labels == ("cat",)
+    np.testing.assert_allclose(prompts.boxes, [[20, 10, 45, 30]])
+    np.testing.assert_allclose(prompts.point_coords, [[[32.5, 17.5]]])
+    np.testing.assert_array_equal(prompts.point_labels, [[1]])
+    np.testing.assert_allclose(prompts.prompt_scores, [0.8])
+    assert prompts.mask_input is not None
+    assert prompts.mask_input.shape == (1, 1, 24, 24)
+    # 100 x 50 pixels fill 24 x 12 cells of the mask input; its border is repeated below them.
+    assert np.unravel_index(prompts.mask_input[0, 0].argmax(), (24, 24)) == (4, 7)
+    np.testing.assert_array_equal(
+        prompts.mask_input[0, 0, 12:], np.broadcast_to(prompts.mask_input[0, 0, 11], (12, 24))
+    )
+
+
+def test_an_absent_phrase_is_rejected_with_the_reason(
+    tiny_segmenter, embedding, make_grounder
+) -> None:
+    heats = {
+        "two": heat_of((1, 1, 4, 5, 0.7), (12, 3, 17, 8, 0.9)),
+        "just": heat_of((1, 1, 4, 5, 0.2)),
+        "hardly": heat_of((1, 1, 4, 5, 0.19)),
+    }
+    prompter = TextPrompter(make_grounder(heats), tiny_segmenter, CONFIG)
+    prompts, rejected = prompter(embedding, ["hardly", "two", "zebra", "just"])
+    assert prompts.labels == ("two", "two", "just")
+    np.testing.assert_allclose(prompts.prompt_scores, [0.9, 0.7, 0.2])
+    assert [item.label for item in rejected] == ["hardly", "zebra"]
+    assert "presence 0.19 below 0.20" in rejected[0].reason
+    assert rejected[0].prompt_score == pytest.approx(0.19)
+    assert "presence 0.01 below 0.20" in rejected[1].reason
+    assert rejected[0].mask is rejected[0].box_xyxy is rejected[0].score is None
+
+
+def test_no_phrase_there_gives_no_prompt(tiny_segmenter, embedding, make_grounder) -> None:
+    prompter = TextPrompter(make_grounder({}), tiny_segmenter)
+    prompts, rejected = prompter(embedding, ["zebra", "yak"])
+    assert len(prompts) == 0
+    assert prompts.mask_input is None
+    assert [item.label for item in rejected] == ["zebra", "yak"]
+
+
+def test_scores_never_exceed_one(tiny_segmenter, embedding, make_grounder) -> None:
+    prompter = TextPrompter(make_grounder({"cat": heat_of((4, 2, 9, 6, 1.00001))}), tiny_segmenter)
+    prompts, _ = prompter(embedding, ["cat"])
+    assert prompts.prompt_scores.tolist() == [1.0]
