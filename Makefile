@@ -7,7 +7,7 @@ DEMO := outputs/demo
 # mypy and editors see the top-level folders under their import name through these links.
 LINKS := .typecheck/promptseg
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format train-pocket clean
 
 demo: $(VENV)/.installed-demo
 	mkdir -p $(DEMO)
@@ -29,6 +29,14 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Train the pocket weights from pictures with region masks: make train-pocket DATA=folder
+# It goes on from its last checkpoint; docs/data.md describes the folder.
+train-pocket: $(VENV)/.installed-dev
+	test -n "$(DATA)" || { echo "say where the pictures are: make train-pocket DATA=folder"; exit 2; }
+	$(BIN)/python training/class_names.py models/weights/imagenet_names.safetensors
+	$(BIN)/python training/train_pocket.py $(DATA) --out runs/pocket
+	cp runs/pocket/sam_pocket.safetensors models/weights/
 
 clean:
 	rm -rf $(VENV) .typecheck .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist outputs

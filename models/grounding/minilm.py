@@ -171,8 +171,8 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
     tokenizer = Tokenizer.from_file(str(vocabulary))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.enable_padding()
-    with torch.device("meta"):
-        model = MiniLM(tokenizer)
+    # Not on the meta device: filling an embedding there imports torch's compiler, 2 seconds.
+    model = MiniLM(tokenizer)
     state = load_file(weights)
     kept = {name: state[name] for name in model.state_dict() if name in state}
     model.load_state_dict(kept, assign=True)
