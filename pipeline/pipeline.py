@@ -131,7 +131,8 @@ class Pipeline:
         ranking = self._ranking(top_k, min_score)
         embedding = self.segmenter.encode_image(pixels)
         if not phrases:
-            return self._rank(self._decode_marks(embedding, marks), ranking, None, ())
+            against, _ = self._decode_phrases(embedding, negatives)
+            return self._rank(self._decode_marks(embedding, marks), ranking, against, ())
         # Marks choose among all that was found, so that top_k comes last.
         result = self._find(embedding, phrases, negatives, replace(ranking, top_k=None))
         return keep_marked(result, points, point_labels, boxes, top_k=ranking.top_k)
@@ -229,7 +230,7 @@ class Pipeline:
     def _rank(
         found: _Masks,
         ranking: RankingConfig,
-        against: _Masks | None,
+        against: _Masks,
         rejected: tuple[RejectedMask, ...],
     ) -> Result:
         return rank(
@@ -239,8 +240,8 @@ class Pipeline:
             found.stability_scores,
             found.prompt_scores,
             config=ranking,
-            negative_masks=None if against is None else against.masks,
-            negative_labels=() if against is None else against.labels,
+            negative_masks=against.masks,
+            negative_labels=against.labels,
             already_rejected=rejected,
         )
 
