@@ -1,0 +1,135 @@
+"""Reading data folders made up for the test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from promptseg.apps.datasets import VOID, Region, Sample, read_index
+from promptseg.models.errors import InputError
+
+
+def row(name: str, split: str = "train", **changes: Any) -> dict[str, Any]:
+    return {
+        "image": f"images/{name}.webp",
+        "mask": f"masks/{name}.png",
+        "source": "made-up",
+        "split": split,
+        "licence": "CC0-1.0",
+        "regions": [{"label": "dog", "ids": [1, 2], "instances": True, "thing": True}],
+        **changes,
+    }
+
+
+def write(folder: Path, *rows: Any) -> Path:
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in rows]
+    (folder / "index.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_samples_of_all_splits_or_one(tmp_path: Path) -> None:
+    write(tmp_path, row("a"), row("b", "dev"), row("c"), row("d", "test"))
+    assert [s.image_path.stem for s in read_index(tmp_path)] == ["a", "b", "c", "d"]
+    assert [s.image_path.stem for s in read_index(tmp_path, "train")] == ["a", "c"]
+    assert [s.image_path.stem for s in read_index(str(tmp_path), "dev")] == ["b"]
+
+
+def test_a_line_becomes_a_sample(tmp_path: Path) -> None:
+    regions = [
+        {"label": "dog", "ids": [1, 2], "instances": True, "thing": True},
+        {"label": "Gras, grün", "ids": [7], "instances": False},
+    ]
+    (sample,) = read_index(write(tmp_path, row("a.b", regions=regions)))
+    assert sample == Sample(
+        image_path=tmp_path / "images/a.b.webp",
+        mask_path=tmp_path / "masks/a.b.png",
+        source="made-up",
+        split="train",
+        regions=(
+            Region("dog", (1, 2), instances=True, thing=True),
+            Region("Gras, grün", (7,), instances=False, thing=None),
+        ),
+    )
+    assert sample.name == "made-up/a.b"
+
+
+def test_ids_are_read_as_they_are(tmp_path: Path) -> None:
+    ids = np.array([[0, 1, 2], [VOID, 7, 1]], np.uint8)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(ids).save(tmp_path / "masks/a.png")
+    (sample,) = read_index(write(tmp_path, row("a")))
+    found = sample.load_ids()
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, ids)
+
+
+def objects(*regions: Region) -> list[tuple[str, tuple[int, ...]]]:
+    return Sample(Path("a"), Path("b"), "s", "train", regions).objects()
+
+
+def test_instances_are_objects_and_class_regions_are_one() -> None:
+    assert objects(
+        Region("dog", (1, 2), instances=True, thing=True),
+        Region("grass", (3, 4), instances=False, thing=False),
+    ) == [("dog", (1,)), ("dog", (2,)), ("grass", (3, 4))]
+
+
+def test_a_region_that_shares_an_id_is_one_object_of_parts() -> None:
+    assert objects(
+        Region("person", (1, 2, 3), instances=True, thing=True),
+        Region("shirt", (2,), instances=True, thing=True),
+        Region("shoe", (4, 5), instances=True, thing=True),
+    ) == [("person", (1, 2, 3)), ("shirt", (2,)), ("shoe", (4,)), ("shoe", (5,))]
+
+
+def test_no_regions_no_objects() -> None:
+    assert objects() == []
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "lost"):
+        with pytest.raises(InputError, match=r"expected a data folder with index\.jsonl"):
+            read_index(folder)
+
+
+def test_an_index_without_the_split_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, row("a"))
+    with pytest.raises(InputError, match="no sample of split 'dev'"):
+        read_index(tmp_path, "dev")
+
+
+def test_an_empty_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.jsonl").write_text("")
+    with pytest.raises(InputError, match="no sample"):
+        read_index(tmp_path)
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in row("b").items() if name != key}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{not json",
+        "[]",
+        "3",
+        without("image"),
+        without("split"),
+        without("regions"),
+        row("b", regions=None),
+        row("b", regions=[{"label": "dog", "instances": True}]),
+        row("b", regions=[{"label": "dog", "ids": 3, "instances": True}]),
+        row("b", image=None),
+    ],
+    ids=str,
+)
+def test_a_line_of_another_layout_is_named(tmp_path: Path, line: Any) -> None:
+    write(tmp_path, row("a"), line)
+    with pytest.raises(InputError, match=r"index\.jsonl, line 2: not a sample"):
+        read_index(tmp_path)

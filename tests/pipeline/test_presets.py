@@ -1,0 +1,138 @@
+"""The shipped pocket preset on a photograph of a cat."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from skimage import data
+from torch import nn
+
+import promptseg
+from promptseg.models.errors import ModelNotFoundError
+from promptseg.models.sam.pocket import PocketSam
+from promptseg.pipeline.pipeline import Pipeline
+from promptseg.pipeline.presets import PRESETS, load
+from promptseg.pipeline.types import Result
+
+# The cat in the photograph of 451 x 300 pixels, drawn by hand: it fills the left and the middle.
+OUTLINE = [
+    (0, 300), (0, 140), (28, 100), (38, 0), (398, 0), (386, 45), (364, 60), (368, 120),
+    (346, 200), (380, 262), (378, 300),
+]  # fmt: skip
+FACE = (60, 60, 330, 270)  # a box whose ellipse is on the cat without doubt
+SIZE = (300, 451)
+
+
+@pytest.fixture(scope="module")
+def pocket() -> Pipeline:
+    return load("pocket")
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return data.chelsea()
+
+
+@pytest.fixture(scope="module")
+def cat(pocket, photo) -> Result:
+    return pocket(photo, text="cat")
+
+
+def draw(kind: str, shape) -> np.ndarray:
+    """The inside of a polygon or an ellipse, (300, 451) bool."""
+    canvas = Image.new("1", SIZE[::-1])
+    getattr(ImageDraw.Draw(canvas), kind)(shape, fill=1)
+    return np.array(canvas)
+
+
+def iou(mask: np.ndarray, other: np.ndarray) -> float:
+    return (mask & other).sum() / (mask | other).sum()
+
+
+def test_the_cat_is_found(cat) -> None:
+    assert cat.labels[0] == "cat"
+    assert cat.image_size == SIZE
+    assert cat.rejected == () or all("overlaps" in item.reason for item in cat.rejected)
+    mask = cat.masks[0]
+    assert mask[draw("ellipse", FACE)].mean() > 0.97
+    assert iou(mask, draw("polygon", OUTLINE)) > 0.85
+    assert mask[:, 405:].mean() < 0.1  # dark background
+
+
+def test_what_is_not_there_is_not_found(pocket, photo) -> None:
+    result = pocket(photo, text=["zebra", "bicycle"])
+    assert len(result) == 0
+    assert result.masks.shape == (0, *SIZE)
+    assert [item.label for item in result.rejected] == ["zebra", "bicycle"]
+    assert all("presence" in item.reason for item in result.rejected)
+
+
+def test_a_list_of_phrases_equals_each_alone(pocket, photo, cat) -> None:
+    result = pocket(photo, text=["zebra", "cat"])
+    assert result.labels == cat.labels
+    np.testing.assert_array_equal(result.masks, cat.masks)
+    np.testing.assert_allclose(result.scores, cat.scores, rtol=1e-5)
+
+
+def test_a_negative_takes_the_cat_away(pocket, photo) -> None:
+    result = pocket(photo, text="cat", negative_text="kitten")
+    assert len(result) == 0
+    assert "negative 'kitten'" in result.rejected[0].reason
+    assert len(pocket(photo, text="cat", negative_text="zebra")) > 0
+
+
+def test_a_box_gives_the_object_within(pocket, photo) -> None:
+    result = pocket(photo, boxes=[(0, 0, 398, 300)])
+    assert result.labels == ["box"]
+    assert iou(result.masks[0], draw("polygon", OUTLINE)) > 0.85
+    eye = pocket(photo, boxes=[(133, 84, 210, 148)])
+    assert iou(eye.masks[0], draw("ellipse", (135, 86, 207, 146))) > 0.5
+
+
+def test_a_click_is_covered(pocket, photo) -> None:
+    result = pocket(photo, points=[(220, 200)])
+    assert set(result.labels) == {"point"}
+    assert len(result) + len(result.rejected) == 3
+    assert result.masks[0, 200, 220]
+
+
+def test_clicks_need_no_text_encoder(photo) -> None:
+    pipeline = load()
+    pipeline(photo[::4, ::4], points=[(50, 40)])
+    grounder = pipeline.text_prompter.grounder.grounder
+    assert "text_encoder" not in vars(grounder)
+    pipeline(photo[::4, ::4], text="cat")
+    assert "text_encoder" in vars(grounder)
+
+
+def test_text_and_masks_share_one_backbone_made_for_inference(pocket) -> None:
+    sam = pocket.segmenter.model
+    assert isinstance(sam, PocketSam)
+    assert pocket.text_prompter.grounder.grounder.backbone is sam.image_encoder.backbone
+    assert not sam.training
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in sam.modules())
+
+
+def test_text_needs_the_image(pocket, photo) -> None:
+    embedding = pocket.segmenter.encode_image(photo[::4, ::4])
+    object.__setattr__(embedding, "image", None)
+    with pytest.raises(ValueError, match="keeps its image"):
+        pocket.find(embedding, "cat")
+
+
+def test_loading_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load("pocket")
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_presets_go_by_their_names() -> None:
+    assert {name: preset.name for name, preset in PRESETS.items()} == {"pocket": "pocket"}
+    assert all(preset.description for preset in PRESETS.values())
+    with pytest.raises(ModelNotFoundError, match="no preset is called 'huge'; there are pocket"):
+        load("huge")
+    assert promptseg.load is load
