@@ -27,6 +27,13 @@ def _to_pixels(cells: np.ndarray) -> np.ndarray:
     return (cells + 0.5) * CELL - 0.5
 
 
+def _covered(target: Tensor, share: float) -> np.ndarray:
+    """Cells (h, w) of which the object covers more than a share; of a thin one the fullest."""
+    values = target.numpy()
+    mask: np.ndarray = values > share
+    return mask if mask.any() else values >= values.max()
+
+
 def _click_inside(mask: np.ndarray, rng: np.random.Generator, centre: bool) -> tuple[float, float]:
     if centre:
         column, row, _ = next_click(mask, np.zeros_like(mask))
@@ -41,7 +48,7 @@ def _click_inside(mask: np.ndarray, rng: np.random.Generator, centre: bool) -> t
 
 def clicks(targets: Tensor, rng: np.random.Generator) -> Prompts:
     """One foreground click in each target (B, h, w): its centre or anywhere inside."""
-    coords = [_click_inside(t.numpy() > 0.5, rng, rng.random() < 0.5) for t in targets]
+    coords = [_click_inside(_covered(t, 0.5), rng, rng.random() < 0.5) for t in targets]
     return Prompts(points=(torch.tensor(coords)[:, None], torch.ones(len(coords), 1)))
 
 
@@ -52,7 +59,7 @@ def boxes(targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: fl
     """
     made = []
     for target in targets:
-        rows, columns = np.nonzero(target.numpy() > 0.25)
+        rows, columns = np.nonzero(_covered(target, 0.25))
         low = np.array([columns.min(), rows.min()], dtype=np.float32) * CELL
         high = np.array([columns.max() + 1, rows.max() + 1], dtype=np.float32) * CELL
         side = np.tile(high - low, 2)
@@ -105,7 +112,8 @@ def corrected(
     """Add a click on the error of ``logits`` (B, h, w) and give them as mask input."""
     valid = weight.numpy() > 0
     coords, labels = [], []
-    for target, logit in zip(targets.numpy() > 0.5, logits.numpy() > 0, strict=True):
+    for share, logit in zip(targets, logits.numpy() > 0, strict=True):
+        target = _covered(share, 0.5)
         error = (target ^ logit) & valid
         if rng.random() < 0.5 or not error.any():
             column, row, label = next_click(target, logit, valid)

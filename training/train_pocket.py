@@ -18,6 +18,7 @@ import logging
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def rate_at(step: int, config: TrainConfig) -> float:
     return max(0.0, min(rise, fall))
 
 
+def source_chances(counts: Mapping[str, int], config: TrainConfig) -> dict[str, float]:
+    """How often each source of the index is drawn, relative to the others.
+
+    Args:
+        counts: Source -> number of its samples.
+        config: Names the sources whose chance is not their share of the samples.
+    """
+    named = {name: chance for name, chance in config.sources if name in counts}
+    total = sum(counts.values())
+    return named | {name: n / total for name, n in counts.items() if name not in named}
+
+
 class Trainer:
     """The training loop with its state, which is saved and resumed as a whole.
 
@@ -149,17 +162,25 @@ class Trainer:
         config: Settings.
         rank: Number of this worker; worker 0 saves, logs and evaluates.
         workers: Number of workers; must divide ``config.images``.
+        model_config: Sizes of the model; the shipped ones by default.
     """
 
     def __init__(
-        self, data: Path, out: Path, config: TrainConfig, *, rank: int = 0, workers: int = 1
+        self,
+        data: Path,
+        out: Path,
+        config: TrainConfig,
+        *,
+        rank: int = 0,
+        workers: int = 1,
+        model_config: PocketSamConfig | None = None,
     ) -> None:
         self.config = config
         self.out = out
         self.rank = rank
         self.workers = workers
         torch.manual_seed(config.seed)
-        self.model = build_pocket_sam(PocketSamConfig())
+        self.model = build_pocket_sam(model_config or PocketSamConfig())
         self.model.image_encoder.backbone.load_state_dict(imagenet_state_dict())
         self.model.image_encoder.backbone.eval().requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)
@@ -178,6 +199,7 @@ class Trainer:
         for sample in read_index(data, "train"):
             by_source[sample.source].append(sample)
         self.by_source = dict(by_source)
+        self.chances = source_chances({k: len(v) for k, v in by_source.items()}, config)
         dev = read_index(data, "dev")
         order = np.random.default_rng(1).permutation(len(dev))
         self.dev = [dev[i] for i in order if dev[i].source != "ccp"][: config.eval_images]
@@ -226,12 +248,11 @@ class Trainer:
         rng = np.random.default_rng((self.config.seed, self.step, self.rank))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rate_at(self.step, self.config)
-        names = [name for name, _ in self.config.sources if name in self.by_source]
-        shares = np.array([dict(self.config.sources)[name] for name in names])
+        names, chances = list(self.chances), np.array(list(self.chances.values()))
         total, prompts, pictures = 0.0, 0, 0
         share = self.config.images // self.workers
         while pictures < share:
-            pool = self.by_source[names[rng.choice(len(names), p=shares / shares.sum())]]
+            pool = self.by_source[names[rng.choice(len(names), p=chances / chances.sum())]]
             sample = pool[rng.integers(len(pool))]
             view = self.cache.view(sample, flip=bool(rng.random() < 0.5))
             targets = pick_objects(sample, view, self.config, rng)

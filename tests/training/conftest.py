@@ -1,0 +1,81 @@
+"""A data folder of made-up pictures and a training that is over in seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from config import TrainConfig
+from PIL import Image
+
+from promptseg.apps.datasets import VOID
+from promptseg.models.sam.pocket import PocketSamConfig
+
+SIZE = (72, 96)  # (H, W)
+
+
+def make_picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A disc and a box of own colours on a noisy ground; void around the disc."""
+    rows, columns = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
+    image = np.full((*SIZE, 3), rng.integers(60, 120), np.float64)
+    ids = np.zeros(SIZE, np.uint8)
+    x0, y0 = rng.integers(52, 62), rng.integers(8, 30)
+    box = (columns >= x0) & (columns < x0 + 28) & (rows >= y0) & (rows < y0 + 32)
+    distance = np.hypot(columns - rng.integers(20, 28), rows - rng.integers(22, 48))
+    for i, mask in enumerate((box, distance < 18), start=1):
+        image[mask] = rng.permutation([230, 40, 20 + 90 * i])
+        ids[mask] = i
+    ids[(distance >= 18) & (distance < 20)] = VOID
+    noisy = image + rng.normal(size=image.shape) * 12
+    return noisy.clip(0, 255).astype(np.uint8), ids
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory) -> Path:
+    """Four pictures to train on, of a source that the settings name and of one they do not."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(6):
+        image, ids = make_picture(rng)
+        Image.fromarray(image).save(folder / f"{number}.png")
+        Image.fromarray(ids).save(folder / f"{number}_ids.png")
+        lines.append(
+            {
+                "image": f"{number}.png",
+                "mask": f"{number}_ids.png",
+                "source": "made-up" if number % 2 else "voc",
+                "split": "train" if number < 4 else "dev",
+                "regions": [
+                    {"label": "box", "ids": [1], "instances": True},
+                    {"label": "disc", "ids": [2], "instances": False},
+                ],
+            }
+        )
+    (folder / "index.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_config() -> PocketSamConfig:
+    """A pocket SAM for pictures of 64 pixels."""
+    return PocketSamConfig(
+        image_size=64, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2
+    )
+
+
+@pytest.fixture(scope="session")
+def train_config() -> TrainConfig:
+    return TrainConfig(
+        steps=24,
+        warmup=3,
+        cooldown=6,
+        learning_rate=3e-3,
+        prompts=3,
+        ema=0.9,
+        save_every=8,
+        eval_every=24,
+        eval_images=2,
+    )
