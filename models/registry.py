@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checkpoint import load_strictly, read_state_dict
 from .errors import ModelNotFoundError
 from .sam.checkpoints import suggest_model, to_official_layout
 from .sam.config import SamTinyViTConfig, SamViTConfig, build_sam_tiny_vit, build_sam_vit
 from .sam.pocket import PocketSamConfig, build_pocket_sam, with_backbone
+from .sam.sam import Sam
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -45,7 +46,7 @@ class _Family:
     """How models of one kind are built and their checkpoints understood."""
 
     config_class: type[Any]
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Any], Sam]
     to_layout: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
@@ -84,7 +85,7 @@ def create_model(
     checkpoint: str | Path | None = None,
     device: str | torch.device = "cpu",
     seed: int = 0,
-) -> nn.Module:
+) -> Sam:
     """Build a model in evaluation mode.
 
     Args:
@@ -96,7 +97,7 @@ def create_model(
             state is not touched.
 
     Returns:
-        The model; a ``Sam`` for every name that begins with ``sam_``.
+        The model; its ``model_id`` is the name.
 
     Raises:
         ModelNotFoundError: There is no model of that name.
@@ -111,6 +112,7 @@ def create_model(
     if state is not None and checkpoint is not None:
         hint = suggest_model(state, wanted=name)
         load_strictly(model, state, source=checkpoint, name=name, hint=hint)
+    model.model_id = name
     return model.to(device).eval()
 
 

@@ -34,6 +34,8 @@ from .transformer import TwoWayTransformer
 # Widths of the two Gaussians that a click is drawn as, in pixels of the model input.
 POINT_SIGMAS = (12.0, 60.0)
 BACKBONE_PREFIX = "image_encoder.backbone."
+# A block that no other SAM has: a file with it holds trained pocket parts.
+_POCKET_PREFIX = "mask_decoder.output_upscaling.1.dwconv."
 # Previous mask and its presence, box, foreground and background clicks.
 PROMPT_CHANNELS = 3 + 2 * len(POINT_SIGMAS)
 
@@ -341,11 +343,14 @@ def build_pocket_sam(config: PocketSamConfig) -> PocketSam:
 def with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Complete the weights of the trained parts with the backbone's ImageNet ones.
 
+    Weights of another model are given back as they are, for a strict load to report.
+
     Raises:
         CheckpointError: The package with the backbone's weights is missing.
     """
     completed = dict(state)
-    if not any(name.startswith(BACKBONE_PREFIX) for name in state):
+    trained = any(name.startswith(_POCKET_PREFIX) for name in state)
+    if trained and not any(name.startswith(BACKBONE_PREFIX) for name in state):
         backbone = imagenet_state_dict()
         completed |= {BACKBONE_PREFIX + name: value for name, value in backbone.items()}
     return completed

@@ -49,10 +49,14 @@ class Sam(nn.Module):
         pixel_mean: Mean of R, G, B in 0..255.
         pixel_std: Standard deviation of R, G, B in 0..255.
         pad_to_square: The encoder needs a square input, padded at the right and the bottom.
+
+    Attributes:
+        model_id: Name under which the model was created; "" if it has none.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    model_id: str
     mask_threshold = 0.0
 
     def __init__(
@@ -71,6 +75,7 @@ class Sam(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
         self.image_size = image_size
+        self.model_id = ""
         self.pad_to_square = pad_to_square
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -34,6 +35,12 @@ def test_seeds():
     assert all(torch.equal(a, b) for a, b in same)
     weight = "image_encoder.neck.0.weight"
     assert not torch.equal(first.state_dict()[weight], other.state_dict()[weight])
+
+
+def test_a_model_knows_its_name_and_its_type():
+    """So that ``Segmenter(create_model(...))`` passes a type checker and embeddings are marked."""
+    assert get_type_hints(create_model)["return"] is Sam
+    assert create_model("sam_pocket").model_id == "sam_pocket"
 
 
 def test_description():
