@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..models.errors import InputError
 from ..pipeline.images import load_image
+from ..pipeline.masks import mask_to_box
 from ..pipeline.pipeline import Pipeline
-from ..pipeline.ranking import mask_to_box
 from ..pipeline.types import ImageEmbedding
 from .clicks import next_click
 from .datasets import VOID, Sample
@@ -112,6 +112,9 @@ def evaluate_text(
         embedding: Of the picture.
         labels: All labels of the picture's source, from which absent ones are drawn.
     """
+    prompter = pipe.text_prompter
+    if prompter is None:
+        raise InputError("this pipeline has no text prompter to measure")
     ids = sample.load_ids()
     valid = ids != VOID
     here = {region.label for region in sample.regions}
@@ -127,13 +130,13 @@ def evaluate_text(
     rows = []
     for phrase in [*present, *absent]:
         result = pipe.find(embedding, phrase)
-        prompts, _ = pipe.text_prompter(embedding, [phrase])
         row: Row = {"label": phrase, "present": phrase in present, "found": len(result) > 0}
         if phrase in present:
             target = present[phrase]
             union: BoolMask = np.logical_or.reduce(result.masks, axis=0)
             row["iou"] = mask_iou(union, target, valid)
             row["pointed"] = False
+            prompts, _ = prompter(embedding, [phrase])
             if prompts.point_coords is not None:
                 x, y = prompts.point_coords[int(prompts.prompt_scores.argmax()), 0]
                 row["pointed"] = bool(target[int(y), int(x)])

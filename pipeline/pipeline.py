@@ -10,21 +10,16 @@ from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
 from .images import ImageSource, load_image
-from .prompters.geometry import geometry_prompts
+from .marks import Marks, read_marks
+from .prompters.marks import mark_prompts
 from .prompters.text import TextPrompter
-from .ranking import (
-    RankingConfig,
-    keep_marked,
-    masks_to_boxes,
-    rank,
-    select_by_iou_prediction,
-)
+from .ranking import RankingConfig, rank, select_by_iou_prediction
 from .segmenter import Segmenter
 from .types import (
     BoolArray,
     Float32Array,
     ImageEmbedding,
-    MaskCandidates,
+    LowResMasks,
     PromptSet,
     RejectedMask,
     Result,
@@ -73,7 +68,7 @@ class Pipeline:
 
     Args:
         segmenter: Encodes images and decodes prompts.
-        text_prompter: Turns phrases into prompts.
+        text_prompter: Turns phrases into prompts; without it there is no text.
         config: Thresholds.
     """
 
@@ -81,7 +76,7 @@ class Pipeline:
         self,
         segmenter: Segmenter,
         *,
-        text_prompter: TextPrompter,
+        text_prompter: TextPrompter | None = None,
         config: PipelineConfig | None = None,
     ) -> None:
         self.segmenter = segmenter
@@ -102,8 +97,9 @@ class Pipeline:
     ) -> Result:
         """Segment one image.
 
-        Text alone finds what the phrases name; points and boxes alone segment what they mark;
-        with both, of what the phrases name only that is kept which the points and boxes mark.
+        Text alone finds what the phrases name; points and boxes alone segment what they mark, a
+        lone click with up to three masks (whole, part, subpart). With both, of what the phrases
+        name only that is kept which a foreground point or a box marks.
 
         Args:
             image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
@@ -125,17 +121,17 @@ class Pipeline:
         negatives = _read_phrases("negative_text", negative_text)
         pixels = load_image(image)
         size = (pixels.shape[0], pixels.shape[1])
-        marks = geometry_prompts(points, point_labels, boxes, size)
-        if not (phrases or len(marks)):
+        marks = read_marks(points, point_labels, boxes, size)
+        if not (phrases or marks):
             raise InputError("say what to look for: give text, points or boxes")
         ranking = self._ranking(top_k, min_score)
+        prompts = PromptSet.empty() if phrases else mark_prompts(marks)
         embedding = self.segmenter.encode_image(pixels)
-        if not phrases:
-            against, _ = self._decode_phrases(embedding, negatives)
-            return self._rank(self._decode_marks(embedding, marks), ranking, against, ())
-        # Marks choose among all that was found, so that top_k comes last.
-        result = self._find(embedding, phrases, negatives, replace(ranking, top_k=None))
-        return keep_marked(result, points, point_labels, boxes, top_k=ranking.top_k)
+        if phrases:
+            return self._find(embedding, phrases, negatives, ranking, marks)
+        found = self._decode_marks(embedding, prompts)
+        against, _ = self._decode_phrases(embedding, negatives)
+        return self._rank(found, ranking, against)
 
     def find(
         self,
@@ -143,11 +139,13 @@ class Pipeline:
         text: str | Sequence[str],
         *,
         negative_text: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        min_score: float | None = None,
     ) -> Result:
         """Find what phrases name in an image that is already encoded; see :meth:`__call__`."""
         phrases = _read_phrases("text", text)
         negatives = _read_phrases("negative_text", negative_text)
-        return self._find(embedding, phrases, negatives, self.config.ranking)
+        return self._find(embedding, phrases, negatives, self._ranking(top_k, min_score), None)
 
     def _ranking(self, top_k: int | None, min_score: float | None) -> RankingConfig:
         ranking = self.config.ranking
@@ -161,10 +159,11 @@ class Pipeline:
         phrases: Sequence[str],
         negatives: Sequence[str],
         ranking: RankingConfig,
+        marks: Marks | None,
     ) -> Result:
         found, rejected = self._decode_phrases(embedding, phrases)
         against, _ = self._decode_phrases(embedding, negatives)
-        return self._rank(found, ranking, against, rejected)
+        return self._rank(found, ranking, against, marks, rejected)
 
     def _decode_phrases(
         self, embedding: ImageEmbedding, phrases: Sequence[str]
@@ -172,36 +171,34 @@ class Pipeline:
         """Masks of what the phrases name, one a prompt, and the phrases that are not there."""
         if not phrases:
             return _no_masks(embedding), ()
+        if self.text_prompter is None:
+            raise InputError("this pipeline has no text prompter; give points or boxes")
         prompts, rejected = self.text_prompter(embedding, phrases)
         if not len(prompts):
             return _no_masks(embedding), rejected
-        candidates = self._decode(
-            embedding, _keep_parts(prompts, self.config.first_pass), multimask_output=True
-        )
-        candidates = candidates.select(select_by_iou_prediction(candidates.iou_predictions))
+        first = _keep_parts(prompts, self.config.first_pass)
+        masks = self._decode(embedding, first, multimask_output=True)
+        masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
         for _ in range(self.config.refine_passes):
-            masks = candidates.masks[:, 0]
-            empty = ~masks.any((1, 2))
-            boxes = masks_to_boxes(masks)
+            boxes = self.segmenter.low_res_boxes(embedding, masks)
             if prompts.boxes is not None:
+                empty = ~boxes.any(1)
                 boxes[empty] = prompts.boxes[empty]
-            again = replace(prompts, boxes=boxes, mask_input=candidates.low_res_logits)
-            candidates = self._decode(embedding, again, multimask_output=False)
-        return (
-            _Masks(
-                candidates.masks[:, 0],
-                prompts.labels,
-                candidates.iou_predictions[:, 0],
-                candidates.stability_scores[:, 0],
-                prompts.prompt_scores,
-            ),
-            rejected,
-        )
+            again = replace(prompts, boxes=boxes, mask_input=masks.logits)
+            masks = self._decode(embedding, again, multimask_output=False)
+        return self._finish(embedding, masks, prompts), rejected
+
+    def _decode_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> _Masks:
+        """Masks of points and boxes; a lone click is ambiguous and gives all three of its."""
+        coords = prompts.point_coords
+        lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
+        masks = self._decode(embedding, prompts, multimask_output=lone)
+        return self._finish(embedding, masks, prompts)
 
     def _decode(
         self, embedding: ImageEmbedding, prompts: PromptSet, *, multimask_output: bool
-    ) -> MaskCandidates:
-        return self.segmenter.decode(
+    ) -> LowResMasks:
+        return self.segmenter.decode_low_res(
             embedding,
             point_coords=prompts.point_coords,
             point_labels=prompts.point_labels,
@@ -210,13 +207,9 @@ class Pipeline:
             multimask_output=multimask_output,
         )
 
-    def _decode_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> _Masks:
-        """Masks of points and boxes; a lone click is ambiguous and gives all three of its."""
-        coords = prompts.point_coords
-        lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
-        candidates = self._decode(embedding, prompts, multimask_output=True)
-        if not lone:
-            candidates = candidates.select(select_by_iou_prediction(candidates.iou_predictions))
+    def _finish(self, embedding: ImageEmbedding, masks: LowResMasks, prompts: PromptSet) -> _Masks:
+        """Masks at the image's size, those of a prompt one after the other."""
+        candidates = self.segmenter.upscale(embedding, masks)
         count = candidates.masks.shape[1]
         return _Masks(
             candidates.masks.reshape(-1, *embedding.original_size),
@@ -231,7 +224,8 @@ class Pipeline:
         found: _Masks,
         ranking: RankingConfig,
         against: _Masks,
-        rejected: tuple[RejectedMask, ...],
+        marks: Marks | None = None,
+        rejected: tuple[RejectedMask, ...] = (),
     ) -> Result:
         return rank(
             found.masks,
@@ -242,6 +236,8 @@ class Pipeline:
             config=ranking,
             negative_masks=against.masks,
             negative_labels=against.labels,
+            negative_scores=against.prompt_scores,
+            marks=marks,
             already_rejected=rejected,
         )
 
@@ -274,4 +270,8 @@ def _read_phrases(name: str, value: str | Sequence[str] | None) -> tuple[str, ..
             raise InputError(f"{name} must be text or a list of texts, got {phrase!r}")
         if not phrase.strip():
             raise InputError(f"{name}: the text is empty; name what to look for")
+        try:
+            phrase.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"{name}: {phrase!r} is not valid Unicode text") from error
     return tuple(dict.fromkeys(phrase.strip() for phrase in phrases))

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..models.errors import InputError
+from .marks import Marks
+from .masks import mask_to_box, masks_to_boxes
 from .types import BoolArray, Float32Array, RejectedMask, Result
 
 IntArray = NDArray[np.int64]
@@ -38,6 +40,8 @@ class RankingConfig:
             and wholes around a better part. 1.0 turns it off.
         negative_iou: A mask whose IoU with a negative mask is above this is dropped.
         negative_ios: A mask of which more than this share lies in a negative mask is dropped.
+        negative_share: A negative counts against a mask if its prompt score is at least this
+            share of the mask's.
         top_k: Masks kept for each label; None keeps all.
         stability_weight: Exponent of the stability score.
         prompt_weight: Exponent of the prompt score.
@@ -53,6 +57,7 @@ class RankingConfig:
     nms_ios: float = 1.0
     negative_iou: float = 0.5
     negative_ios: float = 0.8
+    negative_share: float = 0.5
     top_k: int | None = None
     stability_weight: float = 0.5
     prompt_weight: float = 0.5
@@ -65,18 +70,19 @@ class RankingConfig:
             "nms_ios",
             "negative_iou",
             "negative_ios",
+            "negative_share",
         ):
             value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise InputError(f"{name} must be between 0 and 1, not {value}")
+            if not (isinstance(value, (int, float)) and 0.0 <= value <= 1.0):
+                raise InputError(f"{name} must be between 0 and 1, not {value!r}")
         for name in ("stability_weight", "prompt_weight"):
             value = getattr(self, name)
             if not (value >= 0.0 and np.isfinite(value)):
                 raise InputError(f"{name} must be 0 or more, not {value}")
         if self.min_area < 0:
             raise InputError(f"min_area must be 0 or more pixels, not {self.min_area}")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k must be 1 or more, not {self.top_k}")
+        if self.top_k is not None and not (isinstance(self.top_k, int) and self.top_k >= 1):
+            raise InputError(f"top_k must be a whole number, 1 or more, not {self.top_k!r}")
 
 
 def combined_score(
@@ -121,29 +127,6 @@ def select_by_iou_prediction(iou_predictions: ArrayLike) -> NDArray[np.intp]:
     return best
 
 
-def mask_to_box(mask: BoolArray) -> tuple[float, float, float, float]:
-    """Return the tight XYXY box of an (H, W) mask as pixel edges; all 0 for an empty mask.
-
-    x1 and y1 are one past the last pixel, so that one pixel has a box of area 1.
-    """
-    rows = np.flatnonzero(mask.any(axis=1))
-    if rows.size == 0:
-        return 0.0, 0.0, 0.0, 0.0
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
-def masks_to_boxes(masks: BoolArray) -> Float32Array:
-    """Return the (N, 4) tight boxes of (N, H, W) masks, as `mask_to_box` gives them."""
-    return np.array([mask_to_box(mask) for mask in masks], np.float32).reshape(len(masks), 4)
-
-
-def mask_iou_matrix(first: BoolArray, second: BoolArray) -> Float32Array:
-    """Return the (N, M) IoU of (N, H, W) and (M, H, W) masks; two empty masks have IoU 0."""
-    intersections = _intersections(first, masks_to_boxes(first), second, masks_to_boxes(second))
-    return _iou(intersections, _areas(first), _areas(second))
-
-
 def _intersections(
     first: Masks, first_boxes: Float32Array, second: Masks, second_boxes: Float32Array
 ) -> IntArray:
@@ -182,14 +165,19 @@ def rank(
     config: RankingConfig,
     negative_masks: BoolArray | None = None,
     negative_labels: Sequence[str] = (),
+    negative_scores: ArrayLike = (),
+    marks: Marks | None = None,
     already_rejected: Sequence[RejectedMask] = (),
 ) -> Result:
     """Order masks by the combined score and drop what should not be shown, with reasons.
 
     A mask is dropped by the first of these that holds: its area is too small, its stability or
-    score too low, it lies on a negative mask, it overlaps a better mask of its label (greedy
-    non-maximum suppression), its label already has top_k better ones. Masks of different labels
-    never suppress each other. Equal scores keep the order they came in.
+    score too low, it lies on a negative mask, the marks are elsewhere, it overlaps a better mask
+    of its label (greedy non-maximum suppression), its label already has top_k better ones. Masks
+    of different labels never suppress each other. Equal scores keep the order they came in.
+
+    Marks keep a mask that covers a foreground point, if there are any, no background point, and
+    lies for at least half of its area in one of the boxes, if there are any.
 
     Args:
         masks: (N, H, W) bool.
@@ -200,6 +188,8 @@ def rank(
         config: Thresholds and weights.
         negative_masks: (M, H, W) bool, what the negative phrases found; None for none.
         negative_labels: M phrases.
+        negative_scores: (M,) prompt scores of the negatives.
+        marks: Points and boxes that choose among the masks; None for none.
         already_rejected: What was dropped before decoding; comes first in `rejected`.
 
     Returns:
@@ -211,70 +201,32 @@ def rank(
     ranking = _Ranking(masks, labels, iou_predictions, stability_scores, prompt_scores, config)
     ranking.drop_weak()
     if negative_masks is not None and len(negative_masks):
-        ranking.drop_negatives(negative_masks, negative_labels)
+        ranking.drop_negatives(negative_masks, negative_labels, negative_scores)
+    if marks:
+        ranking.drop_unmarked(marks)
     ranking.drop_overlaps()
     ranking.drop_beyond_top_k()
     return ranking.result(already_rejected)
 
 
-def keep_marked(
-    result: Result,
-    points: ArrayLike | None,
-    point_labels: ArrayLike | None,
-    boxes: ArrayLike | None,
-    *,
-    top_k: int | None,
-) -> Result:
-    """Keep the masks that a person's points and boxes mark, then the top_k of each label.
-
-    A mask is kept if it covers every foreground point and no background point, and lies for at
-    least half of its area in one of the boxes.
-
-    Args:
-        result: Ranked masks.
-        points: (N, 2) in pixels, (x, y), or None.
-        point_labels: (N,), or None for all foreground.
-        boxes: (B, 4) XYXY in pixels, or None.
-        top_k: Masks kept for each label; None keeps all.
-    """
-    coords = np.asarray([] if points is None else points, np.float64).reshape(-1, 2)
-    labels = np.ones(len(coords)) if point_labels is None else np.asarray(point_labels)
-    corners = np.asarray([] if boxes is None else boxes, np.float64).reshape(-1, 4)
-    kept: list[int] = []
-    dropped: list[RejectedMask] = []
-    count: dict[str, int] = {}
-    for i, label in enumerate(result.labels):
-        reason = _unmarked(result.masks[i], coords, labels, corners)
-        if reason is None and top_k is not None and count.get(label, 0) >= top_k:
-            reason = f"beyond top_k={top_k}"
-        if reason is None:
-            kept.append(i)
-            count[label] = count.get(label, 0) + 1
-        else:
-            dropped.append(_rejected(result, i, reason))
-    return replace(result[kept], rejected=(*result.rejected, *dropped))
-
-
-def _unmarked(
-    mask: BoolArray,
-    coords: NDArray[np.float64],
-    labels: NDArray[np.generic],
-    boxes: NDArray[np.float64],
-) -> str | None:
+def _unmarked(mask: BoolArray, marks: Marks) -> str | None:
     """Why points and boxes do not mark a mask; None if they do."""
     height, width = mask.shape
-    for (x, y), label in zip(coords, labels, strict=True):
-        covered = mask[min(int(y), height - 1), min(int(x), width - 1)]
-        if label == 1 and not covered:
-            return f"does not cover the point ({x:g}, {y:g})"
+    wanted = covers_wanted = False
+    for (x, y), label in zip(marks.points, marks.point_labels, strict=True):
+        covered = bool(mask[min(int(y), height - 1), min(int(x), width - 1)])
         if label == 0 and covered:
             return f"covers the background point ({x:g}, {y:g})"
-    if not len(boxes):
+        wanted |= label == 1
+        covers_wanted |= label == 1 and covered
+    if wanted and not covers_wanted:
+        return "covers no foreground point"
+    if not len(marks.boxes):
         return None
     area = np.count_nonzero(mask)
     inside = max(
         np.count_nonzero(mask[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))])
-        for x0, y0, x1, y1 in np.maximum(boxes, 0)
+        for x0, y0, x1, y1 in np.maximum(marks.boxes, 0)
     )
     return None if 2 * inside >= area else f"only {inside / area:.0%} of it lies in a box"
 
@@ -353,10 +305,12 @@ class _Ranking:
             elif score < config.min_score:
                 self.reasons[i] = f"score {score:.2f} below min_score {config.min_score:.2f}"
 
-    def drop_negatives(self, negatives: BoolArray, names: Sequence[str]) -> None:
-        if len(names) != len(negatives):
+    def drop_negatives(self, negatives: BoolArray, names: Sequence[str], scores: ArrayLike) -> None:
+        strengths = np.asarray(scores, np.float32)
+        if len(names) != len(negatives) or strengths.shape != (len(negatives),):
             raise InputError(
-                f"negative_labels must have one entry a mask: {len(names)} for {len(negatives)}"
+                "negative_labels and negative_scores must have one entry a mask: "
+                f"{len(names)} and {strengths.shape} for {len(negatives)}"
             )
         if negatives.dtype != np.bool_ or negatives.shape[1:] != self.all.masks.shape[1:]:
             raise InputError(
@@ -366,7 +320,9 @@ class _Ranking:
         boxes, areas = masks_to_boxes(negatives), _areas(negatives)
         for i in self.alive():
             iou, counts = self._overlaps(i, negatives, boxes, areas)
-            inside = counts / self.areas[i]
+            # A doubtful negative does not outweigh a certain find.
+            weak = strengths < self.config.negative_share * self.all.prompt_scores[i]
+            iou, inside = np.where(weak, 0, iou), np.where(weak, 0, counts / self.areas[i])
             by_iou, by_inside = int(np.argmax(iou)), int(np.argmax(inside))
             if iou[by_iou] > self.config.negative_iou:
                 self.reasons[i] = f"overlaps the negative '{names[by_iou]}' (IoU {iou[by_iou]:.2f})"
@@ -374,6 +330,12 @@ class _Ranking:
                 self.reasons[i] = (
                     f"lies {inside[by_inside]:.0%} inside the negative '{names[by_inside]}'"
                 )
+
+    def drop_unmarked(self, marks: Marks) -> None:
+        for i in self.alive():
+            reason = _unmarked(self.all.masks[i], marks)
+            if reason is not None:
+                self.reasons[i] = reason
 
     def drop_overlaps(self) -> None:
         kept: dict[str, list[int]] = {}

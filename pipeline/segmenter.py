@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from ..models.errors import InputError
 from ..models.sam.sam import Sam
-from .geometry import check_boxes, check_points
 from .images import ImageSource, load_image
-from .types import Float32Array, ImageEmbedding, MaskCandidates
+from .marks import check_boxes, check_points
+from .masks import masks_to_boxes
+from .types import Float32Array, ImageEmbedding, LowResMasks, MaskCandidates
 
 # Offset of the two thresholds, in logits, whose masks are compared for the stability score.
 STABILITY_OFFSET = 1.0
@@ -68,18 +69,19 @@ class Segmenter:
     Args:
         model: Put in evaluation mode; its device is used.
         batch_size: Prompts that the decoder takes at a time; bounds memory, not results.
-        model_id: Name of the model, kept in its embeddings, so that another's are refused.
+        model_id: Name of the model, kept in its embeddings, so that another's are refused; by
+            default the model's own.
 
     Raises:
         InputError: ``batch_size`` is not positive.
     """
 
-    def __init__(self, model: Sam, *, batch_size: int = 32, model_id: str = "") -> None:
+    def __init__(self, model: Sam, *, batch_size: int = 32, model_id: str | None = None) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, got {batch_size}")
         self.model = model.eval()
         self.batch_size = batch_size
-        self.model_id = model_id
+        self.model_id = model.model_id if model_id is None else model_id
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +102,8 @@ class Segmenter:
             InputError: The image cannot be read.
         """
         array = load_image(image)
+        if isinstance(image, np.ndarray) and np.shares_memory(array, image):
+            array = array.copy()  # the caller may write to it later
         pixel_values, input_size = self.model.preprocess(array)
         read_only = array.view()
         read_only.flags.writeable = False
@@ -111,7 +115,6 @@ class Segmenter:
             image=read_only,
         )
 
-    @torch.no_grad()
     def decode(
         self,
         embedding: ImageEmbedding,
@@ -140,6 +143,28 @@ class Segmenter:
                 unknown, a box's corners are in the wrong order, or a prompt lies outside the
                 image.
         """
+        low_res = self.decode_low_res(
+            embedding,
+            point_coords=point_coords,
+            point_labels=point_labels,
+            boxes=boxes,
+            mask_input=mask_input,
+            multimask_output=multimask_output,
+        )
+        return self.upscale(embedding, low_res)
+
+    @torch.no_grad()
+    def decode_low_res(
+        self,
+        embedding: ImageEmbedding,
+        *,
+        point_coords: Numbers | None = None,
+        point_labels: Numbers | None = None,
+        boxes: Numbers | None = None,
+        mask_input: Numbers | None = None,
+        multimask_output: bool = True,
+    ) -> LowResMasks:
+        """As :meth:`decode`, without the masks at the image's size, which cost memory and time."""
         if embedding.model_id and self.model_id and embedding.model_id != self.model_id:
             raise InputError(
                 f"the embedding was made by {embedding.model_id!r}, this segmenter runs "
@@ -148,9 +173,7 @@ class Segmenter:
         prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
         channels = self.model.mask_decoder.num_mask_tokens - 1 if multimask_output else 1
         shape = (prompts.count, channels)
-        masks = np.empty((*shape, *embedding.original_size), np.bool_)
         iou_predictions = np.empty(shape, np.float32)
-        stability_scores = np.empty(shape, np.float32)
         low_res_logits = np.empty((*shape, *self.model.mask_input_size), np.float32)
         for start in range(0, prompts.count, self.batch_size):
             block = slice(start, start + self.batch_size)
@@ -164,19 +187,42 @@ class Segmenter:
             )
             low_res_logits[block] = logits.float().cpu().numpy()
             iou_predictions[block] = ious.float().cpu().numpy()
-            # Views: one entry a mask.
-            block_masks = masks[block].reshape(-1, *embedding.original_size)
-            block_scores = stability_scores[block].reshape(-1)
-            for part, upscaled in self._upscale(logits.flatten(0, 1), embedding):
-                block_masks[part] = (upscaled > self.model.mask_threshold).cpu().numpy()
-                scores = stability_score(upscaled, mask_threshold=self.model.mask_threshold)
-                block_scores[part] = scores.cpu().numpy()
+        return LowResMasks(low_res_logits, iou_predictions)
+
+    @torch.no_grad()
+    def upscale(self, embedding: ImageEmbedding, low_res: LowResMasks) -> MaskCandidates:
+        """Bring decoded masks to the image's size, with their stability scores."""
+        shape = low_res.iou_predictions.shape
+        masks = np.empty((*shape, *embedding.original_size), np.bool_)
+        stability_scores = np.empty(shape, np.float32)
+        # Views: one entry a mask.
+        flat_masks = masks.reshape(-1, *embedding.original_size)
+        flat_scores = stability_scores.reshape(-1)
+        logits = low_res.logits.reshape(-1, *low_res.logits.shape[-2:])
+        threshold = self.model.mask_threshold
+        for part, upscaled in self._upscale(logits, embedding):
+            flat_masks[part] = (upscaled > threshold).cpu().numpy()
+            scores = stability_score(upscaled, mask_threshold=threshold)
+            flat_scores[part] = scores.cpu().numpy()
         return MaskCandidates(
             masks=masks,
-            iou_predictions=iou_predictions,
-            low_res_logits=low_res_logits,
+            iou_predictions=low_res.iou_predictions,
+            low_res_logits=low_res.logits,
             stability_scores=stability_scores,
         )
+
+    def low_res_boxes(self, embedding: ImageEmbedding, low_res: LowResMasks) -> Float32Array:
+        """Tight boxes (B, 4) of the first mask of each prompt, XYXY in pixels of the image.
+
+        They are as fine as a cell of the logits; all 0 for an empty mask.
+        """
+        step = self.model.image_size / np.array(self.model.mask_input_size[::-1])
+        size = np.array(embedding.original_size[::-1])
+        scale = step * size / np.array(embedding.input_size[::-1])
+        boxes = masks_to_boxes(low_res.logits[:, 0] > self.model.mask_threshold)
+        edges = boxes.reshape(-1, 2, 2) * scale
+        scaled: Float32Array = np.minimum(edges, size).reshape(-1, 4).astype(np.float32)
+        return scaled
 
     def to_mask_input(self, logits: NDArray[np.float32], embedding: ImageEmbedding) -> Float32Array:
         """Bring logits that span the image to the model's mask input.
@@ -199,7 +245,9 @@ class Segmenter:
         x = F.pad(x, (0, width - inner[1], 0, height - inner[0]), mode="replicate")
         return x.numpy()
 
-    def _upscale(self, logits: Tensor, embedding: ImageEmbedding) -> Iterator[tuple[slice, Tensor]]:
+    def _upscale(
+        self, logits: Float32Array, embedding: ImageEmbedding
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Logits (M, h, w) at the image's size, a part of the masks at a time."""
         height, width = embedding.input_size
         padded = (self.model.image_size, self.model.image_size)
@@ -209,7 +257,7 @@ class Segmenter:
         step = max(1, MAX_LOGIT_PIXELS // largest)
         for start in range(0, logits.shape[0], step):
             part = slice(start, start + step)
-            x = logits[part].unsqueeze(1)
+            x = torch.from_numpy(logits[part]).to(self.device).unsqueeze(1)
             x = F.interpolate(x, padded, mode="bilinear", align_corners=False)
             x = x[..., :height, :width]
             x = F.interpolate(x, embedding.original_size, mode="bilinear", align_corners=False)

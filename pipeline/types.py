@@ -1,8 +1,8 @@
 """Values that flow through the pipeline: prompts, embeddings, candidates and results.
 
-Every value is frozen and checks its shapes when made. Conventions, everywhere: coordinates are
-(x, y) in pixels of the input image, boxes are XYXY, sizes are (H, W), point labels are 1 for
-foreground, 0 for background and -1 for padding.
+Every value is frozen; those that users make check their shapes. Conventions, everywhere:
+coordinates are (x, y) in pixels of the input image, a point being the index of a pixel; boxes are
+XYXY, sizes are (H, W), point labels are 1 for foreground, 0 for background and -1 for padding.
 """
 
 from __future__ import annotations
@@ -46,6 +46,24 @@ class ImageEmbedding:
 
 
 @dataclass(frozen=True, eq=False)
+class LowResMasks:
+    """Masks as the decoder gives them, before they are brought to the image's size.
+
+    Attributes:
+        logits: (B, C, h, w) float32 in the model's padded square frame.
+        iou_predictions: (B, C) float32.
+    """
+
+    logits: Float32Array
+    iou_predictions: Float32Array
+
+    def select(self, chosen: NDArray[np.intp]) -> LowResMasks:
+        """Return one mask, ``chosen`` (B,), for each prompt: C is 1."""
+        index = np.arange(len(chosen))[:, None], chosen[:, None]
+        return LowResMasks(self.logits[index], self.iou_predictions[index])
+
+
+@dataclass(frozen=True, eq=False)
 class MaskCandidates:
     """Masks decoded for B prompts, C for each (3 with multimask output, else 1).
 
@@ -61,16 +79,6 @@ class MaskCandidates:
     iou_predictions: Float32Array
     low_res_logits: Float32Array
     stability_scores: Float32Array
-
-    def select(self, chosen: NDArray[np.intp]) -> MaskCandidates:
-        """Return the candidates with one mask, ``chosen`` (B,), for each prompt: C is 1."""
-        index = np.arange(len(chosen))[:, None], np.asarray(chosen)[:, None]
-        return MaskCandidates(
-            masks=self.masks[index],
-            iou_predictions=self.iou_predictions[index],
-            low_res_logits=self.low_res_logits[index],
-            stability_scores=self.stability_scores[index],
-        )
 
 
 def _floats(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Float32Array:

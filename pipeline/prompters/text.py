@@ -82,11 +82,8 @@ def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
 def region_prior(heat: Float32Array, region: _Region, config: HeatPromptConfig) -> Float32Array:
     """Mask logits (h, w) of one region: the heat relative to its peak, cold elsewhere."""
     relative = heat / max(region.peak, 1e-6)
-    logits = config.prior_gain * (relative - config.prior_level)
-    others = config.prior_gain * (0.0 - config.prior_level)
-    prior: Float32Array = np.where(region.mask, logits, np.minimum(logits, others)).astype(
-        np.float32
-    )
+    inside = np.where(region.mask, relative, 0.0)
+    prior: Float32Array = (config.prior_gain * (inside - config.prior_level)).astype(np.float32)
     return prior
 
 
@@ -131,7 +128,8 @@ class TextPrompter:
             step = _pixels_per_cell(found.heat, embedding.original_size)
             for region in hot_regions(found.heat, self.config):
                 boxes.append(_box(region.mask, step))
-                points.append(((region.column + 0.5) * step[0], (region.row + 0.5) * step[1]))
+                centre = (region.column + 0.5) * step[0] - 0.5, (region.row + 0.5) * step[1] - 0.5
+                points.append((max(0.0, centre[0]), max(0.0, centre[1])))
                 priors.append(region_prior(found.heat, region, self.config))
                 scores.append(min(1.0, region.peak))
                 labels.append(found.phrase)

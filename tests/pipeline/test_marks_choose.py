@@ -5,43 +5,46 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from promptseg.pipeline.ranking import keep_marked, masks_to_boxes
+from promptseg.pipeline.marks import read_marks
+from promptseg.pipeline.ranking import RankingConfig, rank
 from promptseg.pipeline.types import RejectedMask, Result
 
 SIZE = (20, 30)
 EARLIER = RejectedMask("dog", "not in this image", 0.1)
 
 
-def found(*boxes: tuple[int, int, int, int], labels: list[str] | None = None) -> Result:
-    """Masks that fill boxes, best first."""
+def found(*boxes: tuple[int, int, int, int], labels: list[str] | None = None) -> dict:
+    """Masks that fill boxes, best first, as the arguments of `rank`."""
     masks = np.zeros((len(boxes), *SIZE), bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
-    scores = np.linspace(0.9, 0.5, len(boxes))
-    return Result(
-        masks=masks,
-        boxes_xyxy=masks_to_boxes(masks),
-        labels=labels or ["cat"] * len(boxes),
-        scores=scores,
-        iou_predictions=scores,
-        stability_scores=scores,
-        prompt_scores=scores,
-        rejected=(EARLIER,),
-    )
+    return {
+        "masks": masks,
+        "labels": labels or ["cat"] * len(boxes),
+        "iou_predictions": np.linspace(0.9, 0.5, len(boxes)),
+        "stability_scores": np.ones(len(boxes)),
+        "prompt_scores": np.ones(len(boxes)),
+        "already_rejected": (EARLIER,),
+    }
+
+
+def choose(masks: dict, points=None, labels=None, boxes=None, top_k=None) -> Result:
+    marks = read_marks(points, labels, boxes, SIZE)
+    return rank(**masks, config=RankingConfig(nms_iou=1.0, top_k=top_k), marks=marks)
 
 
 LEFT, RIGHT, ALL = (0, 0, 10, 20), (20, 0, 30, 20), (0, 0, 30, 20)
 ALL_FOUND = found(ALL, LEFT, RIGHT)
 
 
-def kept(result: Result, points=None, labels=None, boxes=None, top_k=None) -> list[tuple]:
+def kept(result: dict, points=None, labels=None, boxes=None, top_k=None) -> list[tuple]:
     """The boxes of the masks kept."""
-    chosen = keep_marked(result, points, labels, boxes, top_k=top_k)
+    chosen = choose(result, points, labels, boxes, top_k=top_k)
     return [tuple(int(v) for v in box) for box in chosen.boxes_xyxy]
 
 
-def reasons(result: Result, points=None, labels=None, boxes=None, top_k=None) -> list[str]:
-    chosen = keep_marked(result, points, labels, boxes, top_k=top_k)
+def reasons(result: dict, points=None, labels=None, boxes=None, top_k=None) -> list[str]:
+    chosen = choose(result, points, labels, boxes, top_k=top_k)
     assert chosen.rejected[0] is EARLIER
     return [item.reason for item in chosen.rejected[1:]]
 
@@ -52,20 +55,19 @@ def test_without_marks_all_are_kept() -> None:
     assert reasons(ALL_FOUND) == []
 
 
-def test_foreground_points_must_all_be_covered() -> None:
+def test_a_foreground_point_must_be_covered() -> None:
     assert kept(ALL_FOUND, [(5, 5)]) == [ALL, LEFT]
-    assert kept(ALL_FOUND, [(5, 5), (25, 5)]) == [ALL]
-    assert reasons(ALL_FOUND, [(5, 5), (25, 5)]) == [
-        "does not cover the point (25, 5)",
-        "does not cover the point (5, 5)",
-    ]
+    assert reasons(ALL_FOUND, [(5, 5)]) == ["covers no foreground point"]
+    # A click on each of two objects means both.
+    assert kept(found(LEFT, RIGHT), [(5, 5), (25, 5)]) == [LEFT, RIGHT]
+    assert kept(ALL_FOUND, [(15, 5)]) == [ALL]
 
 
 def test_background_points_must_not_be_covered() -> None:
     assert kept(ALL_FOUND, [(5, 5), (25, 5)], [1, 0]) == [LEFT]
     assert reasons(ALL_FOUND, [(5, 5), (25, 5)], [1, 0]) == [
         "covers the background point (25, 5)",
-        "does not cover the point (5, 5)",
+        "covers no foreground point",
     ]
     assert kept(ALL_FOUND, [(15, 5)], [0]) == [LEFT, RIGHT]
 
@@ -100,7 +102,7 @@ def test_points_and_boxes_must_both_agree() -> None:
 def test_top_k_counts_what_the_marks_leave_for_each_label() -> None:
     result = found(ALL, LEFT, LEFT, LEFT, labels=["cat", "cat", "dog", "cat"])
     assert kept(result, boxes=[LEFT], top_k=1) == [LEFT, LEFT]
-    chosen = keep_marked(result, None, None, [LEFT], top_k=1)
+    chosen = choose(result, None, None, [LEFT], top_k=1)
     assert chosen.labels == ["cat", "dog"]
     assert reasons(result, boxes=[LEFT], top_k=1) == [
         "only 33% of it lies in a box",
@@ -109,17 +111,17 @@ def test_top_k_counts_what_the_marks_leave_for_each_label() -> None:
 
 
 def test_all_fields_and_the_order_stay() -> None:
-    chosen = keep_marked(ALL_FOUND, [(15, 5)], [0], None, top_k=None)
+    chosen = choose(ALL_FOUND, [(15, 5)], [0], None, top_k=None)
     np.testing.assert_allclose(chosen.scores, [0.7, 0.5])
-    np.testing.assert_array_equal(chosen.masks, ALL_FOUND.masks[1:])
+    np.testing.assert_array_equal(chosen.masks, ALL_FOUND["masks"][1:])
     dropped = chosen.rejected[1]
     assert dropped.score == pytest.approx(0.9)
     assert dropped.box_xyxy == ALL
-    np.testing.assert_array_equal(dropped.mask, ALL_FOUND.masks[0])
+    np.testing.assert_array_equal(dropped.mask, ALL_FOUND["masks"][0])
 
 
 def test_nothing_found_stays_nothing() -> None:
-    chosen = keep_marked(Result.empty(SIZE, (EARLIER,)), [(1, 1)], [1], [LEFT], top_k=2)
+    chosen = choose(found(), [(1, 1)], [1], [LEFT], top_k=2)
     assert len(chosen) == 0
     assert chosen.masks.shape == (0, *SIZE)
     assert chosen.rejected == (EARLIER,)

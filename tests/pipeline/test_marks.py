@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.geometry import check_boxes, check_points
-from promptseg.pipeline.prompters.geometry import geometry_prompts
+from promptseg.pipeline.marks import check_boxes, check_points, read_marks
+from promptseg.pipeline.prompters.marks import mark_prompts
 from promptseg.pipeline.types import PromptSet
 
 SIZE = (40, 60)
 
 
 def make(points: Any = None, labels: Any = None, boxes: Any = None) -> PromptSet:
-    return geometry_prompts(points, labels, boxes, SIZE)
+    return mark_prompts(read_marks(points, labels, boxes, SIZE))
 
 
 def test_nothing_marked_is_no_prompt() -> None:
@@ -43,7 +43,7 @@ def test_points_are_foreground_by_default() -> None:
 
 def test_each_box_describes_an_object() -> None:
     prompts = make(boxes=[(1, 2, 30, 20), (0, 0, 60, 40)])
-    assert prompts.labels == ("box", "box")
+    assert prompts.labels == ("box 1", "box 2")
     assert prompts.point_coords is None
     assert prompts.point_labels is None
     np.testing.assert_array_equal(prompts.boxes, [[1, 2, 30, 20], [0, 0, 60, 40]])
