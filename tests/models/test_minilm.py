@@ -14,7 +14,6 @@ from torch import Tensor
 from promptseg.models.errors import CheckpointError
 from promptseg.models.grounding import minilm
 from promptseg.models.grounding.minilm import (
-    BATCH_SIZE,
     EMBED_DIM,
     MAX_TOKENS,
     MiniLM,
@@ -74,8 +73,10 @@ def test_a_batch_equals_one_by_one(ours) -> None:
 
 
 def test_many_phrases_go_in_batches_of_like_length(ours, monkeypatch) -> None:
-    lengths = [3 + 17 * i % 40 for i in range(2 * BATCH_SIZE + 5)]
+    assert minilm.BATCH_SIZE == 32
+    monkeypatch.setattr(minilm, "BATCH_SIZE", 4)
     words = ["cat", "red", "sofa", "beside", "two", "dogs"]
+    lengths = [9, 2, 14, 3, 1, 12, 5, 7, 4]
     phrases = [" ".join(words[(i + j) % 6] for j in range(n)) for i, n in enumerate(lengths)]
     alone = torch.cat([ours.encode([phrase]) for phrase in phrases])
     shapes = []
@@ -87,10 +88,8 @@ def test_many_phrases_go_in_batches_of_like_length(ours, monkeypatch) -> None:
 
     monkeypatch.setattr(MiniLM, "forward", spy)
     torch.testing.assert_close(ours.encode(phrases), alone, rtol=0, atol=1e-6)
-    # Every word is one token; two marks are added. The order of the phrases is kept above.
-    ordered = sorted(lengths)
-    ends = [ordered[min(i + BATCH_SIZE, len(ordered)) - 1] for i in (0, 32, 64)]
-    assert shapes == [(32, 2 + ends[0]), (32, 2 + ends[1]), (5, 2 + ends[2])]
+    # Every word is one token, and two marks are added.
+    assert shapes == [(4, 2 + 4), (4, 2 + 12), (1, 2 + 14)]
 
 
 def test_text_beyond_256_tokens_does_not_count(ours, reference) -> None:
