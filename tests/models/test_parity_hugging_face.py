@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from promptseg.models.checkpoint import load_strictly, read_state_dict
 from promptseg.models.errors import CheckpointError
 from promptseg.models.sam.checkpoints import to_official_layout
 from promptseg.models.sam.config import SamViTConfig, build_sam_vit
-from promptseg.models.sam.sam import Sam
+from promptseg.models.sam.sam import ImageFeatures, Sam
 
 TOLERANCE = 1e-4
 
@@ -82,47 +84,114 @@ def load(path: Path) -> Sam:
     return model
 
 
+@pytest.fixture(scope="module")
+def ours(folder) -> Sam:
+    return load(folder)
+
+
+def prompts_of(kinds: str, count: int) -> dict[str, Tensor]:
+    """Random prompts of the named kinds for our decoder, in pixels of the model input."""
+    generator = torch.Generator().manual_seed(count)
+    prompts = {}
+    if "points" in kinds or "padded" in kinds:
+        prompts["point_coords"] = 112 * torch.rand(count, 4, 2, generator=generator)
+        labels = torch.randint(0, 2, (count, 4), generator=generator)
+        if "padded" in kinds:
+            labels[:, 2:] = -1
+        prompts["point_labels"] = labels
+    if "boxes" in kinds:
+        corners = 112 * torch.rand(count, 2, 2, generator=generator)
+        prompts["boxes"] = torch.cat([corners.amin(1), corners.amax(1)], dim=1)
+    if "masks" in kinds:
+        prompts["mask_input"] = 4 * torch.randn(count, 1, 28, 28, generator=generator)
+    return prompts
+
+
+def decode_reference(
+    reference, embedding: Tensor, prompts: dict[str, Tensor], multimask_output: bool
+) -> tuple[Tensor, Tensor]:
+    """What SamModel gives for B prompts on one image: logits (B, C, h, w) and IoU (B, C).
+
+    SamModel takes several points or boxes an image, but one mask. So B prompts with masks go in
+    as a batch of B images of the same embedding, one prompt each.
+    """
+    count = len(next(iter(prompts.values())))
+    images = count if "mask_input" in prompts else 1
+
+    def by_image(name: str) -> Tensor | None:
+        tensor = prompts.get(name)
+        return None if tensor is None else tensor.unflatten(0, (images, -1))
+
+    found = reference(
+        image_embeddings=embedding.expand(images, -1, -1, -1),
+        input_points=by_image("point_coords"),
+        input_labels=by_image("point_labels"),
+        input_boxes=by_image("boxes"),
+        input_masks=prompts.get("mask_input"),
+        multimask_output=multimask_output,
+    )
+    return found.pred_masks.flatten(0, 1), found.iou_scores.flatten(0, 1)
+
+
+def assert_same(ours: Sam, reference, features: ImageFeatures, prompts, multimask_output) -> None:
+    logits, ious = ours.decode(features, **prompts, multimask_output=multimask_output)
+    expected = decode_reference(reference, features.image_embeddings, prompts, multimask_output)
+    count = len(next(iter(prompts.values())))
+    assert logits.shape == (count, 3 if multimask_output else 1, 28, 28)
+    torch.testing.assert_close(logits, expected[0], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(ious, expected[1], atol=TOLERANCE, rtol=0)
+    assert expected[0].std() > 1e-2  # weights that give nothing would agree by chance
+
+
+@pytest.mark.parametrize("multimask_output", [True, False])
+@pytest.mark.parametrize("count", [1, 32])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        "points",
+        "padded",
+        "boxes",
+        "masks",
+        "points+boxes",
+        "padded+boxes",
+        "points+masks",
+        "boxes+masks",
+        "points+boxes+masks",
+    ],
+)
 @torch.no_grad()
-def test_outputs(reference, folder):
-    ours = load(folder)
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.randn(1, 3, 112, 112, generator=generator)
-    points = torch.rand(1, 5, 3, 2, generator=generator) * 112
-    labels = torch.tensor([[1, 0, 1]]).repeat(1, 5, 1)
-    corners = torch.rand(1, 5, 2, 2, generator=generator) * 112
-    boxes = torch.cat([corners.amin(2), corners.amax(2)], dim=2)
-    features = ours.encode_image(pixels)
-    for multimask_output in (True, False):
-        expected = reference(
-            pixel_values=pixels,
-            input_points=points,
-            input_labels=labels,
-            input_boxes=boxes,
-            multimask_output=multimask_output,
-        )
-        logits, ious = ours.decode(
-            features,
-            point_coords=points[0],
-            point_labels=labels[0],
-            boxes=boxes[0],
-            multimask_output=multimask_output,
-        )
-        torch.testing.assert_close(logits, expected.pred_masks[0], atol=TOLERANCE, rtol=0)
-        torch.testing.assert_close(ious, expected.iou_scores[0], atol=TOLERANCE, rtol=0)
-    embeddings = reference.get_image_embeddings(pixels)
+def test_masks_and_iou_predictions(ours, reference, kinds, count, multimask_output):
+    """A padding point has the label -1 in both.
+
+    The -10 with which transformers' processor fills up prompts of unequal length has no
+    counterpart: it makes a token of zeros, which the official model never sees.
+    """
+    embedding = torch.randn(1, 32, 7, 7, generator=torch.Generator().manual_seed(1))
+    prompts = prompts_of(kinds, count)
+    assert_same(ours, reference, ImageFeatures(embedding), prompts, multimask_output)
+
+
+@pytest.mark.parametrize("size", [(70, 150), (150, 70), (112, 112)])
+@torch.no_grad()
+def test_from_an_image_of_any_shape(ours, reference, size):
+    """Resizing, normalising and padding included, from pixels to masks."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    # The processor that resizes with Pillow, as the official code; its name before version 5
+    # was the other's.
+    fallback = transformers.SamImageProcessor
+    processor = getattr(transformers, "SamImageProcessorPil", fallback)(
+        size={"longest_edge": 112}, pad_size={"height": 112, "width": 112}
+    )
+    expected = processor(image, return_tensors="pt")
+    pixel_values, input_size = ours.preprocess(image)
+    assert input_size == tuple(expected["reshaped_input_sizes"][0].tolist())
+    torch.testing.assert_close(pixel_values, expected["pixel_values"], atol=1e-5, rtol=0)
+    features = ours.encode_image(pixel_values)
+    embeddings = reference.get_image_embeddings(expected["pixel_values"])
     torch.testing.assert_close(features.image_embeddings, embeddings, atol=TOLERANCE, rtol=0)
-
-
-@torch.no_grad()
-def test_mask_prompt(reference, folder):
-    ours = load(folder)
-    generator = torch.Generator().manual_seed(2)
-    embeddings = torch.randn(1, 32, 7, 7, generator=generator)
-    mask = 3 * torch.randn(1, 1, 28, 28, generator=generator)
-    _, dense = ours.prompt_encoder(None, None, mask)
-    _, expected = reference.prompt_encoder(None, None, None, mask)
-    torch.testing.assert_close(dense, expected, atol=TOLERANCE, rtol=0)
-    assert embeddings.shape == dense.shape
+    assert embeddings.std() > 0.1
+    for multimask_output in (True, False):
+        assert_same(ours, reference, features, prompts_of("points+boxes", 3), multimask_output)
 
 
 def test_every_way_of_saving_gives_the_same_weights(reference, folder, tmp_path):
