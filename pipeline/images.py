@@ -6,6 +6,8 @@ rely on what it gets.
 
 from __future__ import annotations
 
+import errno
+import stat
 import struct
 import warnings
 import zlib
@@ -77,14 +79,7 @@ def _from_file(source: str | Path) -> UInt8Array:
         raise InputError("the image path is empty; give the path of an image file")
     path = Path(source)
     try:
-        if path.is_dir():
-            raise InputError(f"{name} is a directory; give the path of an image file")
-        if not path.exists():
-            raise InputError(f"{name} does not exist; check the path")
-        if not path.is_file():
-            raise InputError(f"{name} is not a regular file; give the path of an image file")
-        if path.stat().st_size == 0:
-            raise InputError(f"{name} is an empty file; save or download the image again")
+        _check_file(path, name)
         with warnings.catch_warnings():
             # Pillow warns of large images and odd metadata; neither hinders reading the pixels,
             # and images far too large are refused with an error.
@@ -108,6 +103,28 @@ def _from_file(source: str | Path) -> UInt8Array:
         raise InputError(
             f"{name} is damaged or truncated ({_one_line(error)}); save or download it again"
         ) from error
+
+
+def _check_file(path: Path, name: str) -> None:
+    """Refuse what is no file with something in it."""
+    if "\0" in str(path):
+        raise InputError(f"{name} has a null byte in it, which no path has; check the path")
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{name} does not exist; check the path") from error
+    except PermissionError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{name} is too long for a file name; check the path") from error
+        raise InputError(f"{name} cannot be opened ({error.strerror}); check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{name} is a directory; give the path of an image file")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name} is not a regular file; give the path of an image file")
+    if status.st_size == 0:
+        raise InputError(f"{name} is an empty file; save or download the image again")
 
 
 def _from_pillow(image: Image.Image, name: str) -> UInt8Array:

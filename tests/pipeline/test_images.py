@@ -185,12 +185,19 @@ def empty_file(folder: Path) -> Path:
     return path
 
 
+def loop_of_links(folder: Path) -> Path:
+    path = folder / "loop.png"
+    path.symlink_to(path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda folder: folder / "missing.jpg", "does not exist"),
         (lambda folder: folder, "is a directory"),
-        (lambda folder: folder / ("x" * 300), "damaged|does not exist|too long"),
+        (lambda folder: folder / ("x" * 300), "is too long for a file name; check the path"),
+        (loop_of_links, r"cannot be opened \(Too many levels of symbolic links\); check the path"),
         (text_named_jpg, "is not an image"),
         (empty_file, "is an empty file"),
         (truncated_jpeg, "damaged or truncated"),
@@ -236,9 +243,14 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         load_image(path)
 
 
-def test_empty_path_and_no_pixels() -> None:
+def test_empty_and_impossible_paths_and_no_pixels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="path is empty"):
         load_image("")
+    with pytest.raises(InputError, match=r"'a\\x00b.png' has a null byte"):
+        load_image("a\0b.png")
+    below_a_file = empty_file(tmp_path) / "below.png"
+    with pytest.raises(InputError, match=r"below.png' does not exist"):
+        load_image(below_a_file)
     with pytest.raises(InputError, match="0 x 5"):
         load_image(Image.new("RGB", (0, 5)))
 
