@@ -49,6 +49,8 @@ def read_query(
     for hint, given in (("--text", phrases), ("--negative", negatives)):
         if "" in given:
             raise InputError(f"{hint}: the text is empty; name what to look for")
+        for phrase in given:
+            _check_unicode(hint, phrase)
     clicks = [_read_point(value) for value in point or ()]
     boxes = tuple(_read_box(value) for value in box or ())
     if not (phrases or clicks or boxes):
@@ -64,6 +66,15 @@ def read_query(
         top_k=top_k,
         min_score=min_score,
     )
+
+
+def _check_unicode(hint: str, phrase: str) -> None:
+    """Refuse bytes that are not UTF-8, which Python hands on as lone surrogates."""
+    try:
+        phrase.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = phrase.encode("utf-8", "backslashreplace").decode("utf-8")
+        raise InputError(f"{hint}: '{shown}' is not valid UTF-8 text; type it again") from error
 
 
 def _read_point(value: str) -> tuple[float, float, int]:

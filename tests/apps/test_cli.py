@@ -206,6 +206,10 @@ def test_progress_bar_on_a_terminal_leaves_stdout_alone(
         (["-t", ""], "--text: the text is empty"),
         (["-t", "cat", "-t", "  "], "--text: the text is empty"),
         (["-t", "cat", "--negative", ""], "--negative: the text is empty"),
+        # How Python hands on an argument's byte FF, and a lone surrogate of its own.
+        (["-t", "\udcffcat"], r"--text: '\udcffcat' is not valid UTF-8 text"),
+        (["-t", "cat", "-t", "\ud800"], r"--text: '\ud800' is not valid UTF-8 text"),
+        (["-t", "cat", "--negative", "a\udce9"], "--negative: 'a\\udce9' is not valid UTF-8"),
         (["--point", "nan,3"], "--point: 'nan,3' is not X,Y"),
         (["--point", "inf,3"], "--point"),
         (["--point", "3"], "--point"),
