@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_REJECTED = 8
 _LONGEST_PHRASE = 60
+_SHORTEST_LABEL = 5
 
 
 def describe_result(title: str, result: Result, phrases: Sequence[str]) -> RenderableType:
@@ -107,11 +108,16 @@ def shorten(phrase: str) -> str:
 def _masks_table(title: str, result: Result) -> Table:
     height, width = result.image_size
     table = Table(
-        title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("label", overflow="ellipsis", no_wrap=True)
-    for heading in ("score", "IoU pred.", "stability", "prompt", "area"):
+    # The one column that may wrap is the one that rich makes narrower where the terminal is; its
+    # cells are cut all the same, for a line a mask.
+    table.add_column("label", min_width=_SHORTEST_LABEL)
+    for heading in ("score", "IoU", "stab.", "prompt", "area"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("box x0,y0,x1,y1", no_wrap=True)
     for i in range(len(result)):
@@ -127,7 +133,7 @@ def _masks_table(title: str, result: Result) -> Table:
             ",".join(f"{edge:.0f}" for edge in result.boxes_xyxy[i]),
         ]
         # Text, not str: a phrase such as "[red]" is no markup.
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     return table
 
 
