@@ -269,7 +269,7 @@ class _Runner:
             "image": _printable(path),
             "preset": self.preset,
             "seconds": round(seconds, 3),
-            "files": file_names(result) if self.writes else None,
+            "files": file_names(folder, result) if self.writes else None,
             **result.to_dict(),
         }
         if self.writes:

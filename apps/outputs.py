@@ -48,9 +48,11 @@ def output_folders(images: Sequence[str], out: Path | None) -> list[Path]:
     return folders
 
 
-def file_names(result: Result) -> dict[str, Any]:
-    """Return the names of the files that `write_outputs` makes for a result."""
+def file_names(folder: Path, result: Result) -> dict[str, Any]:
+    """Return the names of the files that `write_outputs` makes for a result, and their folder."""
     return {
+        # Bytes of a path that are not UTF-8 cannot be in JSON; they become "?".
+        "folder": str(folder).encode("utf-8", "replace").decode("utf-8"),
         "overlay": OVERLAY_FILE,
         "masks": [f"mask_{i:02d}_{slug(name)}.png" for i, name in enumerate(result.labels, 1)],
     }
@@ -74,7 +76,7 @@ def write_outputs(
     Raises:
         OSError: The folder cannot be made or written to.
     """
-    names = file_names(result)
+    names = file_names(folder, result)
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     stale = _earlier_masks(folder) - set(names["masks"])

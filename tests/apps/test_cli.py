@@ -42,6 +42,7 @@ def test_files_of_one_image(run, fake_pipeline, photo, tmp_path) -> None:
     assert told["image"] == str(photo)
     assert told["image_size"] == [60, 80]
     assert told["files"] == {
+        "folder": str(out),
         "overlay": "overlay.png",
         "masks": ["mask_01_cat.png", "mask_02_dog.png"],
     }
@@ -169,8 +170,14 @@ def test_images_of_one_name_do_not_overwrite_each_other(run, fake_pipeline, phot
     twin = tmp_path / "photo.png"
     twin.write_bytes(photo.read_bytes())
     out = tmp_path / "out"
-    assert run("segment", photo, twin, "-t", "cat", "--out", out).exit_code == 0
+    done = run("segment", photo, twin, "-t", "cat", "--out", out, "--json")
+    assert done.exit_code == 0
     told = [json.loads((out / name / "result.json").read_text()) for name in ("photo", "photo-2")]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == told
+    for record in told:
+        folder = Path(record["files"]["folder"])
+        assert (folder / record["files"]["overlay"]).is_file()
+        assert all((folder / name).is_file() for name in record["files"]["masks"])
     assert [record["image"] for record in told] == [str(photo), str(twin)]
 
 
