@@ -14,12 +14,18 @@ from ..models.grounding.heat import HeatMap
 from ..models.grounding.pocket import NAMES_FILE, ClassNames, PocketGrounder
 from ..models.registry import create_model
 from ..models.sam.pocket import PocketSam
-from .pipeline import Pipeline
-from .prompters.text import TextPrompter
+from .pipeline import Pipeline, PipelineConfig
+from .prompters.text import HeatPromptConfig, TextPrompter
 from .segmenter import Segmenter
 from .types import ImageEmbedding
 
 WEIGHTS = Path(models.__file__).parent / "weights"
+
+# Chosen on the dev split of the training data. Dense ConSE's heat lies on the telling part of an
+# object (a head), so that its box and prior would cut the object off: the peak alone comes first,
+# and the mask that it gives makes the box and the prior of the second pass.
+POCKET_PROMPTS = HeatPromptConfig(min_presence=0.1, peak_share=0.5, min_peak=0.7, prior_level=0.55)
+POCKET = PipelineConfig(first_pass=("points",), refine_passes=1)
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,11 @@ def _build_pocket(device: torch.device) -> Pipeline:
     sam.to(memory_format=torch.channels_last)
     segmenter = Segmenter(sam, model_id="sam_pocket")
     grounder = PocketGrounder(backbone, class_names=ClassNames(WEIGHTS / NAMES_FILE))
+    shared = _SharedBackboneGrounder(grounder.to(device).eval())
     return Pipeline(
         segmenter,
-        text_prompter=TextPrompter(_SharedBackboneGrounder(grounder.to(device).eval()), segmenter),
+        text_prompter=TextPrompter(shared, segmenter, POCKET_PROMPTS),
+        config=POCKET,
     )
 
 

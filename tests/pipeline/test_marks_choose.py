@@ -67,7 +67,7 @@ def test_background_points_must_not_be_covered() -> None:
     assert kept(ALL_FOUND, [(5, 5), (25, 5)], [1, 0]) == [LEFT]
     assert reasons(ALL_FOUND, [(5, 5), (25, 5)], [1, 0]) == [
         "covers the background point (25, 5)",
-        "covers no foreground point",
+        "covers the background point (25, 5)",
     ]
     assert kept(ALL_FOUND, [(15, 5)], [0]) == [LEFT, RIGHT]
 

@@ -127,7 +127,7 @@ def test_negatives_elsewhere_and_absent_change_nothing(pipeline) -> None:
 def test_negatives_hold_for_marks_too(pipeline) -> None:
     boxes = [[8, 16, 36, 72], [52, 16, 84, 72]]
     result = pipeline(IMAGE, boxes=boxes, negative_text="dog")
-    assert_found(result, ("box", LEFT))
+    assert_found(result, ("box 1", LEFT))
     assert "the negative 'dog'" in result.rejected[0].reason
 
 
@@ -145,20 +145,27 @@ def test_a_lone_click_gives_its_three_masks(pipeline, grounder) -> None:
 def test_several_points_are_one_object_with_one_mask(pipeline) -> None:
     result = pipeline(IMAGE, points=[(40, 50), (60, 50), (5, 5)], point_labels=[1, 1, 0])
     assert result.labels == ["point"]
-    np.testing.assert_allclose(result.iou_predictions, [0.8])  # the IoU token's favourite
+    np.testing.assert_allclose(result.iou_predictions, [0.9])  # the single mask's
     assert result.masks[0, 50, [40, 60]].all()
     assert not result.masks[0, 5, 5]
 
 
 def test_each_box_gives_a_mask(pipeline) -> None:
     result = pipeline(IMAGE, boxes=[[8, 16, 36, 72], [52, 16, 84, 72]])
-    assert_found(result, ("box", LEFT), ("box", RIGHT))
+    assert_found(result, ("box 1", LEFT), ("box 2", RIGHT))
+    # Each is an object of its own: top_k and overlaps count for each box alone.
+    assert len(pipeline(IMAGE, boxes=[[8, 16, 36, 72], [8, 16, 36, 71]], top_k=1)) == 2
 
 
 def test_points_choose_among_what_a_phrase_names(pipeline) -> None:
     result = pipeline(IMAGE, text="animal", points=[(20, 40)])
     assert_found(result, ("animal", LEFT))
-    assert reasons(result) == ["does not cover the point (20, 40)"]
+    assert reasons(result) == ["covers no foreground point"]
+    both = pipeline(IMAGE, text="animal", points=[(20, 40), (60, 40)])
+    assert_found(both, ("animal", RIGHT), ("animal", LEFT))
+    # A background point alone is enough beside a phrase.
+    rest = pipeline(IMAGE, text="animal", points=[(20, 40)], point_labels=[0])
+    assert_found(rest, ("animal", RIGHT))
     result = pipeline(IMAGE, text="animal", points=[(20, 40), (60, 40)], point_labels=[1, 0])
     assert_found(result, ("animal", LEFT))
     assert len(pipeline(IMAGE, text="cat", points=[(90, 90)])) == 0
@@ -226,7 +233,7 @@ def test_find_on_an_encoded_image_equals_the_call(pipeline, obedient_segmenter) 
         ({"text": 3}, "text must be text or a list of texts, got 3"),
         ({"text": ["cat", None]}, "text must be text or a list of texts, got None"),
         ({"text": "cat", "negative_text": [""]}, "negative_text: the text is empty"),
-        ({"text": "cat", "top_k": 0}, "top_k must be 1 or more"),
+        ({"text": "cat", "top_k": 0}, "top_k must be a whole number"),
         ({"text": "cat", "min_score": 1.5}, "min_score must be between 0 and 1"),
         ({"text": "cat", "points": [(97, 1)]}, "lies outside the image"),
         ({"points": [(1, 1)], "point_labels": [0]}, "all points are background"),
@@ -270,33 +277,39 @@ def test_refinement_starts_from_the_masks_own_box_and_logits(
     obedient_segmenter, grounder, monkeypatch
 ) -> None:
     calls = []
-    decode = obedient_segmenter.decode
+    decode = obedient_segmenter.decode_low_res
 
     def record(embedding, **prompts):
-        candidates = decode(embedding, **prompts)
-        calls.append((prompts, candidates))
-        return candidates
+        masks = decode(embedding, **prompts)
+        calls.append((prompts, masks))
+        return masks
 
-    monkeypatch.setattr(obedient_segmenter, "decode", record)
+    monkeypatch.setattr(obedient_segmenter, "decode_low_res", record)
     pipeline = configured(obedient_segmenter, grounder, refine_passes=2)
     result = pipeline(IMAGE, text="animal")
     assert len(calls) == 3
     for (_, before), (prompts, _) in pairwise(calls):
-        rows, columns = np.nonzero(before.masks[0, 0])
-        expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        np.testing.assert_array_equal(prompts["boxes"][0], expected)
-        np.testing.assert_array_equal(prompts["mask_input"], before.low_res_logits[:, :1])
+        best = before.iou_predictions[0].argmax()
+        rows, columns = np.nonzero(before.logits[0, best] > 0)
+        # A cell of the logits spans 4 pixels of this image.
+        cells = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        np.testing.assert_array_equal(prompts["boxes"][0], 4 * cells)
+        np.testing.assert_array_equal(prompts["mask_input"][0, 0], before.logits[0, best])
         np.testing.assert_array_equal(prompts["point_coords"], calls[0][0]["point_coords"])
-    np.testing.assert_array_equal(result.masks[0], calls[-1][1].masks[0, 0])
+    embedding = obedient_segmenter.encode_image(IMAGE)
+    final = obedient_segmenter.upscale(embedding, calls[-1][1])
+    np.testing.assert_array_equal(result.masks[0], final.masks[0, 0])
 
 
 def test_an_empty_mask_is_refined_from_its_prompts_box(
     obedient_segmenter, grounder, monkeypatch
 ) -> None:
     boxes = []
-    decode = obedient_segmenter.decode
+    decode = obedient_segmenter.decode_low_res
     monkeypatch.setattr(
-        obedient_segmenter, "decode", lambda e, **p: boxes.append(p["boxes"]) or decode(e, **p)
+        obedient_segmenter,
+        "decode_low_res",
+        lambda e, **p: boxes.append(p["boxes"]) or decode(e, **p),
     )
     # Undecided only above the peak: the prior is below zero everywhere.
     cold = HeatPromptConfig(prior_level=1.1)

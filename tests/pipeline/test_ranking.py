@@ -291,7 +291,7 @@ def test_every_mask_is_kept_or_explained(
         ({"stability_weight": -1}, "stability_weight"),
         ({"prompt_weight": float("inf")}, "prompt_weight"),
         ({"min_area": -1}, "min_area"),
-        ({"top_k": 0}, "top_k must be 1 or more, not 0"),
+        ({"top_k": 0}, "top_k must be a whole number, 1 or more, not 0"),
     ],
 )
 def test_config_values_are_checked(options: dict[str, float], says: str) -> None:

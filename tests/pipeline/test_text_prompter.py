@@ -121,7 +121,7 @@ def test_prompts_are_in_pixels_of_the_image(tiny_segmenter, embedding, make_grou
     assert rejected == ()
     assert prompts.labels == ("cat",)
     np.testing.assert_allclose(prompts.boxes, [[20, 10, 45, 30]])
-    np.testing.assert_allclose(prompts.point_coords, [[[32.5, 17.5]]])
+    np.testing.assert_allclose(prompts.point_coords, [[[32, 17]]])
     np.testing.assert_array_equal(prompts.point_labels, [[1]])
     np.testing.assert_allclose(prompts.prompt_scores, [0.8])
     assert prompts.mask_input is not None
