@@ -6,6 +6,7 @@ Heavy imports happen inside functions, so that --help and --version answer at on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -140,6 +141,8 @@ def eval_command(
     try:
         from .datasets import read_index
 
+        if out is not None and out.is_dir():
+            raise InputError(f"--json: {str(out)!r} is a folder; give a file")
         samples = read_index(data, split)
         if source:
             samples = [sample for sample in samples if sample.source in source]
@@ -154,10 +157,17 @@ def eval_command(
         store = None if out is None else out.with_name(out.name + ".rows.jsonl")
         with _Bar(len(samples), errors) as bar:
             bar.show()
-            rows = evaluate(pipeline, samples, task, store=store, advance=bar.advance)
+            about = {
+                "preset": preset,
+                "weights": weights_fingerprint(),
+                "data": hashlib.sha256((data / "index.jsonl").read_bytes()).hexdigest(),
+                "split": split,
+                "device": device,
+            }
+            rows = evaluate(pipeline, samples, task, store=store, about=about, advance=bar.advance)
         figures = summarise(task, rows)
         if out is not None:
-            write_text(out, json.dumps(figures, indent=2) + "\n")
+            write_text(out, json.dumps(figures, indent=2, allow_nan=False) + "\n")
     except (PromptsegError, OSError) as error:
         _say_error(errors, _describe(error))
         raise typer.Exit(_exit_code(error)) from error
@@ -193,6 +203,16 @@ def load_pipeline(preset: str, device: str) -> Pipeline:
     from ..pipeline.presets import load
 
     return load(preset, device=device)
+
+
+def weights_fingerprint() -> str:
+    """SHA-256 of the weight files that come with the package, by name and content."""
+    from ..pipeline.presets import WEIGHTS
+
+    digest = hashlib.sha256()
+    for path in sorted(path for path in WEIGHTS.iterdir() if path.is_file()):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 class _Runner:

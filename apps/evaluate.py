@@ -6,16 +6,18 @@ and leaves out the pictures that are already there, so that an interrupted run c
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import __version__
 from ..models.errors import InputError
 from ..pipeline.images import load_image
 from ..pipeline.masks import mask_to_box
@@ -24,11 +26,11 @@ from ..pipeline.types import ImageEmbedding
 from .clicks import next_click
 from .datasets import VOID, Sample
 from .metrics import mask_iou, matthews
+from .row_store import Row, RowStore
 
 MIN_AREA = 0.01
 CLICKS = (1, 3, 5)
 
-Row = dict[str, Any]
 BoolMask = NDArray[np.bool_]
 
 
@@ -150,6 +152,7 @@ def evaluate(
     task: str,
     *,
     store: Path | None = None,
+    about: Mapping[str, str] = MappingProxyType({}),
     advance: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Measure every picture and give all rows, each with its picture's source.
@@ -159,10 +162,13 @@ def evaluate(
         samples: The pictures.
         task: "boxes", "points" or "text".
         store: File of one JSON line a picture; pictures in it are not measured again.
+        about: What else the rows depend on, such as the preset and its weights. A store of a
+            run that differs in it, or in the task, the version or the settings, is refused.
         advance: Called after each picture.
 
     Raises:
-        InputError: There is no such task.
+        InputError: There is no such task, two pictures have one name, or the store is of
+            another run.
     """
     labels = _labels_by_source(samples)
 
@@ -176,16 +182,20 @@ def evaluate(
 
     if task not in ("boxes", "points", "text"):
         raise InputError(f"there is no task {task!r}; there are boxes, points and text")
-    done = _read_store(store)
+    twice = [name for name, count in Counter(s.name for s in samples).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]!r} is the name of two pictures; rename one of them")
+    kept = None
+    if store is not None:
+        kept = RowStore(store, _describe_run(pipe, task, labels, about))
     rows: list[Row] = []
     for sample in samples:
-        if sample.name not in done:
-            done[sample.name] = measure(sample)
-            if store is not None:
-                line = json.dumps({"name": sample.name, "rows": done[sample.name]})
-                with store.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-        rows += [{"source": sample.source, **row} for row in done[sample.name]]
+        found = None if kept is None else kept.rows.get(sample.name)
+        if found is None:
+            found = measure(sample)
+            if kept is not None:
+                kept.add(sample.name, found)
+        rows += [{"source": sample.source, **row} for row in found]
         advance()
     return rows
 
@@ -197,22 +207,25 @@ def _labels_by_source(samples: Iterable[Sample]) -> dict[str, list[str]]:
     return {source: sorted(names) for source, names in labels.items()}
 
 
-def _read_store(store: Path | None) -> dict[str, list[Row]]:
-    """Rows by picture; a last line cut off by an interruption is measured again."""
-    done: dict[str, list[Row]] = {}
-    if store is None or not store.is_file():
-        return done
-    lines = store.read_text(encoding="utf-8").split("\n")
-    if lines[-1]:
-        store.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
-    for line in lines[:-1]:
-        entry = json.loads(line)
-        done[entry["name"]] = entry["rows"]
-    return done
+def _describe_run(
+    pipe: Pipeline, task: str, labels: Mapping[str, list[str]], about: Mapping[str, str]
+) -> dict[str, str]:
+    """All that rows depend on besides the pictures; rows of unlike runs must not mix."""
+    prompter = pipe.text_prompter
+    settings = [repr(pipe.config), repr(prompter.config) if prompter is not None else ""]
+    header = {
+        "task": task,
+        **about,
+        "version": __version__,
+        "settings": hashlib.sha256("\n".join(settings).encode()).hexdigest(),
+    }
+    if task == "text":  # absent phrases are drawn from the labels of all pictures
+        header["labels"] = hashlib.sha256(json.dumps(labels).encode()).hexdigest()
+    return header
 
 
 def summarise(task: str, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Figures by source, and of all rows under "all"."""
+    """Figures by source, and of all rows under "all"; without those that no row counts for."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["source"]].append(row)
@@ -256,13 +269,15 @@ def _text_figures(rows: Sequence[Row]) -> dict[str, float]:
                 f"{prefix}mIoU": _mean(row["iou"] for row in group),
                 f"{prefix}pointing": _mean(row["pointed"] for row in group),
             }
-    decisions = [row["found"] for row in rows]
-    figures["IL_MCC"] = matthews([row["present"] for row in rows], decisions)
-    figures["empty if absent"] = _mean(not row["found"] for row in absent)
-    figures["found if present"] = _mean(row["found"] for row in present)
+    if present and absent:
+        decisions = [row["found"] for row in rows]
+        figures["IL_MCC"] = matthews([row["present"] for row in rows], decisions)
+    if absent:
+        figures["empty if absent"] = _mean(not row["found"] for row in absent)
+    if present:
+        figures["found if present"] = _mean(row["found"] for row in present)
     return figures
 
 
 def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return float(np.mean(listed)) if listed else float("nan")
+    return float(np.mean(list(values)))
