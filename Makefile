@@ -25,6 +25,7 @@ lint: $(VENV)/.installed-dev
 	ln -s $(CURDIR)/src/promptseg/__init__.py $(CURDIR)/src/promptseg/py.typed $(LINKS)
 	ln -s $(CURDIR)/models $(CURDIR)/pipeline $(CURDIR)/apps $(LINKS)
 	MYPYPATH=.typecheck $(BIN)/mypy -p promptseg
+	MYPYPATH=.typecheck:training:benchmarks $(BIN)/mypy training/*.py benchmarks/*.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

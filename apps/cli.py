@@ -210,7 +210,7 @@ def weights_fingerprint() -> str:
     from ..pipeline.presets import WEIGHTS
 
     digest = hashlib.sha256()
-    for path in sorted(path for path in WEIGHTS.iterdir() if path.is_file()):
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

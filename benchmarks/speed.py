@@ -92,28 +92,31 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("Popen gave no pipes")
+        self.input, self.output = self.process.stdin, self.process.stdout
         self.seconds: list[float] = []
         self.peak = 0
         self._read_until("ready")
 
     def _read_until(self, start: str) -> str:
         """The first line that begins so; libraries may print others."""
-        for line in self.process.stdout:
+        for line in self.output:
             if line.startswith(start):
                 return line
         raise SystemExit(f"a worker stopped with exit code {self.process.wait()}")
 
     def encode(self) -> None:
         """Have the process encode once, and note time and memory."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self.input.write("\n")
+        self.input.flush()
         result = json.loads(self._read_until("{"))
         self.seconds.append(result["seconds"])
         self.peak = result["peak"]
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
+        self.input.close()
         self.process.wait()
 
 

@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -189,8 +190,12 @@ class Trainer:
         self.mean = {k: v.detach().clone() for k, v in self.learned.items()}
         decayed = [v for v in self.learned.values() if v.ndim > 1]
         plain = [v for v in self.learned.values() if v.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": plain, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            groups,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )

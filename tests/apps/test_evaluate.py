@@ -405,8 +405,10 @@ def test_the_weights_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch)
     monkeypatch.setattr(presets, "WEIGHTS", tmp_path)
     seen = set()
     for name, content in (("a", "1"), ("a", "2"), ("b", "2")):
-        (tmp_path / name).write_text(content)
+        (tmp_path / f"{name}.safetensors").write_text(content)
         seen.add(cli.weights_fingerprint())
-    (tmp_path / "a").unlink()
+    (tmp_path / "a.safetensors").unlink()
+    seen.add(cli.weights_fingerprint())
+    (tmp_path / "README.md").write_text("no weights")
     seen.add(cli.weights_fingerprint())
     assert len(seen) == 4
