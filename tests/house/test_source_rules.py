@@ -14,7 +14,21 @@ LAYERS = {
     "pipeline": {"models", "pipeline"},
     "apps": {"models", "pipeline", "apps"},
 }
-FAMILIES = {"sam", "grounding", "features"}
+# Folders of models/. A family may stand on a backbone, but on no other family; a backbone on
+# neither. What all of them share lies beside the folders.
+BACKBONES = "backbones"
+FAMILIES = {"sam", "grounding"}
+# The registry, which knows the families, and the public face of models/.
+ABOVE_FAMILIES = {"registry", "__init__"}
+# Modules of pipeline/, lowest first; each imports from lower steps only.
+PIPELINE_STEPS = (
+    {"types"},
+    {"images", "marks", "masks"},
+    {"segmenter", "ranking"},
+    {"prompters"},
+    {"pipeline"},
+    {"presets"},
+)
 SHIPPED = sorted(
     path
     for folder in ("src/promptseg", *LAYERS)
@@ -61,14 +75,66 @@ def test_imports_flow_one_way(path: Path) -> None:
             assert target[0] in LAYERS[layer], f"{identify(path)}:{line} imports {target}"
 
 
+def test_every_folder_of_models_is_a_family_or_the_backbones() -> None:
+    folders = {path.parent.name for path in (ROOT / "models").glob("*/__init__.py")}
+    assert folders == {*FAMILIES, BACKBONES}
+
+
+def may_import(own: list[str], target: list[str]) -> bool:
+    """Whether a module below models/ may import another one there."""
+    if own[1] in ABOVE_FAMILIES:
+        return True
+    if target[1] in ABOVE_FAMILIES:
+        return False
+    if own[1] in FAMILIES:
+        return target[1] == own[1] or target[1] not in FAMILIES
+    return target[1] not in FAMILIES and (own[1] == BACKBONES or target[1] != BACKBONES)
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=identify)
 def test_model_families_do_not_import_each_other(path: Path) -> None:
     own = import_name(path)
-    if own[0] != "models" or own[1] not in FAMILIES:
+    for line, target in imported(path):
+        if own[0] == target[0] == "models":
+            assert may_import(own, target), f"{identify(path)}:{line} imports {target}"
+
+
+@pytest.mark.parametrize(
+    ("own", "target", "allowed"),
+    [
+        ("models.sam.pocket", "models.backbones.efficientnet_lite", True),
+        ("models.sam.pocket", "models.sam.layers", True),
+        ("models.sam.pocket", "models.errors", True),
+        ("models.sam.pocket", "models.grounding.heat", False),
+        ("models.sam.pocket", "models.registry", False),
+        ("models.backbones.efficientnet_lite", "models.errors", True),
+        ("models.backbones.efficientnet_lite", "models.sam.layers", False),
+        ("models.backbones.efficientnet_lite", "models.registry", False),
+        ("models.checkpoint", "models.errors", True),
+        ("models.checkpoint", "models.sam.checkpoints", False),
+        ("models.preprocess", "models.backbones.efficientnet_lite", False),
+        ("models.registry", "models.sam.pocket", True),
+    ],
+)
+def test_the_rule_of_families(own: str, target: str, allowed: bool) -> None:
+    assert may_import(own.split("."), target.split(".")) == allowed
+
+
+def pipeline_step(module: str) -> int:
+    steps = [i for i, modules in enumerate(PIPELINE_STEPS) if module in modules]
+    assert len(steps) == 1, f"give pipeline/{module} its place in PIPELINE_STEPS"
+    return steps[0]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=identify)
+def test_the_pipeline_imports_downwards(path: Path) -> None:
+    own = import_name(path)
+    if own[0] != "pipeline" or own[1] == "__init__":
         return
     for line, target in imported(path):
-        if target[0] == "models" and target[1] in FAMILIES:
-            assert target[1] == own[1], f"{identify(path)}:{line} imports {target}"
+        if target[0] == "pipeline" and target[1] != own[1]:
+            lower = pipeline_step(target[1]) < pipeline_step(own[1])
+            assert lower, f"{identify(path)}:{line} imports {target}"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=identify)
