@@ -28,14 +28,33 @@ def commands(text: str, program: str) -> list[list[str]]:
 
 
 def test_make_targets_exist(repo_root: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", read(repo_root, "Makefile"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", read(repo_root, "Makefile"), re.MULTILINE))
     named = {
         target
         for document in DOCUMENTS
-        for target in re.findall(r"(?:^ {4}|`)make ([a-z]+)", read(repo_root, document), re.M)
+        for target in re.findall(r"(?:^ {4}|`)make ([a-z-]+)", read(repo_root, document), re.M)
     }
-    assert {"demo", "test"} <= named
+    assert {"demo", "test", "lint", "format", "train-pocket"} <= named
     assert named <= targets
+
+
+def test_every_command_and_folder_is_told_of(repo_root: Path) -> None:
+    readme, contributing = read(repo_root, "README.md"), read(repo_root, "CONTRIBUTING.md")
+    changelog = read(repo_root, "CHANGELOG.md")
+    root = typer.main.get_command(app)
+    for name in root.commands:
+        assert f"promptseg {name}" in readme, name
+        assert f"`promptseg {name}" in changelog, name
+    for name in ("make train-pocket", "benchmarks/speed.py", "docs/data.md"):
+        assert name in readme, name
+        assert name in changelog, name
+    code = {path.relative_to(repo_root).parts[0] for path in repo_root.glob("[a-z]*/*.py")}
+    for folder in {*code, "src/promptseg", "docs", "models/backbones"}:
+        assert f"`{folder}/" in contributing, folder
+    families = re.search(r"the families \(([^)]*)\)", contributing)
+    assert families is not None
+    for name in re.findall(r"`(\w+)`", families[1]):
+        assert (repo_root / "models" / name).is_dir(), name
 
 
 def test_readmes_commands_are_understood(repo_root: Path) -> None:
