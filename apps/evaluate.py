@@ -84,7 +84,7 @@ def _click_through(pipe: Pipeline, item: _Object, embedding: ImageEmbedding) -> 
     logits = None
     for number in range(1, max(CLICKS) + 1):
         column, line, label = next_click(item.mask & item.valid, mask, item.valid)
-        coords.append((column + 0.5, line + 0.5))
+        coords.append((column, line))
         labels.append(label)
         found = pipe.segmenter.decode(
             embedding,

@@ -180,11 +180,11 @@ def test_points_click_on_the_largest_error(samples) -> None:
     # On the dog's middle, on the missing right half's, and on the excess's (15 x 20, at the
     # border of the picture). Then nothing is left, and clicks repeat the dog's middle.
     assert pipe.segmenter.clicks == [
-        {"number": 1, "last": (9.5, 9.5, 1), "before": None},
-        {"number": 2, "last": (19.5, 9.5, 1), "before": 0.0},
-        {"number": 3, "last": (32.5, 7.5, 0), "before": 1.0},
-        {"number": 4, "last": (9.5, 9.5, 1), "before": 0.0},
-        {"number": 5, "last": (9.5, 9.5, 1), "before": 0.0},
+        {"number": 1, "last": (9, 9, 1), "before": None},
+        {"number": 2, "last": (19, 9, 1), "before": 0.0},
+        {"number": 3, "last": (32, 7, 0), "before": 1.0},
+        {"number": 4, "last": (9, 9, 1), "before": 0.0},
+        {"number": 5, "last": (9, 9, 1), "before": 0.0},
     ]
     (row,) = rows
     assert row["1"]["ious"] == [0.5, 1, 0]
