@@ -6,11 +6,9 @@ Heavy imports happen inside functions, so that --help and --version answer at on
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,19 +16,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .. import __version__
-from ..models.errors import InputError, ModelNotFoundError, PromptsegError
+from ..models.errors import InputError, PromptsegError
+from .console import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    Bar,
+    describe_error,
+    exit_code,
+    load_pipeline,
+    printable,
+    say_error,
+)
+from .eval_command import eval_command
 from .query import Query, read_query
 
 if TYPE_CHECKING:
     from ..pipeline.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
-
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
 
 app = typer.Typer(
     help="Type what you want and get ranked masks.",
@@ -112,7 +117,7 @@ def segment(
         if out is not None and out.exists() and not out.is_dir():
             raise InputError(f"--out: {str(out)!r} is a file; give a folder")
     except InputError as error:
-        _say_error(Console(stderr=True), _describe(error))
+        say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
     runner = _Runner(query, preset, device, writes=out is not None or not as_json, as_json=as_json)
     code = runner.run(images, out)
@@ -120,58 +125,7 @@ def segment(
         raise typer.Exit(code)
 
 
-@app.command("eval")
-def eval_command(
-    data: Annotated[Path, typer.Option("--data", help="Folder with index.jsonl.")],
-    task: Annotated[str, typer.Option("--task", help="boxes, points or text.")] = "boxes",
-    split: Annotated[str, typer.Option("--split", help="Which split of the data.")] = "dev",
-    source: Annotated[
-        list[str] | None, typer.Option("--source", help="Only these sources; repeat it.")
-    ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Which set of models.")] = "pocket",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most pictures.")] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
-    out: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write the figures here; a run goes on from OUT.rows.jsonl."),
-    ] = None,
-) -> None:
-    """Measure a preset on pictures with region masks."""
-    errors = Console(stderr=True)
-    try:
-        from .datasets import read_index
-
-        if out is not None and out.is_dir():
-            raise InputError(f"--json: {str(out)!r} is a folder; give a file")
-        samples = read_index(data, split)
-        if source:
-            samples = [sample for sample in samples if sample.source in source]
-        samples = samples[:limit]
-        if not samples:
-            raise InputError(f"--source: no picture of {', '.join(source or ())} in {str(data)!r}")
-        pipeline = load_pipeline(preset, device)
-        from .evaluate import evaluate, summarise
-        from .outputs import write_text
-        from .report import figures_table
-
-        store = None if out is None else out.with_name(out.name + ".rows.jsonl")
-        with _Bar(len(samples), errors) as bar:
-            bar.show()
-            about = {
-                "preset": preset,
-                "weights": weights_fingerprint(),
-                "data": hashlib.sha256((data / "index.jsonl").read_bytes()).hexdigest(),
-                "split": split,
-                "device": device,
-            }
-            rows = evaluate(pipeline, samples, task, store=store, about=about, advance=bar.advance)
-        figures = summarise(task, rows)
-        if out is not None:
-            write_text(out, json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    except (PromptsegError, OSError) as error:
-        _say_error(errors, _describe(error))
-        raise typer.Exit(_exit_code(error)) from error
-    Console().print(figures_table(f"{preset}, {task}, {split}", figures))
+app.command("eval")(eval_command)
 
 
 @models_app.command("list")
@@ -190,29 +144,6 @@ def list_models_command() -> None:
             for info in infos
         )
     )
-
-
-def load_pipeline(preset: str, device: str) -> Pipeline:
-    """Load a preset; where torch gets imported.
-
-    Raises:
-        InputError: The device is unknown or not there.
-        ModelNotFoundError: The preset is unknown.
-    """
-    _check_device(device)
-    from ..pipeline.presets import load
-
-    return load(preset, device=device)
-
-
-def weights_fingerprint() -> str:
-    """SHA-256 of the weight files that come with the package, by name and content."""
-    from ..pipeline.presets import WEIGHTS
-
-    digest = hashlib.sha256()
-    for path in sorted(WEIGHTS.glob("*.safetensors")):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 class _Runner:
@@ -237,15 +168,15 @@ class _Runner:
         failed: list[Exception] = []
         folders = output_folders(images, out)
         several = len(images) > 1
-        with _Bar(len(images), self.errors if several else None) as bar:
+        with Bar(len(images), self.errors if several else None) as bar:
             for image, folder in zip(images, folders, strict=True):
                 bar.show()
                 try:
                     report = self._segment(image, folder)
                 except _SetupError as error:
                     bar.hide()
-                    _say_error(self.errors, _describe(error.cause))
-                    return _exit_code(error.cause)
+                    say_error(self.errors, describe_error(error.cause))
+                    return exit_code(error.cause)
                 except (PromptsegError, OSError, RuntimeError, MemoryError) as error:
                     logger.debug("failed on %s", image, exc_info=True)
                     failed.append(error)
@@ -258,9 +189,9 @@ class _Runner:
         if not failed:
             return 0
         if several:
-            _say_error(self.errors, f"{len(failed)} of {len(images)} images failed")
+            say_error(self.errors, f"{len(failed)} of {len(images)} images failed")
             return EXIT_FAILED
-        return _exit_code(failed[0])
+        return exit_code(failed[0])
 
     def _segment(self, path: str, folder: Path) -> Callable[[], None]:
         """Segment one image, write its files, and return what prints the report."""
@@ -286,7 +217,7 @@ class _Runner:
         from .report import describe_result
 
         record: dict[str, Any] = {
-            "image": _printable(path),
+            "image": printable(path),
             "preset": self.preset,
             "seconds": round(seconds, 3),
             "files": file_names(folder, result) if self.writes else None,
@@ -297,8 +228,8 @@ class _Runner:
         if self.as_json:
             line = json.dumps(record, allow_nan=False)
             return lambda: typer.echo(line)
-        report = describe_result(_printable(path), result, query.text)
-        closing = f"{seconds:.2f} s; written to {_printable(str(folder))}{os.sep}"
+        report = describe_result(printable(path), result, query.text)
+        closing = f"{seconds:.2f} s; written to {printable(str(folder))}{os.sep}"
 
         def show() -> None:
             self.console.print(report)
@@ -315,45 +246,12 @@ class _Runner:
         return self.pipeline
 
     def _report_failure(self, image: str, error: Exception) -> None:
-        text = _describe(error)
+        text = describe_error(error)
         if repr(image) not in text:
             text = f"{image!r}: {text}"
-        _say_error(self.errors, text)
+        say_error(self.errors, text)
         if self.as_json:
-            typer.echo(json.dumps({"image": _printable(image), "error": _printable(text)}))
-
-
-class _Bar:
-    """A progress bar on stderr, if that is a terminal; hidden while something is printed."""
-
-    def __init__(self, total: int, console: Console | None) -> None:
-        self.progress: Progress | None = None
-        if console is None or not console.is_terminal:
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        # Without the redirections of stdout: they would send --json's lines to stderr.
-        self.progress = Progress(
-            *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
-        self.task = self.progress.add_task("segmenting", total=total)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.hide()
-
-    def show(self) -> None:
-        if self.progress is not None:
-            self.progress.start()
-
-    def hide(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
-
-    def advance(self) -> None:
-        if self.progress is not None:
-            self.progress.advance(self.task)
+            typer.echo(json.dumps({"image": printable(image), "error": printable(text)}))
 
 
 class _SetupError(Exception):
@@ -362,47 +260,6 @@ class _SetupError(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
         self.cause = cause
-
-
-def _say_error(console: Console, text: str) -> None:
-    console.print(
-        f"error: {_printable(text)}", style="red", highlight=False, markup=False, soft_wrap=True
-    )
-
-
-def _describe(error: Exception) -> str:
-    """Return what went wrong, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError):
-        return "out of memory; scale the image down"
-    return text if isinstance(error, PromptsegError) else f"{type(error).__name__}: {text}"
-
-
-def _exit_code(error: Exception) -> int:
-    bad_input = isinstance(error, (InputError, ModelNotFoundError))
-    return EXIT_BAD_INPUT if bad_input else EXIT_FAILED
-
-
-def _check_device(device: str) -> None:
-    if not re.fullmatch(r"(cpu|mps|cuda|xpu)(:\d+)?", device):
-        raise InputError(f"there is no device {device!r}; use cpu, cuda, cuda:0, mps or xpu")
-    kind, _, index = device.partition(":")
-    if kind == "cpu":
-        return
-    import torch
-
-    backend = getattr(torch, kind)
-    if not backend.is_available():
-        raise InputError(f"no {kind} device can be used here; use --device cpu")
-    if index and int(index) >= backend.device_count():
-        raise InputError(
-            f"there is no {device!r}; there are {backend.device_count()} {kind} devices"
-        )
-
-
-def _printable(text: str) -> str:
-    """Return text that any stream can encode: bytes of a file name that are not UTF-8 become ?."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 if __name__ == "__main__":

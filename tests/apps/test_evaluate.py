@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg.apps import cli
+from promptseg.apps import console, eval_command
 from promptseg.apps.datasets import VOID, read_index
 from promptseg.apps.evaluate import evaluate, summarise
 from promptseg.models.errors import InputError
@@ -355,7 +355,7 @@ def eval_boxes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run `promptseg eval --task boxes` on four pictures with the known segmenter."""
     folder = write_folder(tmp_path / "data")
     pipe = FakePipeline()
-    monkeypatch.setattr(cli, "load_pipeline", lambda preset, device: pipe)
+    monkeypatch.setattr(eval_command, "load_pipeline", lambda preset, device: pipe)
 
     def invoke(*arguments: object):
         done = run("eval", "--data", folder, "--task", "boxes", *arguments)
@@ -380,12 +380,12 @@ def test_the_command_writes_figures_and_goes_on(eval_boxes) -> None:
     assert header["preset"] == "pocket"
     assert header["split"] == "dev"
     assert header["version"] == "0.1.0"
-    assert header["weights"] == cli.weights_fingerprint()
+    assert header["weights"] == console.weights_fingerprint()
 
 
 def test_the_command_refuses_rows_of_other_weights(eval_boxes, monkeypatch) -> None:
     assert eval_boxes("--json", "figures.json")[0].exit_code == 0
-    monkeypatch.setattr(cli, "weights_fingerprint", lambda: "another")
+    monkeypatch.setattr(eval_command, "weights_fingerprint", lambda: "another")
     done, _ = eval_boxes("--json", "figures.json")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
@@ -406,9 +406,9 @@ def test_the_weights_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch)
     seen = set()
     for name, content in (("a", "1"), ("a", "2"), ("b", "2")):
         (tmp_path / f"{name}.safetensors").write_text(content)
-        seen.add(cli.weights_fingerprint())
+        seen.add(console.weights_fingerprint())
     (tmp_path / "a.safetensors").unlink()
-    seen.add(cli.weights_fingerprint())
+    seen.add(console.weights_fingerprint())
     (tmp_path / "README.md").write_text("no weights")
-    seen.add(cli.weights_fingerprint())
+    seen.add(console.weights_fingerprint())
     assert len(seen) == 4
