@@ -37,7 +37,7 @@ train-pocket: $(VENV)/.installed-dev
 	test -n "$(DATA)" || { echo "say where the pictures are: make train-pocket DATA=folder"; exit 2; }
 	$(BIN)/python training/class_names.py models/weights/imagenet_names.safetensors
 	$(BIN)/python training/train_pocket.py $(DATA) --out runs/pocket
-	cp runs/pocket/sam_pocket.safetensors models/weights/
+	cp runs/pocket/sam_pocket.safetensors runs/pocket/text_pocket.safetensors models/weights/
 
 clean:
 	rm -rf $(VENV) .typecheck .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist outputs

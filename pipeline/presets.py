@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 
 from .. import models
+from ..models.backbones.efficientnet_lite import EfficientNetLite2, imagenet_state_dict
 from ..models.errors import ModelNotFoundError
+from ..models.grounding.conse import NAMES_FILE, ClassNames, DenseConse
 from ..models.grounding.heat import HeatMap
-from ..models.grounding.pocket import NAMES_FILE, ClassNames, PocketGrounder
+from ..models.grounding.pocket import TEXT_FILE, PocketGrounder, Views, load_text_head
 from ..models.registry import create_model
 from ..models.sam.pocket import PocketSam
 from .pipeline import Pipeline, PipelineConfig
@@ -21,11 +24,9 @@ from .types import ImageEmbedding
 
 WEIGHTS = Path(models.__file__).parent / "weights"
 
-# Chosen on the dev split of the training data. Dense ConSE's heat lies on the telling part of an
-# object (a head), so that its box and prior would cut the object off: the peak alone comes first,
-# and the mask that it gives makes the box and the prior of the second pass.
-POCKET_PROMPTS = HeatPromptConfig(min_presence=0.1, peak_share=0.5, min_peak=0.7, prior_level=0.55)
-POCKET = PipelineConfig(first_pass=("points",), refine_passes=1)
+# Chosen on the dev split of the training data; docs/prompting.md has the comparison.
+POCKET_PROMPTS = HeatPromptConfig()
+POCKET = PipelineConfig(first_pass=("masks",), refine_passes=1)
 
 
 @dataclass(frozen=True)
@@ -43,38 +44,51 @@ class Preset:
     build: Callable[[torch.device], Pipeline]
 
 
-@dataclass(frozen=True)
 class _SharedBackboneGrounder:
-    """Grounds on the features that the image encoder's backbone left in the embedding."""
+    """Grounds on the features that the image encoder's backbone left in the embedding.
 
-    grounder: PocketGrounder
+    What it saw in a picture is kept as long as the picture's embedding lives: further phrases
+    cost little.
+    """
+
+    def __init__(self, grounder: PocketGrounder) -> None:
+        self.grounder = grounder
+        self._seen: WeakKeyDictionary[ImageEmbedding, Views] = WeakKeyDictionary()
 
     def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[HeatMap]:
-        if embedding.image is None:
-            raise ValueError("text needs an embedding that keeps its image")
-        return self.grounder.ground(
-            phrases,
-            image=embedding.image,
-            features=embedding.features.backbone_features[-1],
-            input_size=embedding.input_size,
-        )
+        views = self._seen.get(embedding)
+        if views is None:
+            if embedding.image is None:
+                raise ValueError("text needs an embedding that keeps its image")
+            views = self.grounder.look(
+                embedding.image, embedding.features.backbone_features, embedding.input_size
+            )
+            self._seen[embedding] = views
+        return self.grounder.ground(phrases, views)
 
 
 def _build_pocket(device: torch.device) -> Pipeline:
     sam = create_model("sam_pocket", checkpoint=WEIGHTS / "sam_pocket.safetensors", device=device)
     if not isinstance(sam, PocketSam):
         raise TypeError(f"sam_pocket must be a PocketSam, got {type(sam).__name__}")
-    backbone = sam.image_encoder.backbone
-    backbone.fold_batch_norms()
+    sam.image_encoder.backbone.fold_batch_norms()
     sam.to(memory_format=torch.channels_last)
     segmenter = Segmenter(sam, model_id="sam_pocket")
-    grounder = PocketGrounder(backbone, class_names=ClassNames(WEIGHTS / NAMES_FILE))
-    shared = _SharedBackboneGrounder(grounder.to(device).eval())
+    shared = _SharedBackboneGrounder(_pocket_grounder().to(device).eval())
     return Pipeline(
         segmenter,
         text_prompter=TextPrompter(shared, segmenter, POCKET_PROMPTS),
         config=POCKET,
     )
+
+
+def _pocket_grounder() -> PocketGrounder:
+    backbone = EfficientNetLite2().eval()
+    backbone.load_state_dict(imagenet_state_dict())
+    backbone.fold_batch_norms()
+    backbone.to(memory_format=torch.channels_last)
+    head, known = load_text_head(WEIGHTS / TEXT_FILE)
+    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(WEIGHTS / NAMES_FILE)))
 
 
 PRESETS: dict[str, Preset] = {

@@ -6,22 +6,45 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of the training with a learning rate that rises, stays and falls to zero.
+
+    Attributes:
+        steps: Optimiser steps.
+        warmup: First steps, of linear rise.
+        cooldown: Last steps, of linear fall.
+        learning_rate: Of the neck, the prompt encoder, the mask decoder and the text head.
+        backbone_rate: Of the backbone's deep stages; 0 keeps them and the text head as they are.
+        images: Pictures a step.
+        prompts: Prompts a picture.
+    """
+
+    steps: int
+    warmup: int
+    cooldown: int
+    learning_rate: float
+    backbone_rate: float
+    images: int
+    prompts: int
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """How the pocket SAM's neck, prompt encoder and mask decoder are trained.
+    """How the pocket models are trained.
 
     Attributes:
         seed: Of the weights and of every random choice.
-        steps: Optimiser steps in all.
-        warmup: Steps of linear rise of the learning rate.
-        cooldown: Last steps, over which the learning rate falls to zero linearly.
-        learning_rate: Of AdamW, between the two.
+        phases: One after the other: first the mask decoder on frozen features, which it learns
+            to use fast, then all that is deep together with the text head.
         weight_decay: Of AdamW.
-        images: Pictures a step.
-        prompts: Prompts a picture.
         corrections: Chance of a round of corrective clicks, and of another after it.
         spread: Share of the mean loss in the minimum over ambiguous masks.
+        text_weight: Weight of the text head's loss.
+        heat_chance: Chance that a picture's prompts are the text head's own heat.
+        text_noise: Standard deviation of the noise on phrase embeddings, per entry.
         ema: Decay of the running mean of the weights, which is what is kept.
         sources: How often a source is drawn; the index's own share for those not named.
+        unnamed_sources: Their labels are no words; they train masks only.
         min_area: Smallest object, as a share of the picture.
         save_every: Steps between checkpoints.
         eval_every: Steps between looks at the dev split.
@@ -29,23 +52,38 @@ class TrainConfig:
     """
 
     seed: int = 0
-    steps: int = 6000
-    warmup: int = 200
-    cooldown: int = 1500
-    learning_rate: float = 8e-4
+    phases: tuple[Phase, ...] = (
+        Phase(3400, 200, 900, 8e-4, 0.0, images=2, prompts=6),
+        Phase(1800, 80, 1300, 5e-4, 2e-4, images=4, prompts=4),
+    )
     weight_decay: float = 0.02
-    images: int = 2
-    prompts: int = 6
     corrections: float = 0.55
     spread: float = 0.05
-    ema: float = 0.998
+    text_weight: float = 1.0
+    heat_chance: float = 0.2
+    text_noise: float = 0.01
+    ema: float = 0.997
     sources: tuple[tuple[str, float], ...] = (
-        ("voc", 0.52),
-        ("coco", 0.16),
-        ("davis", 0.12),
+        ("voc", 0.55),
+        ("coco", 0.15),
+        ("davis", 0.10),
         ("ccp", 0.20),
     )
+    unnamed_sources: tuple[str, ...] = ("davis",)
     min_area: float = 0.004
-    save_every: int = 100
-    eval_every: int = 500
+    save_every: int = 50
+    eval_every: int = 300
     eval_images: int = 96
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[Phase, int]:
+        """The phase of a step and the step's number in it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise ValueError(f"the training is over {step} steps before")

@@ -1,4 +1,4 @@
-"""Backbone features of the training pictures, computed once and kept on disk."""
+"""The frozen early backbone features of the training pictures, computed once, kept on disk."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class View:
     """A picture, maybe mirrored, as the mask decoder sees it in training.
 
     Attributes:
-        features: Backbone maps (1, C, h, w).
+        features: The backbone's stride-4 and stride-8 maps (1, C, h, w).
         ids: Region ids (H, W) uint8.
         input_size: Size (H', W') of the picture in the model input, without padding.
         grid_size: Size of the decoder's logits (4h, 4w), padding included.
     """
 
-    features: tuple[Tensor, ...]
+    features: tuple[Tensor, Tensor]
     ids: NDArray[np.uint8]
     input_size: tuple[int, int]
     grid_size: tuple[int, int]
@@ -68,19 +68,19 @@ class FeatureCache:
         if path.is_file():
             stored = load_file(path)
             height, width = (int(v) for v in stored.pop("input_size"))
-            features = tuple(stored[f"f{i}"].float() for i in range(len(stored)))
+            features = stored["f0"].float(), stored["f1"].float()
         else:
             image = load_image(sample.image_path)
             if flip:
                 image = np.ascontiguousarray(image[:, ::-1])
             pixel_values, (height, width) = self.model.preprocess(image)
             with torch.inference_mode():
-                features = self.model.image_encoder.backbone(pixel_values)
-            stored = {f"f{i}": f.half().contiguous() for i, f in enumerate(features)}
+                stride4, stride8 = self.model.image_encoder.backbone.shallow(pixel_values)
+            stored = {"f0": stride4.half().contiguous(), "f1": stride8.half().contiguous()}
             stored["input_size"] = torch.tensor([height, width])
             partial = path.with_suffix(".partial")
             save_file(stored, partial)
             partial.replace(path)
-            features = tuple(f.half().float() for f in features)
-        grid = (4 * features[-1].shape[-2], 4 * features[-1].shape[-1])
+            features = stored["f0"].float(), stored["f1"].float()
+        grid = (features[0].shape[-2], features[0].shape[-1])
         return View(features, ids, (height, width), grid)

@@ -55,5 +55,41 @@ def prompt_loss(
     """
     losses = mask_losses(logits, targets, weight)
     best = losses[:, 1:].amin(1) + spread * losses[:, 1:].mean(1)
-    iou = F.mse_loss(iou_predictions, true_iou(logits, targets, weight))
+    iou = F.smooth_l1_loss(iou_predictions, true_iou(logits, targets, weight), beta=0.05)
     return (losses[:, 0] + best).mean() + iou
+
+
+def text_loss(
+    local: Tensor,
+    presence: Tensor,
+    targets: Tensor,
+    cell_weight: Tensor,
+    phrase_weight: Tensor,
+) -> Tensor:
+    """Loss of the text head on one picture, a scalar.
+
+    What is there must be found as a region and as present; what is not must be nowhere.
+
+    Args:
+        local: Logits (P, h, w), those of the phrases that are there first.
+        presence: Logits (P,).
+        targets: Share of each cell that the phrases that are there name, (N, h, w), N <= P.
+        cell_weight: 1 where a cell counts, else 0, (h, w).
+        phrase_weight: (P - N,) how much each phrase that is not there counts.
+    """
+    count = len(targets)
+    cells = cell_weight.sum().clamp(min=1)
+    here, gone = local[:count], local[count:]
+    loss = local.sum() * 0
+    if count:
+        entropy = F.binary_cross_entropy_with_logits(here, targets, reduction="none")
+        share, wanted = here.sigmoid() * cell_weight, targets * cell_weight
+        overlap = 2 * (share * wanted).sum((-2, -1)) + 1
+        dice = 1 - overlap / (share.sum((-2, -1)) + wanted.sum((-2, -1)) + 1)
+        loss = loss + 2 * (entropy * cell_weight).sum((-2, -1)).mean() / cells + dice.mean()
+        loss = loss + F.softplus(-presence[:count]).mean()
+    if len(gone):
+        per_phrase = (F.softplus(gone) * cell_weight).sum((-2, -1)) / cells
+        loss = loss + (per_phrase * phrase_weight).sum() / 8
+        loss = loss + (F.softplus(presence[count:]) * phrase_weight).sum() / 10
+    return loss

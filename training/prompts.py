@@ -52,8 +52,10 @@ def clicks(targets: Tensor, rng: np.random.Generator) -> Prompts:
     return Prompts(points=(torch.tensor(coords)[:, None], torch.ones(len(coords), 1)))
 
 
-def boxes(targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: float) -> Prompts:
-    """The box of each target (B, h, w), its sides moved by up to ``limit`` pixels.
+def jittered_boxes(
+    targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: float
+) -> Tensor:
+    """The boxes (B, 4) of targets (B, h, w), their sides moved by up to ``limit`` pixels.
 
     The standard deviation is ``jitter`` of the box's side, as in SAM's training.
     """
@@ -68,7 +70,12 @@ def boxes(targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: fl
         x0, x1 = sorted(box[[0, 2]])
         y0, y1 = sorted(box[[1, 3]])
         made.append([x0, y0, x1, y1])
-    return Prompts(boxes=torch.tensor(np.array(made), dtype=torch.float32))
+    return torch.tensor(np.array(made), dtype=torch.float32)
+
+
+def boxes(targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: float) -> Prompts:
+    """Prompts of :func:`jittered_boxes`."""
+    return Prompts(boxes=jittered_boxes(targets, rng, jitter=jitter, limit=limit))
 
 
 def coarse_prior(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
@@ -87,12 +94,38 @@ def coarse_prior(targets: Tensor, square: int, rng: np.random.Generator) -> Prom
     rows, columns = flat // targets.shape[-1], flat % targets.shape[-1]
     cells = torch.stack([columns, rows], dim=-1).float()
     points = ((cells + 0.5) * CELL - 0.5)[:, None]
-    loose = boxes(targets, rng, jitter=0.2, limit=60.0).boxes
+    loose = jittered_boxes(targets, rng, jitter=0.2, limit=60.0)
     return Prompts(
         points=(points, torch.ones(len(points), 1)) if rng.random() < 0.8 else None,
         boxes=loose if rng.random() < 0.7 else None,
         masks=to_mask_input(logits, square),
     )
+
+
+def heat_prior(
+    heat: Tensor, targets: Tensor, square: int, rng: np.random.Generator, *, whole: bool
+) -> Prompts:
+    """What the text head gives for phrases: its logits as mask input.
+
+    Args:
+        heat: Logits (B, h, w) of the phrases at stride 16.
+        targets: (B, 4 h', 4 w'), the decoder's grid; it may be padded beyond the heat's.
+        square: Side of the mask input.
+        rng: Source of the boxes' noise.
+        whole: The targets are all that the phrases name. Otherwise they are one object each: the
+            heat is then kept to a loose box around it, which half of the prompts also give.
+    """
+    fine = F.interpolate(heat[:, None], scale_factor=4, mode="bilinear")
+    fine = fine[..., : targets.shape[-2], : targets.shape[-1]].clamp(-10, 10)
+    loose = None
+    if not whole:
+        loose = jittered_boxes(targets, rng, jitter=0.1, limit=30.0)
+        y = (torch.arange(fine.shape[-2]) + 0.5)[:, None] * CELL
+        x = (torch.arange(fine.shape[-1]) + 0.5) * CELL
+        x0, y0, x1, y1 = (side[:, None, None] for side in loose.unbind(-1))
+        inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+        fine = fine.masked_fill(~inside[:, None], -10.0)
+    return Prompts(boxes=loose if rng.random() < 0.5 else None, masks=to_mask_input(fine, square))
 
 
 def to_mask_input(logits: Tensor, square: int) -> Tensor:

@@ -1,10 +1,11 @@
-"""Train the pocket SAM from pictures with region masks.
+"""Train the pocket models from pictures with labelled region masks.
 
-    python training/train_pocket.py DATA --out runs/pocket [--steps N]
+    python training/train_pocket.py DATA --out runs/pocket
 
-DATA is a folder in the layout of ``promptseg.apps.datasets``. The backbone is frozen and its
-features are kept in OUT/cache. Interrupt it and run the same command again to go on from the
-last checkpoint. OUT/log.jsonl has the learning curve, OUT/sam_pocket.safetensors the result.
+DATA is a folder in the layout of ``promptseg.apps.datasets``. The backbone's early stages are
+frozen and their features are kept in OUT/cache. Interrupt it and run the same command again to go
+on from the last checkpoint. OUT/log.jsonl has the learning curves, OUT/sam_pocket.safetensors and
+OUT/text_pocket.safetensors the results.
 
 Each worker is a process of one thread with its share of a step's pictures; that is faster on a
 CPU than threads within the small layers of this model.
@@ -29,13 +30,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from config import TrainConfig
 from features import FeatureCache, View
-from losses import prompt_loss, true_iou
-from prompts import Prompts, boxes, clicks, coarse_prior, corrected
+from losses import prompt_loss, text_loss, true_iou
+from polyphase import use_polyphase
+from prompts import Prompts, boxes, clicks, coarse_prior, corrected, heat_prior
 from safetensors.torch import save_file
-from torch import Tensor
+from text_examples import TextExample, TextExamples, heat_targets, text_grid
+from torch import Tensor, nn
+from vocabulary import Vocabulary
 
 from promptseg.apps.datasets import Sample, read_index
-from promptseg.models.backbones.efficientnet_lite import imagenet_state_dict
+from promptseg.apps.metrics import matthews
+from promptseg.models.backbones.efficientnet_lite import DEEP_STAGES, imagenet_state_dict
+from promptseg.models.grounding.minilm import load_minilm
+from promptseg.models.grounding.pocket import TEXT_FILE
+from promptseg.models.grounding.text_head import TextHead
 from promptseg.models.sam.pocket import (
     BACKBONE_PREFIX,
     PocketSam,
@@ -46,26 +54,29 @@ from promptseg.models.sam.pocket import (
 log = logging.getLogger("train_pocket")
 
 
+SAM_FILE = "sam_pocket.safetensors"
+DEEP_PREFIXES = tuple(f"{BACKBONE_PREFIX}blocks.{stage}." for stage in DEEP_STAGES)
+
+
 def trained_parameters(model: PocketSam) -> dict[str, Tensor]:
-    """Everything but the frozen backbone, by name."""
+    """Everything but the backbone's frozen early stages and its ImageNet head, by name."""
     return {
         name: value
         for name, value in model.state_dict(keep_vars=True).items()
-        if not name.startswith(BACKBONE_PREFIX)
+        if name.startswith(DEEP_PREFIXES) or not name.startswith(BACKBONE_PREFIX)
     }
 
 
 def pick_objects(
-    sample: Sample, view: View, config: TrainConfig, rng: np.random.Generator
+    sample: Sample, view: View, count: int, min_area: float, rng: np.random.Generator
 ) -> Tensor | None:
-    """Targets (B, h, w) of one picture, larger objects more often; None if it has none."""
+    """Targets (count, h, w) of one picture, larger objects more often; None if it has none."""
     weight = view.weight()
     masks = [view.target(ids) for _, ids in sample.objects()]
     areas = np.array([float((m * weight).sum() / weight.sum().clamp(min=1)) for m in masks])
-    chances = np.where(areas >= config.min_area, np.clip(areas, 0, 0.1) ** 0.5, 0)
+    chances = np.where(areas >= min_area, np.clip(areas, 0, 0.1) ** 0.5, 0)
     if not chances.sum():
         return None
-    count = config.prompts
     picks = rng.choice(len(masks), size=count, p=chances / chances.sum())
     return torch.stack([masks[i] for i in picks])
 
@@ -73,26 +84,58 @@ def pick_objects(
 def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
     """Prompts of one kind for all targets."""
     kind = rng.random()
-    if kind < 0.40:
+    if kind < 0.45:
         return clicks(targets, rng)
-    if kind < 0.55:
+    if kind < 0.60:
         return boxes(targets, rng, jitter=0.0, limit=0.0)
-    if kind < 0.75:
+    if kind < 0.82:
         return boxes(targets, rng, jitter=0.1, limit=20.0)
-    if kind < 0.83:
+    if kind < 0.90:
         box = boxes(targets, rng, jitter=0.1, limit=20.0)
         return replace(box, points=clicks(targets, rng).points)
     return coarse_prior(targets, square, rng)
 
 
-def picture_loss(
-    model: PocketSam, view: View, targets: Tensor, config: TrainConfig, rng: np.random.Generator
+class PocketModels(nn.Module):
+    """The two models on one backbone, as they are trained together.
+
+    Args:
+        sam: With ImageNet weights in its backbone.
+        text_head: Reads the backbone's last two maps.
+    """
+
+    def __init__(self, sam: PocketSam, text_head: TextHead) -> None:
+        super().__init__()
+        self.sam = sam
+        self.text_head = text_head
+
+    def backbone_maps(self, view: View) -> tuple[Tensor, ...]:
+        """All four maps of a view's picture."""
+        stride4, stride8 = (f.contiguous(memory_format=torch.channels_last) for f in view.features)
+        return stride4, stride8, *self.sam.image_encoder.backbone.deep(stride8)
+
+    def score(
+        self, maps: tuple[Tensor, ...], view: View, example: TextExample
+    ) -> tuple[Tensor, Tensor]:
+        """The text head's logits of an example's phrases: (P, h, w) and (P,)."""
+        rows, columns = text_grid(view)
+        deep = torch.cat(maps[2:], dim=1)[..., :rows, :columns]
+        logits: tuple[Tensor, Tensor] = self.text_head(deep, example.text)
+        return logits
+
+
+def prompts_loss(
+    model: PocketSam,
+    maps: tuple[Tensor, ...],
+    prompts: Prompts,
+    targets: Tensor,
+    weight: Tensor,
+    config: TrainConfig,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, int]:
-    """Mean loss over the rounds of one picture, and the number of rounds."""
+    """Mean loss over the rounds of one picture's prompts, and the number of rounds."""
     square = model.mask_input_size[0]
-    weight = view.weight()
-    features = model.image_encoder.embed(view.features)
-    prompts = first_prompts(targets, square, rng)
+    features = model.image_encoder.embed(maps)
     losses = []
     while True:
         logits, iou = model.decode_all(
@@ -108,20 +151,45 @@ def picture_loss(
 
 @torch.inference_mode()
 def look_at_dev(
-    model: PocketSam, cache: FeatureCache, samples: list[Sample], seed: int
+    models: PocketModels,
+    cache: FeatureCache,
+    examples: TextExamples,
+    samples: list[Sample],
+    config: TrainConfig,
 ) -> dict[str, float]:
-    """Box and one-click IoU on the decoder's own grid, objects of at least 1%."""
+    """Quick figures on the models' own grids, objects of at least 1%; `promptseg eval` judges.
+
+    Box and one-click IoU, the IoU token's error, IoU of the text head's heat above 0.5, how often
+    its peak is right, and the Matthews correlation of its presence.
+    """
     sums: dict[str, list[float]] = defaultdict(list)
-    rng = np.random.default_rng(seed)
+    there: list[bool] = []
+    decided: list[bool] = []
+    rng = np.random.default_rng(config.seed)
+    model = models.sam
     for sample in samples:
         view = cache.view(sample, flip=False)
         weight = view.weight()
+        maps = models.backbone_maps(view)
+        if sample.source not in config.unnamed_sources:
+            example = examples(sample, view, None)
+            local, presence = models.score(maps, view, example)
+            count = len(example.targets)
+            there += [i < count for i in range(len(presence))]
+            decided += (presence > 0).tolist()
+            for i, target in enumerate(example.targets):
+                if (target * example.cell_weight).sum() < 0.01 * example.cell_weight.sum():
+                    continue
+                kind = "person" if example.concepts[i] == "person" else "text"
+                found = true_iou(local[i][None, None], target[None], example.cell_weight)
+                sums[kind] += [float(found)]
+                sums[f"{kind}_pointing"] += [float(target.flatten()[local[i].argmax()] > 0.5)]
         masks = [view.target(ids) for _, ids in sample.objects()]
         masks = [m for m in masks if (m * weight).sum() >= 0.01 * weight.sum()][:8]
         if not masks:
             continue
         targets = torch.stack(masks)
-        features = model.image_encoder.embed(view.features)
+        features = model.image_encoder.embed(maps)
         box = boxes(targets, rng, jitter=0.0, limit=0.0)
         logits, iou = model.decode_all(features, points=None, boxes=box.boxes, masks=None)
         sums["box"] += true_iou(logits, targets, weight)[:, 0].tolist()
@@ -132,13 +200,15 @@ def look_at_dev(
         sums["click_best"] += found.amax(1).tolist()
         sums["click_selected"] += found.gather(1, picked)[:, 0].tolist()
         sums["iou_error"] += (found - iou[:, 1:]).abs().mean(1).tolist()
-    return {name: round(float(np.mean(values)), 4) for name, values in sums.items()}
+    figures = {name: round(float(np.mean(values)), 4) for name, values in sums.items()}
+    return figures | {"presence_mcc": round(matthews(there, decided), 4)}
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
-    """Share of the learning rate: linear warm-up, constant, linear cool-down."""
-    rise = min(1.0, (step + 1) / config.warmup)
-    fall = min(1.0, (config.steps - step) / config.cooldown)
+    """Share of its phase's learning rate: linear warm-up, constant, linear cool-down."""
+    phase, number = config.phase_at(step)
+    rise = min(1.0, (number + 1) / phase.warmup)
+    fall = min(1.0, (phase.steps - number) / phase.cooldown)
     return max(0.0, min(rise, fall))
 
 
@@ -181,35 +251,48 @@ class Trainer:
         self.rank = rank
         self.workers = workers
         torch.manual_seed(config.seed)
-        self.model = build_pocket_sam(model_config or PocketSamConfig())
-        self.model.image_encoder.backbone.load_state_dict(imagenet_state_dict())
-        self.model.image_encoder.backbone.eval().requires_grad_(False)
-        self.model.to(memory_format=torch.channels_last)
-        self.weights = trained_parameters(self.model)
+        sam = build_pocket_sam(model_config or PocketSamConfig())
+        sam.image_encoder.backbone.load_state_dict(imagenet_state_dict())
+        sam.image_encoder.backbone.eval()
+        use_polyphase(sam.image_encoder.backbone)
+        sam.to(memory_format=torch.channels_last)
+        self.models = PocketModels(sam, TextHead())
+        kept = trained_parameters(sam)
+        kept = {f"sam.{name}": value for name, value in kept.items()}
+        head = self.models.text_head.state_dict(keep_vars=True)
+        self.weights = kept | {f"text_head.{name}": value for name, value in head.items()}
         self.learned = {k: v for k, v in self.weights.items() if v.requires_grad}
         self.mean = {k: v.detach().clone() for k, v in self.learned.items()}
-        decayed = [v for v in self.learned.values() if v.ndim > 1]
-        plain = [v for v in self.learned.values() if v.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
-        self.cache = FeatureCache(self.model, out / "cache")
+        self.optimizer = torch.optim.AdamW(self._parameter_groups())
+        self.cache = FeatureCache(sam, out / "cache")
         by_source: dict[str, list[Sample]] = defaultdict(list)
-        for sample in read_index(data, "train"):
+        samples = read_index(data, "train")
+        for sample in samples:
             by_source[sample.source].append(sample)
         self.by_source = dict(by_source)
         self.chances = source_chances({k: len(v) for k, v in by_source.items()}, config)
+        named = [s for s in samples if s.source not in config.unnamed_sources]
+        self.examples = TextExamples(Vocabulary.of(named), load_minilm(), config.text_noise, named)
         dev = read_index(data, "dev")
         order = np.random.default_rng(1).permutation(len(dev))
         self.dev = [dev[i] for i in order if dev[i].source != "ccp"][: config.eval_images]
         self.step = 0
         self.seconds = 0.0
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Deep stages of the backbone apart from the rest; biases and norms without decay."""
+        groups: dict[tuple[bool, bool], list[Tensor]] = defaultdict(list)
+        for name, value in self.learned.items():
+            deep = name.removeprefix("sam.").startswith(DEEP_PREFIXES)
+            groups[deep, value.ndim > 1].append(value)
+        return [
+            {
+                "params": values,
+                "deep": deep,
+                "weight_decay": self.config.weight_decay if decayed else 0.0,
+            }
+            for (deep, decayed), values in groups.items()
+        ]
 
     @property
     def checkpoint(self) -> Path:
@@ -243,52 +326,101 @@ class Trainer:
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
-        result = {k: v.half().contiguous() for k, v in {**fixed, **self.mean}.items()}
-        target = self.out / "sam_pocket.safetensors"
-        save_file(result, target.with_suffix(".partial"), metadata={"step": str(self.step)})
-        target.with_suffix(".partial").replace(target)
+        result = {
+            k: v.half() if v.is_floating_point() else v for k, v in {**fixed, **self.mean}.items()
+        }
+        for prefix, name in (("sam.", SAM_FILE), ("text_head.", TEXT_FILE)):
+            part = {
+                key.removeprefix(prefix): value.contiguous()
+                for key, value in result.items()
+                if key.startswith(prefix)
+            }
+            if name == TEXT_FILE:
+                part |= self.examples.known_words()
+            target = self.out / name
+            save_file(part, target.with_suffix(".partial"), metadata={"step": str(self.step)})
+            target.with_suffix(".partial").replace(target)
 
     def train_step(self) -> tuple[float, int]:
         """One optimiser step; gives its loss and the number of prompts decoded."""
-        rng = np.random.default_rng((self.config.seed, self.step, self.rank))
+        config = self.config
+        rng = np.random.default_rng((config.seed, self.step, self.rank))
+        phase, _ = config.phase_at(self.step)
+        rate = rate_at(self.step, config)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * rate_at(self.step, self.config)
+            group["lr"] = rate * (phase.backbone_rate if group["deep"] else phase.learning_rate)
         names, chances = list(self.chances), np.array(list(self.chances.values()))
         total, prompts, pictures = 0.0, 0, 0
-        share = self.config.images // self.workers
+        share = phase.images // self.workers
         while pictures < share:
             pool = self.by_source[names[rng.choice(len(names), p=chances / chances.sum())]]
             sample = pool[rng.integers(len(pool))]
             view = self.cache.view(sample, flip=bool(rng.random() < 0.5))
-            targets = pick_objects(sample, view, self.config, rng)
-            if targets is None:
+            found = self.picture_loss(sample, view, rng)
+            if found is None:
                 continue
-            loss, rounds = picture_loss(self.model, view, targets, self.config, rng)
+            loss, decoded = found
             (loss / share).backward()
             total += loss.item() / share
-            prompts += rounds * len(targets)
+            prompts += decoded
             pictures += 1
         self.average_gradients()
         torch.nn.utils.clip_grad_norm_(self.learned.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
         for name, value in self.learned.items():
             self.mean[name].lerp_(value.detach(), 1 - decay)
         self.step += 1
         return total, prompts
 
+    def picture_loss(
+        self, sample: Sample, view: View, rng: np.random.Generator
+    ) -> tuple[Tensor, int] | None:
+        """Loss of a picture and the number of prompts decoded; None without an object."""
+        config, sam = self.config, self.models.sam
+        phase, _ = config.phase_at(self.step)
+        targets = pick_objects(sample, view, phase.prompts, config.min_area, rng)
+        if targets is None:
+            return None
+        square = sam.mask_input_size[0]
+        deep = phase.backbone_rate > 0
+        with torch.set_grad_enabled(deep):
+            maps = self.models.backbone_maps(view)
+        prompts = first_prompts(targets, square, rng)
+        loss = torch.zeros(())
+        if deep and sample.source not in config.unnamed_sources:
+            example = self.examples(sample, view, rng)
+            local, presence = self.models.score(maps, view, example)
+            loss = config.text_weight * text_loss(
+                local, presence, example.targets, example.cell_weight, example.phrase_weight
+            )
+            chosen = None
+            if rng.random() < config.heat_chance:
+                chosen = heat_targets(sample, view, example, phase.prompts, config.min_area, rng)
+            if chosen is not None:
+                numbers, targets, whole = chosen
+                heat = local.detach()[numbers]
+                prompts = heat_prior(heat, targets, square, rng, whole=whole)
+        masks_loss, rounds = prompts_loss(sam, maps, prompts, targets, view.weight(), config, rng)
+        return loss + masks_loss, rounds * len(targets)
+
     def average_gradients(self) -> None:
         """Give every worker the mean of all workers' gradients."""
         if self.workers == 1:
             return
-        gradients = [
-            torch.zeros_like(v) if v.grad is None else v.grad for v in self.learned.values()
+        phase, _ = self.config.phase_at(self.step)
+        deep = (*(f"sam.{prefix}" for prefix in DEEP_PREFIXES), "text_head.")
+        learned = [
+            value
+            for name, value in self.learned.items()
+            if phase.backbone_rate > 0 or not name.startswith(deep)
         ]
+        gradients = [torch.zeros_like(v) if v.grad is None else v.grad for v in learned]
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
         parts = (flat / self.workers).split([g.numel() for g in gradients])
-        for value, part in zip(self.learned.values(), parts, strict=True):
+        for value, part in zip(learned, parts, strict=True):
             value.grad = part.view(value.shape)
 
     def look(self) -> dict[str, float]:
@@ -296,7 +428,7 @@ class Trainer:
         live = {k: v.detach().clone() for k, v in self.learned.items()}
         for name, value in self.learned.items():
             value.data.copy_(self.mean[name])
-        metrics = look_at_dev(self.model, self.cache, self.dev, self.config.seed)
+        metrics = look_at_dev(self.models, self.cache, self.examples, self.dev, self.config)
         for name, value in self.learned.items():
             value.data.copy_(live[name])
         return metrics
@@ -352,14 +484,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with index.jsonl")
     parser.add_argument("--out", type=Path, default=Path("runs/pocket"))
-    parser.add_argument("--steps", type=int, help="optimiser steps in all")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread")
     arguments = parser.parse_args()
     config = TrainConfig()
-    if arguments.steps:
-        config = replace(config, steps=arguments.steps)
-    if config.images % arguments.workers:
-        parser.error(f"--workers must divide the {config.images} pictures of a step")
+    if any(phase.images % arguments.workers for phase in config.phases):
+        parser.error("--workers must divide the pictures of a step of every phase")
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(asdict(config), indent=2))

@@ -27,7 +27,7 @@ CHANNELS = (24, 48, 120, 352)  # of the returned maps, at strides 4, 8, 16, 16
 SIZE_MULTIPLE = 32  # sides of the input must be multiples of it
 NUM_CLASSES = 1000
 
-_RETURNED_STAGES = (1, 2, 4, 6)
+DEEP_STAGES = (3, 4, 5, 6)  # blocks that only the last two maps need
 # Expansion, kernel size, stride, width, depth of each stage at output stride 16: the last
 # stride of 2 is traded for a dilation of 2 in all that follows it.
 _STAGES = (
@@ -145,13 +145,19 @@ class EfficientNetLite2(nn.Module):
         Returns:
             Four maps (B, C, H / s, W / s), strides 4, 8, 16, 16 and channels 24, 48, 120, 352.
         """
+        stride4, stride8 = self.shallow(pixel_values)
+        return stride4, stride8, *self.deep(stride8)
+
+    def shallow(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """The first two maps of :meth:`forward`, edges and textures."""
         x = F.relu6(self.bn1(self.conv_stem(pixel_values)), inplace=True)
-        features = []
-        for index, stage in enumerate(self.blocks):
-            x = stage(x)
-            if index in _RETURNED_STAGES:
-                features.append(x)
-        return tuple(features)
+        stride4 = self.blocks[1](self.blocks[0](x))
+        return stride4, self.blocks[2](stride4)
+
+    def deep(self, stride8: Tensor) -> tuple[Tensor, Tensor]:
+        """The last two maps of :meth:`forward` from its second, parts and objects."""
+        middle = self.blocks[4](self.blocks[3](stride8))
+        return middle, self.blocks[6](self.blocks[5](middle))
 
     def classify(self, features: Tensor) -> Tensor:
         """ImageNet logits (B, 1000, h, w) at every location of the last map (B, 352, h, w)."""

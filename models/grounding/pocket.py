@@ -1,181 +1,177 @@
-"""Pocket text grounding: dense ConSE on a backbone that was trained to name ImageNet's classes.
+"""Pocket text grounding: a trained head for the words it was taught, dense ConSE for the others.
 
-ConSE (Norouzi et al. 2013, "Zero-shot learning by convex combination of semantic embeddings")
-describes a picture by its class probabilities and the classes by text embeddings. Here it works
-at every location: the ImageNet head runs on the feature map, and a phrase's heat is the sum of
-the class probabilities, each weighted by how near the class's name is to the phrase:
+How much the head is trusted with a phrase depends on how near the phrase is to the words of its
+training, and on how many pictures taught it the nearest one:
 
-    heat(x) = sum over c of p(c at x) * exp((sim(c, phrase) - max sim) / 0.05)
+    trust = max over words of ramp(sim(word, phrase)) * pictures / (pictures + SUPPORT)
 
-The weights are relative, so that a phrase far from every class would borrow the nearest one's
-heat; the presence score therefore falls with the similarity of the nearest class.
+The two heats are mixed as logits and the two presences as probabilities, with that weight.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..backbones.efficientnet_lite import (
-    NUM_CLASSES,
-    PIXEL_MEAN,
-    PIXEL_STD,
-    SIZE_MULTIPLE,
-    EfficientNetLite2,
-)
 from ..errors import CheckpointError
-from ..preprocess import longest_side_size, to_pixel_values
-from .heat import HeatMap
+from .conse import ClassMaps, DenseConse
+from .heat import HeatMap, sample_cells
 from .minilm import MiniLM, load_minilm
+from .text_head import TextHead
 
-TEMPERATURE = 0.05  # of the weights of classes
-SECOND_SCALE = 320  # long side of the second look, in pixels
-# A class this similar to the phrase is a synonym, one that dissimilar says nothing about it.
-SIMILARITY_RANGE = (0.35, 0.75)
-NAMES_FILE = "imagenet_names.safetensors"
+# A phrase this similar to a word of the training is that word, one that dissimilar another.
+TRUST_RANGE = (0.55, 0.85)
+SUPPORT = 10.0  # pictures of a word at which the head is half trusted with it
+# ConSE's heat relative to its peak at which an object is taken to end, and the logits that the
+# heat rises over one peak.
+CONSE_LEVEL = 0.5
+CONSE_GAIN = 8.0
+TEXT_FILE = "text_pocket.safetensors"
 
 _STRIDE = 16
-_CELL = 4  # pixels of the backbone's input that a cell of the heat map spans
+_CELL = 4  # pixels of the model input that a cell of the heat map spans
+_LARGEST_LOGIT = 10.0
 
 
-class ClassNames(nn.Module):
-    """Text embeddings of the ImageNet classes' names; a class may have several.
+class KnownWords(nn.Module):
+    """The words that the text head was taught.
 
     Args:
-        path: A file of ``training/class_names.py``.
-
-    Raises:
-        CheckpointError: The file is missing or another one.
+        embeddings: MiniLM embeddings (W, 384), of length 1.
+        pictures: How many pictures taught each, (W,).
     """
 
     embeddings: Tensor
-    classes: Tensor
-    numbers: Tensor
+    pictures: Tensor
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, embeddings: Tensor, pictures: Tensor) -> None:
         super().__init__()
-        try:
-            with safe_open(path, framework="pt") as file:
-                embeddings = file.get_tensor("embeddings").float()
-                pairs = file.get_tensor("pairs").long()
-                self.names: list[str] = json.loads(file.metadata()["names"])
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}: expected the embeddings of the class names, found none ({error}): "
-                "reinstall promptseg"
-            ) from error
         self.register_buffer("embeddings", embeddings)
-        self.register_buffer("classes", pairs[:, 0])
-        self.register_buffer("numbers", pairs[:, 1])
+        self.register_buffer("pictures", pictures)
 
-    def similarities(self, phrases: Tensor) -> Tensor:
-        """Cosine (B, 1000) of phrases (B, 384) to the nearest name of each class."""
-        by_name = phrases @ self.embeddings.T
-        start = phrases.new_full((len(phrases), NUM_CLASSES), -1.0)
-        index = self.classes.expand(len(phrases), -1)
-        return start.scatter_reduce(1, index, by_name[:, self.numbers], "amax")
+    def trust(self, text: Tensor) -> Tensor:
+        """How much the head is to be trusted with phrases (P, 384); (P,) in [0, 1]."""
+        low, high = TRUST_RANGE
+        near = ((text @ self.embeddings.T - low) / (high - low)).clamp(0, 1)
+        return (near * self.pictures / (self.pictures + SUPPORT)).amax(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What both halves see in one picture; independent of the phrases.
+
+    Attributes:
+        cells: The text head's vectors of the picture's cells, (C, h, w).
+        extent: Height and width of the picture in those cells.
+        classes: What the ImageNet head sees.
+        grid: Rows and columns of the heat maps.
+    """
+
+    cells: Tensor
+    extent: tuple[float, float]
+    classes: ClassMaps
+    grid: tuple[int, int]
 
 
 class PocketGrounder(nn.Module):
-    """Heat maps for phrases, from the backbone that also serves the masks.
+    """Heat maps for phrases, from features that also serve the masks and a second look.
 
     Args:
-        backbone: With its ImageNet head.
+        text_head: The trained head.
+        known: The words it was taught.
+        conse: For all other words.
         text_encoder: Embeds the phrases; loaded at the first phrase if not given.
-        class_names: Embeddings of the classes' names.
     """
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
-        backbone: EfficientNetLite2,
+        text_head: TextHead,
+        known: KnownWords,
+        conse: DenseConse,
         *,
-        class_names: ClassNames,
         text_encoder: MiniLM | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.class_names = class_names
+        self.text_head = text_head
+        self.known = known
+        self.conse = conse
         self._given_text_encoder = text_encoder
-        for name, value in (("pixel_mean", PIXEL_MEAN), ("pixel_std", PIXEL_STD)):
-            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
     @cached_property
     def text_encoder(self) -> MiniLM:
         """The text encoder; clicks and boxes never need it."""
-        return self._given_text_encoder or load_minilm().to(self.pixel_mean.device)
+        return self._given_text_encoder or load_minilm().to(self.known.embeddings.device)
 
     @torch.inference_mode()
-    def ground(
+    def look(
         self,
-        phrases: Sequence[str],
-        *,
         image: NDArray[np.uint8],
-        features: Tensor,
+        backbone_features: Sequence[Tensor],
         input_size: tuple[int, int],
-    ) -> list[HeatMap]:
+    ) -> Views:
+        """See a picture once, for any number of phrases.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            backbone_features: The maps of the image encoder's backbone; the last two are read.
+            input_size: Size (H', W') of the picture in the encoder's input, without padding.
+        """
+        rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
+        deep = torch.cat(tuple(backbone_features[-2:]), dim=1)[..., :rows, :columns]
+        return Views(
+            cells=self.text_head.embed(deep),
+            extent=(input_size[0] / _STRIDE, input_size[1] / _STRIDE),
+            classes=self.conse.look(image),
+            grid=(-(-input_size[0] // _CELL), -(-input_size[1] // _CELL)),
+        )
+
+    @torch.inference_mode()
+    def ground(self, phrases: Sequence[str], views: Views) -> list[HeatMap]:
         """Score every place for every phrase, each on its own.
 
         Args:
             phrases: What to look for.
-            image: (H, W, 3) uint8 RGB, for the second look.
-            features: The backbone's last map (1, 352, h, w) of the first look.
-            input_size: Size (H', W') of the picture in the first look's input, without padding.
+            views: Of :meth:`look`.
 
         Returns:
             A heat map for each phrase, in their order.
         """
-        similarity = self.class_names.similarities(self.text_encoder.encode(phrases))
-        nearest = similarity.amax(1)
-        weights = ((similarity - nearest[:, None]) / TEMPERATURE).exp()
-        grid = (-(-input_size[0] // _CELL), -(-input_size[1] // _CELL))
-        looks = [(features, input_size), self._look_again(image)]
-        heat = torch.stack([self._heat(f, size, weights, grid) for f, size in looks]).mean(0)
-        low, high = SIMILARITY_RANGE
-        known = ((nearest - low) / (high - low)).clamp(0, 1)
-        presence = heat.flatten(1).amax(1) * known
-        return [
-            HeatMap(phrase, heat[i].cpu().numpy(), float(presence[i]))
-            for i, phrase in enumerate(phrases)
-        ]
-
-    def _look_again(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        size = longest_side_size((image.shape[0], image.shape[1]), SECOND_SCALE)
-        pad_to = (_round_up(size[0]), _round_up(size[1]))
-        pixels = to_pixel_values(
-            image, size, mean=self.pixel_mean, std=self.pixel_std, pad_to=pad_to
-        )
-        return self.backbone(pixels)[-1], size
-
-    def _heat(
-        self, features: Tensor, size: tuple[int, int], weights: Tensor, grid: tuple[int, int]
-    ) -> Tensor:
-        """Heat (B, *grid) of one look; padding is cut off."""
-        rows, columns = -(-size[0] // _STRIDE), -(-size[1] // _STRIDE)
-        probabilities = self.backbone.classify(features[..., :rows, :columns]).softmax(1)
-        heat = torch.einsum("bc,chw->bhw", weights, probabilities[0])
-        # Cells overhang the picture; take their values at its own places.
-        y = ((torch.arange(grid[0], device=heat.device) + 0.5) / grid[0] * size[0]) / _STRIDE
-        x = ((torch.arange(grid[1], device=heat.device) + 0.5) / grid[1] * size[1]) / _STRIDE
-        places = torch.stack(
-            torch.meshgrid(2 * x / columns - 1, 2 * y / rows - 1, indexing="xy"), dim=-1
-        )
-        sampled = F.grid_sample(
-            heat[None], places[None], padding_mode="border", align_corners=False
-        )
-        return sampled[0]
+        text = self.text_encoder.encode(phrases)
+        trust = self.known.trust(text)
+        cells, taught = self.text_head.score(views.cells, text)
+        local = sample_cells(cells[None], views.extent, views.grid)[0]
+        heat, unlearnt = self.conse.score(views.classes, text, views.grid)
+        relative = heat / heat.flatten(1).amax(1).clamp(min=1e-6)[:, None, None]
+        share = trust[:, None, None]
+        logits = share * local + (1 - share) * CONSE_GAIN * (relative - CONSE_LEVEL)
+        mixed = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).sigmoid().cpu().numpy()
+        presence = trust * taught.sigmoid() + (1 - trust) * unlearnt
+        return [HeatMap(phrase, mixed[i], float(presence[i])) for i, phrase in enumerate(phrases)]
 
 
-def _round_up(side: int) -> int:
-    return -(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE
+def load_text_head(path: Path) -> tuple[TextHead, KnownWords]:
+    """Read a file of ``training/train_pocket.py``: the head and the words it was taught.
+
+    Raises:
+        CheckpointError: The file is missing or another one.
+    """
+    try:
+        state = {name: value.float() for name, value in load_file(path).items()}
+        known = KnownWords(state.pop("known.embeddings"), state.pop("known.pictures"))
+        head = TextHead()
+        head.load_state_dict(state)
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: expected the weights of the text head, found none ({error}): "
+            "reinstall promptseg"
+        ) from error
+    return head, known

@@ -25,6 +25,7 @@ from ..backbones.efficientnet_lite import (
     EfficientNetLite2,
     imagenet_state_dict,
 )
+from ..blocks import ConvNextBlock
 from .layers import LayerNorm2d
 from .mask_decoder import MLP, MaskDecoder
 from .prompt_encoder import PromptEncoder, prompt_batch_size
@@ -38,6 +39,7 @@ BACKBONE_PREFIX = "image_encoder.backbone."
 _POCKET_PREFIX = "mask_decoder.output_upscaling.1.dwconv."
 # Previous mask and its presence, box, foreground and background clicks.
 PROMPT_CHANNELS = 3 + 2 * len(POINT_SIGMAS)
+MASK_EVIDENCE = 3  # figures of a mask that its predicted IoU rests on
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,6 @@ class PocketSamConfig:
     fuse_depth: int = 1
     transformer_depth: int = 2
     num_heads: int = 4
-
-
-class ConvNextBlock(nn.Module):
-    """Depthwise convolution, layer norm and a two-layer MLP, around a residual."""
-
-    def __init__(self, dim: int, *, kernel_size: int, expansion: int) -> None:
-        super().__init__()
-        self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
-        self.norm = nn.LayerNorm(dim)
-        self.pwconv1 = nn.Linear(dim, expansion * dim)
-        self.pwconv2 = nn.Linear(expansion * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        y = self.dwconv(x).permute(0, 2, 3, 1)
-        y = self.pwconv2(F.relu(self.pwconv1(self.norm(y))))
-        return x + y.permute(0, 3, 1, 2)
 
 
 class PocketImageEncoder(nn.Module):
@@ -193,8 +178,31 @@ class PocketPromptEncoder(PromptEncoder):
         return sparse, self.mask_downscaling(self.draw(points, boxes, masks))
 
 
+def mask_evidence(logits: Tensor) -> Tensor:
+    """What masks themselves tell of their IoU: a blurred mask is a doubtful one.
+
+    Args:
+        logits: (B, M, h, w).
+
+    Returns:
+        (B, M, MASK_EVIDENCE): the IoU of the mask with its own probabilities, as log odds; the
+        logit of the stability score's IoU between thresholds +1 and -1; the share of the grid
+        that the mask covers, as its fourth root.
+    """
+    probability = logits.sigmoid()
+    mask = (logits > 0).to(logits.dtype)
+    inside, area = (probability * mask).sum((-2, -1)), mask.sum((-2, -1))
+    expected = (inside + 1) / (area + probability.sum((-2, -1)) - inside + 2)
+    core, reach = (logits > 1).sum((-2, -1)), (logits > -1).sum((-2, -1))
+    stability = (core + 1) / (reach + 2)
+    share = area / (logits.shape[-2] * logits.shape[-1])
+    return torch.stack([expected.logit(), stability.logit(), share.sqrt().sqrt()], dim=-1)
+
+
 class PocketMaskDecoder(MaskDecoder):
     """SAM's mask decoder with high-resolution maps and convolutional context.
+
+    Its IoU head also sees each mask's token and how decided the mask is.
 
     Args:
         transformer_dim: Width of the tokens.
@@ -230,6 +238,12 @@ class PocketMaskDecoder(MaskDecoder):
             MLP(input_dim=transformer_dim, hidden_dim=transformer_dim, output_dim=dim4, depth=3)
             for _ in range(self.num_mask_tokens)
         )
+        self.iou_evidence_head = MLP(
+            input_dim=transformer_dim + MASK_EVIDENCE,
+            hidden_dim=transformer_dim,
+            output_dim=1,
+            depth=2,
+        )
 
     def predict_from(
         self,
@@ -250,7 +264,9 @@ class PocketMaskDecoder(MaskDecoder):
         upscaled = block8(to_stride8(source) + stride8)
         upscaled = activation(block4(to_stride4(upscaled) + stride4))
         masks = self.apply_hypernetworks(mask_tokens, upscaled)
-        return masks, self.iou_prediction_head(iou_token).sigmoid()
+        evidence = torch.cat([mask_tokens, mask_evidence(masks.detach())], dim=-1)
+        iou = self.iou_prediction_head(iou_token) + self.iou_evidence_head(evidence)[..., 0]
+        return masks, iou.sigmoid()
 
 
 class PocketSam(Sam):
@@ -341,7 +357,7 @@ def build_pocket_sam(config: PocketSamConfig) -> PocketSam:
 
 
 def with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Complete the weights of the trained parts with the backbone's ImageNet ones.
+    """Complete the weights of the trained parts with ImageNet's for the rest of the backbone.
 
     Weights of another model are given back as they are, for a strict load to report.
 
@@ -350,7 +366,7 @@ def with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     completed = dict(state)
     trained = any(name.startswith(_POCKET_PREFIX) for name in state)
-    if trained and not any(name.startswith(BACKBONE_PREFIX) for name in state):
+    if trained and BACKBONE_PREFIX + "conv_stem.weight" not in state:
         backbone = imagenet_state_dict()
-        completed |= {BACKBONE_PREFIX + name: value for name, value in backbone.items()}
+        completed = {BACKBONE_PREFIX + name: value for name, value in backbone.items()} | completed
     return completed

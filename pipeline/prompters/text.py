@@ -14,6 +14,8 @@ from ...models.grounding.heat import HeatMap
 from ..segmenter import Segmenter
 from ..types import BoolArray, Float32Array, ImageEmbedding, PromptSet, RejectedMask
 
+_LEAST_HEAT = 1e-4  # bounds a prior's logits at about 9
+
 
 class Grounder(Protocol):
     """What a text prompter asks: heat maps of phrases on an encoded image."""
@@ -27,21 +29,19 @@ class HeatPromptConfig:
 
     Attributes:
         min_presence: A phrase with less presence yields no prompt.
-        peak_share: Cells of at least this share of the map's peak are taken for the object.
+        level: Cells of at least this heat are taken for the object.
+        peak_share: So are those of at least this share of the map's peak, where it is low.
         min_peak: A further region's own peak must be at least this share of the map's peak.
         min_region: Least share of the image that a further region covers.
         max_prompts: Most regions for a phrase, those with the highest peaks.
-        prior_level: Share of a region's peak at which its mask prior is undecided (logit 0).
-        prior_gain: Logits that the prior rises over one peak.
     """
 
-    min_presence: float = 0.2
-    peak_share: float = 0.35
+    min_presence: float = 0.5
+    level: float = 0.5
+    peak_share: float = 0.7
     min_peak: float = 0.5
     min_region: float = 0.002
     max_prompts: int = 8
-    prior_level: float = 0.4
-    prior_gain: float = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +55,14 @@ class _Region:
 
 
 def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
-    """Connected regions above the share of the peak, highest first; at least the peak's own.
+    """Connected hot regions, highest first; at least the peak's own.
 
     Args:
         heat: (h, w).
         config: The thresholds.
     """
     peak = float(heat.max())
-    labelled, count = ndimage.label(heat >= config.peak_share * peak)
+    labelled, count = ndimage.label(heat >= min(config.level, config.peak_share * peak))
     regions = []
     for number in range(1, count + 1):
         mask = labelled == number
@@ -79,11 +79,11 @@ def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
     return (first + further)[: config.max_prompts]
 
 
-def region_prior(heat: Float32Array, region: _Region, config: HeatPromptConfig) -> Float32Array:
-    """Mask logits (h, w) of one region: the heat relative to its peak, cold elsewhere."""
-    relative = heat / max(region.peak, 1e-6)
-    inside = np.where(region.mask, relative, 0.0)
-    prior: Float32Array = (config.prior_gain * (inside - config.prior_level)).astype(np.float32)
+def region_prior(heat: Float32Array, region: _Region, others: BoolArray) -> Float32Array:
+    """Mask logits (h, w) of one region: those of the heat, cold on the other regions (h, w)."""
+    even = np.clip(heat, _LEAST_HEAT, 1 - _LEAST_HEAT)
+    logits = np.log(even / (1 - even))
+    prior: Float32Array = np.where(others & ~region.mask, logits.min(), logits).astype(np.float32)
     return prior
 
 
@@ -102,6 +102,10 @@ class TextPrompter:
         self.grounder = grounder
         self.segmenter = segmenter
         self.config = config or HeatPromptConfig()
+
+    def presence(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
+        """How sure the grounding is that each phrase's object is in the picture, in [0, 1]."""
+        return [found.presence for found in self.grounder(embedding, phrases)]
 
     def __call__(
         self, embedding: ImageEmbedding, phrases: Sequence[str]
@@ -126,12 +130,14 @@ class TextPrompter:
                 rejected.append(_absent(found, self.config.min_presence))
                 continue
             step = _pixels_per_cell(found.heat, embedding.original_size)
-            for region in hot_regions(found.heat, self.config):
+            regions = hot_regions(found.heat, self.config)
+            hot: BoolArray = np.logical_or.reduce([region.mask for region in regions])
+            for region in regions:
                 boxes.append(_box(region.mask, step))
                 centre = (region.column + 0.5) * step[0] - 0.5, (region.row + 0.5) * step[1] - 0.5
                 points.append((max(0.0, centre[0]), max(0.0, centre[1])))
-                priors.append(region_prior(found.heat, region, self.config))
-                scores.append(min(1.0, region.peak))
+                priors.append(region_prior(found.heat, region, hot))
+                scores.append(found.presence * region.peak / max(regions[0].peak, _LEAST_HEAT))
                 labels.append(found.phrase)
         if not labels:
             return PromptSet.empty(), tuple(rejected)
