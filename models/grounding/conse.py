@@ -17,25 +17,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..backbones.efficientnet_lite import (
-    NUM_CLASSES,
-    PIXEL_MEAN,
-    PIXEL_STD,
-    SIZE_MULTIPLE,
-    EfficientNetLite2,
-)
+from ..backbones.efficientnet_lite import NUM_CLASSES, EfficientNetLite2
 from ..errors import CheckpointError
-from ..preprocess import longest_side_size, to_pixel_values
 from .heat import sample_cells
 
 TEMPERATURE = 0.05  # of the weights of classes
-LOOK_SIZE = 384  # long side of the look at the picture, in pixels
 # A class this similar to the phrase is a synonym, one that dissimilar says nothing about it.
 SIMILARITY_RANGE = (0.35, 0.75)
 NAMES_FILE = "imagenet_names.safetensors"
@@ -102,27 +92,23 @@ class DenseConse(nn.Module):
         class_names: Embeddings of the classes' names.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(self, backbone: EfficientNetLite2, class_names: ClassNames) -> None:
         super().__init__()
         self.backbone = backbone
         self.class_names = class_names
-        for name, value in (("pixel_mean", PIXEL_MEAN), ("pixel_std", PIXEL_STD)):
-            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
 
-    def look(self, image: NDArray[np.uint8]) -> ClassMaps:
-        """Class probabilities at every place of a picture (H, W, 3) uint8 RGB."""
-        size = longest_side_size((image.shape[0], image.shape[1]), LOOK_SIZE)
-        pad_to = (_round_up(size[0]), _round_up(size[1]))
-        pixels = to_pixel_values(
-            image, size, mean=self.pixel_mean, std=self.pixel_std, pad_to=pad_to
-        )
-        features = self.backbone(pixels.contiguous(memory_format=torch.channels_last))[-1]
-        rows, columns = -(-size[0] // _STRIDE), -(-size[1] // _STRIDE)
+    def look(self, stride8: Tensor, input_size: tuple[int, int]) -> ClassMaps:
+        """Class probabilities at every place of a picture.
+
+        Args:
+            stride8: The backbone's stride-8 map (1, 48, h, w), padded at the right and bottom.
+            input_size: Size (H', W') in pixels that the backbone saw the picture at.
+        """
+        features = self.backbone.deep(stride8)[-1]
+        rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
         logits = self.backbone.classify(features[..., :rows, :columns])
-        return ClassMaps(logits[0].softmax(0), (size[0] / _STRIDE, size[1] / _STRIDE))
+        extent = input_size[0] / _STRIDE, input_size[1] / _STRIDE
+        return ClassMaps(logits[0].softmax(0), extent)
 
     def score(self, maps: ClassMaps, text: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Heat and presence of phrases.
@@ -142,7 +128,3 @@ class DenseConse(nn.Module):
         low, high = SIMILARITY_RANGE
         known = ((nearest - low) / (high - low)).clamp(0, 1)
         return sample_cells(heat[None], maps.extent, grid)[0], heat.flatten(1).amax(1) * known
-
-
-def _round_up(side: int) -> int:
-    return -(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE

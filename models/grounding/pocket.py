@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -83,7 +81,7 @@ class Views:
 
 
 class PocketGrounder(nn.Module):
-    """Heat maps for phrases, from features that also serve the masks and a second look.
+    """Heat maps for phrases, from the features that also serve the masks.
 
     Args:
         text_head: The trained head.
@@ -112,17 +110,12 @@ class PocketGrounder(nn.Module):
         return self._given_text_encoder or load_minilm().to(self.known.embeddings.device)
 
     @torch.inference_mode()
-    def look(
-        self,
-        image: NDArray[np.uint8],
-        backbone_features: Sequence[Tensor],
-        input_size: tuple[int, int],
-    ) -> Views:
+    def look(self, backbone_features: Sequence[Tensor], input_size: tuple[int, int]) -> Views:
         """See a picture once, for any number of phrases.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
-            backbone_features: The maps of the image encoder's backbone; the last two are read.
+            backbone_features: The four maps of the image encoder's backbone. Its early stages
+                are ConSE's as well, so that only the late ones run a second time.
             input_size: Size (H', W') of the picture in the encoder's input, without padding.
         """
         rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
@@ -130,7 +123,7 @@ class PocketGrounder(nn.Module):
         return Views(
             cells=self.text_head.embed(deep),
             extent=(input_size[0] / _STRIDE, input_size[1] / _STRIDE),
-            classes=self.conse.look(image),
+            classes=self.conse.look(backbone_features[1], input_size),
             grid=(-(-input_size[0] // _CELL), -(-input_size[1] // _CELL)),
         )
 
