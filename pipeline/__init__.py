@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
+    from .everything import EverythingConfig
     from .images import load_image
     from .pipeline import Pipeline
     from .presets import PRESETS, load
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "CheckpointError",
+    "EverythingConfig",
     "ImageEmbedding",
     "InputError",
     "MaskCandidates",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "PRESETS": ".presets",
     "CheckpointError": "..models.errors",
+    "EverythingConfig": ".everything",
     "ImageEmbedding": ".types",
     "InputError": "..models.errors",
     "MaskCandidates": ".types",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
+from .everything import EverythingConfig, ProgressCallback, segment_everything
 from .images import ImageSource, load_image
 from .marks import Marks, read_marks
 from .prompters.marks import mark_prompts
@@ -36,6 +37,7 @@ class PipelineConfig:
             "points", "boxes" and "masks".
         refine_passes: Times that they are decoded again, from the points with the masks' own
             tight boxes and logits.
+        everything: What everything mode looks at and keeps.
 
     Raises:
         InputError: ``first_pass`` names no part or an unknown one.
@@ -44,6 +46,7 @@ class PipelineConfig:
     ranking: RankingConfig = field(default_factory=RankingConfig)
     first_pass: tuple[str, ...] = ("points", "boxes", "masks")
     refine_passes: int = 1
+    everything: EverythingConfig = field(default_factory=EverythingConfig)
 
     def __post_init__(self) -> None:
         if not self.first_pass or set(self.first_pass) - {"points", "boxes", "masks"}:
@@ -146,6 +149,42 @@ class Pipeline:
         phrases = _read_phrases("text", text)
         negatives = _read_phrases("negative_text", negative_text)
         return self._find(embedding, phrases, negatives, self._ranking(top_k, min_score), None)
+
+    def everything(
+        self,
+        image: ImageSource,
+        *,
+        points_per_side: int | None = None,
+        min_mask_region_area: int | None = None,
+        config: EverythingConfig | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Result:
+        """Find masks of all that clicks on a grid find, without a query.
+
+        Args:
+            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
+            points_per_side: Clicks along each side of the grid; by default the config's.
+            min_mask_region_area: Holes and islands of fewer pixels are filled and removed; by
+                default the config's.
+            config: All that can be set; by default the preset's.
+            progress: Called with the points done and the points in total.
+
+        Returns:
+            Masks at the image's size, best first; see
+            :func:`~promptseg.pipeline.everything.segment_everything`.
+
+        Raises:
+            InputError: The image cannot be read, or a value is out of its range.
+        """
+        config = config or self.config.everything
+        if points_per_side is not None:
+            config = replace(config, points_per_side=points_per_side)
+        if min_mask_region_area is not None:
+            config = replace(config, min_mask_region_area=min_mask_region_area)
+        weight = self.config.ranking.stability_weight
+        return segment_everything(
+            self.segmenter, image, config, stability_weight=weight, progress=progress
+        )
 
     def _ranking(self, top_k: int | None, min_score: float | None) -> RankingConfig:
         ranking = self.config.ranking

@@ -190,7 +190,13 @@ class Segmenter:
         return LowResMasks(low_res_logits, iou_predictions)
 
     @torch.no_grad()
-    def upscale(self, embedding: ImageEmbedding, low_res: LowResMasks) -> MaskCandidates:
+    def upscale(
+        self,
+        embedding: ImageEmbedding,
+        low_res: LowResMasks,
+        *,
+        stability_offset: float = STABILITY_OFFSET,
+    ) -> MaskCandidates:
         """Bring decoded masks to the image's size, with their stability scores."""
         shape = low_res.iou_predictions.shape
         masks = np.empty((*shape, *embedding.original_size), np.bool_)
@@ -202,7 +208,7 @@ class Segmenter:
         threshold = self.model.mask_threshold
         for part, upscaled in self._upscale(logits, embedding):
             flat_masks[part] = (upscaled > threshold).cpu().numpy()
-            scores = stability_score(upscaled, mask_threshold=threshold)
+            scores = stability_score(upscaled, threshold, stability_offset)
             flat_scores[part] = scores.cpu().numpy()
         return MaskCandidates(
             masks=masks,

@@ -36,6 +36,7 @@ PUBLIC = {
     ],
     "promptseg.pipeline": [
         "CheckpointError",
+        "EverythingConfig",
         "ImageEmbedding",
         "InputError",
         "MaskCandidates",

@@ -17,15 +17,16 @@ LAYERS = {
 # Folders of models/. A family may stand on a backbone, but on no other family; a backbone on
 # neither. What all of them share lies beside the folders.
 BACKBONES = "backbones"
-FAMILIES = {"sam", "grounding"}
+FAMILIES = {"sam", "grounding", "features"}
 # The registry, which knows the families, and the public face of models/.
 ABOVE_FAMILIES = {"registry", "__init__"}
 # Modules of pipeline/, lowest first; each imports from lower steps only.
 PIPELINE_STEPS = (
     {"types"},
     {"images", "marks", "masks"},
+    {"regions"},
     {"segmenter", "ranking"},
-    {"prompters"},
+    {"prompters", "everything"},
     {"pipeline"},
     {"presets"},
 )
