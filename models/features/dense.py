@@ -1,0 +1,118 @@
+"""What every feature extractor gives: a grid of vectors and where its cells lie in the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class DenseFeatures:
+    """Vectors of an image's cells.
+
+    Cell (row, column) covers the pixels from ``row * cell_size[0]`` to ``(row + 1) *
+    cell_size[0]`` downwards and likewise to the right; those of the last row and column may
+    overhang the image.
+
+    Attributes:
+        tokens: (h, w, C) float32.
+        image_size: (H, W) of the image.
+        input_size: (H', W') that the image was resized to for the model.
+        cell_size: Height and width of a cell in pixels of the image.
+        model_id: Name of the model; features of different models cannot be compared.
+        cls: (C,) vector of the whole image; None if the model has none.
+    """
+
+    tokens: Tensor
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+    cell_size: tuple[float, float]
+    model_id: str
+    cls: Tensor | None = None
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
+        return int(self.tokens.shape[0]), int(self.tokens.shape[1])
+
+    def cell_centres(self) -> NDArray[np.float32]:
+        """Pixel (x, y) in the middle of each cell, (h * w, 2), row by row; none is outside."""
+        height, width = self.image_size
+        rows, columns = np.indices(self.grid_size, dtype=np.float64)
+        x = np.clip((columns + 0.5) * self.cell_size[1] - 0.5, 0, width - 1)
+        y = np.clip((rows + 0.5) * self.cell_size[0] - 0.5, 0, height - 1)
+        centres: NDArray[np.float32] = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+        return centres
+
+    def cell_coverage(self, mask: NDArray[np.bool_]) -> Tensor:
+        """Share of each cell that a mask covers.
+
+        Args:
+            mask: (H, W), of the image.
+
+        Returns:
+            (h, w) float32 in [0, 1]; of a cell that overhangs the image, the part inside counts.
+
+        Raises:
+            ValueError: The mask has another size than the image.
+        """
+        if mask.shape != self.image_size:
+            raise ValueError(f"the mask must be {self.image_size}, not {mask.shape}")
+        rows = _overlaps(self.grid_size[0], self.cell_size[0], self.image_size[0])
+        columns = _overlaps(self.grid_size[1], self.cell_size[1], self.image_size[1])
+        covered = rows @ mask.astype(np.float32) @ columns.T
+        areas = rows.sum(1)[:, None] * columns.sum(1)
+        return torch.from_numpy((covered / areas).astype(np.float32)).to(self.tokens.device)
+
+    def spread(self, cells: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resample a map of the cells to a grid that spans the image exactly.
+
+        Args:
+            cells: (h, w).
+            size: Rows and columns wanted.
+
+        Returns:
+            (*size), bilinear.
+        """
+        y = _centres(size[0]) * (self.image_size[0] / (self.cell_size[0] * self.grid_size[0]))
+        x = _centres(size[1]) * (self.image_size[1] / (self.cell_size[1] * self.grid_size[1]))
+        places = torch.meshgrid(2 * x - 1, 2 * y - 1, indexing="xy")
+        sampled = F.grid_sample(
+            cells[None, None],
+            torch.stack(places, dim=-1)[None].to(cells),
+            padding_mode="border",
+            align_corners=False,
+        )
+        return sampled[0, 0]
+
+
+def _centres(count: int) -> Tensor:
+    """Middles of ``count`` equal parts of [0, 1]."""
+    return (torch.arange(count) + 0.5) / count
+
+
+def _overlaps(cells: int, step: float, pixels: int) -> NDArray[np.float64]:
+    """Length (cells, pixels) of each pixel that lies in each cell along one axis."""
+    starts = np.arange(cells)[:, None] * step
+    left = np.maximum(starts, np.arange(pixels))
+    right = np.minimum(starts + step, np.arange(pixels) + 1)
+    return np.maximum(right - left, 0)
+
+
+class FeatureExtractor(Protocol):
+    """Anything that gives dense features of an image."""
+
+    @property
+    def model_id(self) -> str:
+        """Name of the model, which its features carry."""
+        ...
+
+    def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
+        """Features of an image (H, W, 3) uint8 RGB."""
+        ...
