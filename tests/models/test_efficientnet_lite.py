@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from promptseg.models.backbones import efficientnet_lite
 from promptseg.models.backbones.efficientnet_lite import (
     CHANNELS,
+    DEEP_STAGES,
     EfficientNetLite2,
     imagenet_state_dict,
     map_in_order,
@@ -115,6 +116,30 @@ def test_outputs_do_not_change_each_other(ours) -> None:
     ours.classify(features[-1])
     assert torch.equal(pixels, before)
     assert all(torch.equal(f, k) for f, k in zip(features, kept, strict=True))
+
+
+@torch.no_grad()
+def test_shallow_and_deep_are_forward_in_two_parts(ours) -> None:
+    pixels = picture(2, 64, 96)
+    early = ours.shallow(pixels)
+    late = ours.deep(early[1])
+    expected = ours(pixels)
+    assert len(early) == len(late) == 2
+    assert all(torch.equal(a, b) for a, b in zip((*early, *late), expected, strict=True))
+
+
+def test_the_deep_stages_are_what_only_the_last_two_maps_need() -> None:
+    torch.manual_seed(0)
+    model = EfficientNetLite2().eval()
+    early = model.shallow(picture(1, 64, 64))
+    sum(f.square().sum() for f in model.deep(early[1].detach())).backward()
+    late = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    deep = tuple(f"blocks.{stage}." for stage in DEEP_STAGES)
+    assert late == {name for name, _ in model.named_parameters() if name.startswith(deep)}
+    sum(f.square().sum() for f in early).backward()
+    head = ("conv_head.", "bn2.", "classifier.")
+    without = {name for name, p in model.named_parameters() if p.grad is None}
+    assert without == {name for name, _ in model.named_parameters() if name.startswith(head)}
 
 
 def test_gradient_reaches_every_parameter() -> None:

@@ -11,16 +11,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from promptseg.models.backbones.efficientnet_lite import CHANNELS, imagenet_state_dict
+from promptseg.models.backbones.efficientnet_lite import (
+    CHANNELS,
+    DEEP_STAGES,
+    imagenet_state_dict,
+)
 from promptseg.models.errors import CheckpointError
 from promptseg.models.registry import create_model
 from promptseg.models.sam.pocket import (
     BACKBONE_PREFIX,
+    MASK_EVIDENCE,
     POINT_SIGMAS,
     PROMPT_CHANNELS,
     PocketSam,
     PocketSamConfig,
     build_pocket_sam,
+    mask_evidence,
     with_backbone,
 )
 from promptseg.models.sam.sam import ImageFeatures
@@ -210,6 +216,71 @@ def test_gradient_reaches_every_trained_parameter(model) -> None:
     assert without == {"prompt_encoder.no_mask_embed.weight"}
 
 
+def log_odds(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def test_mask_evidence_by_hand() -> None:
+    # Of 8 cells 3 are in the mask; one of them is in doubt, and one of the others.
+    logits = np.array([[4.0, 3.0, 0.5, -0.5], [-3.0, -4.0, -2.0, -5.0]])
+    probabilities = 1 / (1 + np.exp(-logits))
+    inside = probabilities[0, :3].sum()
+    expected = [
+        log_odds((inside + 1) / (3 + probabilities.sum() - inside + 2)),
+        log_odds((2 + 1) / (4 + 2)),
+        (3 / 8) ** 0.25,
+    ]
+    found = mask_evidence(torch.tensor(logits)[None, None])
+    assert found.shape == (1, 1, MASK_EVIDENCE)
+    np.testing.assert_allclose(found[0, 0], expected, rtol=1e-6)
+
+
+def test_mask_evidence_tells_a_sharp_mask_from_a_blurred_one() -> None:
+    sharp = torch.full((16, 16), -9.0)
+    sharp[4:12, 4:12] = 9
+    masks = torch.stack([sharp, sharp / 18, torch.full_like(sharp, -9), -sharp]).expand(
+        2, 4, 16, 16
+    )
+    found = mask_evidence(masks)
+    assert found.shape == (2, 4, MASK_EVIDENCE)
+    assert found.isfinite().all()
+    assert torch.equal(found[0], found[1])
+    (expected, stability, share) = found[0].unbind(-1)
+    assert expected[0] > expected[1] + 2
+    assert stability[0] > stability[1] + 2
+    torch.testing.assert_close(share**4, torch.tensor([0.25, 0.25, 0, 0.75]))
+
+
+def test_predicted_iou_rests_on_the_masks_but_does_not_pull_at_them(model, features) -> None:
+    points = torch.tensor([[[20.0, 20]]]), torch.tensor([[1]])
+    decoder = model.mask_decoder
+    model.zero_grad()
+    _, iou = model.decode_all(features, points=points, boxes=None, masks=None)
+    iou.sum().backward()
+    pulled = {name for name, p in decoder.named_parameters() if p.grad is not None and p.grad.any()}
+    model.zero_grad()
+    assert {"iou_evidence_head.layers.0.weight", "mask_tokens.weight"} <= pulled
+    makes_masks = ("output_upscaling.", "output_hypernetworks_mlps.", "fuse_after.")
+    assert not any(name.startswith(makes_masks) for name in pulled)
+    # With the evidence's weight at zero, what the masks look like no longer matters.
+    first = decoder.iou_evidence_head.layers[0].weight
+    kept = {name: value.clone() for name, value in decoder.state_dict().items()}
+    with torch.no_grad():
+
+        def predict() -> Tensor:
+            return model.decode_all(features, points=points, boxes=None, masks=None)[1]
+
+        for mlp in decoder.output_hypernetworks_mlps:
+            mlp.layers[-1].weight.mul_(30)  # all masks become sharper
+        assert not torch.allclose(predict(), iou, atol=1e-3)
+        first[:, -MASK_EVIDENCE:] = 0
+        sharp = predict()
+        for mlp in decoder.output_hypernetworks_mlps:
+            mlp.layers[-1].weight.div_(30)
+        torch.testing.assert_close(predict(), sharp, rtol=1e-5, atol=1e-6)
+        decoder.load_state_dict(kept)
+
+
 def test_points_need_labels(model, features) -> None:
     with pytest.raises(ValueError, match="come together"):
         model.decode(features, point_coords=torch.zeros(1, 1, 2))
@@ -252,6 +323,25 @@ def test_with_backbone_leaves_a_whole_state_alone(created) -> None:
     completed = with_backbone(state)
     assert completed.keys() == state.keys()
     assert all(completed[k] is v for k, v in state.items())
+
+
+def test_with_backbone_completes_only_what_is_missing(created) -> None:
+    deep = tuple(f"{BACKBONE_PREFIX}blocks.{stage}." for stage in DEEP_STAGES)
+    given = {
+        name: value
+        for name, value in created.state_dict().items()
+        if name.startswith(deep) or not name.startswith(BACKBONE_PREFIX)
+    }
+    completed = with_backbone(given)
+    assert completed.keys() == created.state_dict().keys()
+    assert all(completed[name] is value for name, value in given.items())
+    imagenet = imagenet_state_dict()
+    added = completed.keys() - given.keys()
+    assert {name.removeprefix(BACKBONE_PREFIX).split(".")[0] for name in added} == {
+        "conv_stem", "bn1", "blocks", "conv_head", "bn2", "classifier",
+    }  # fmt: skip
+    for name in added:
+        assert torch.equal(completed[name], imagenet[name.removeprefix(BACKBONE_PREFIX)])
 
 
 def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
