@@ -137,7 +137,8 @@ class TextPrompter:
                 centre = (region.column + 0.5) * step[0] - 0.5, (region.row + 0.5) * step[1] - 0.5
                 points.append((max(0.0, centre[0]), max(0.0, centre[1])))
                 priors.append(region_prior(found.heat, region, hot))
-                scores.append(found.presence * region.peak / max(regions[0].peak, _LEAST_HEAT))
+                share = region.peak / max(regions[0].peak, _LEAST_HEAT)
+                scores.append(min(1.0, found.presence * share))
                 labels.append(found.phrase)
         if not labels:
             return PromptSet.empty(), tuple(rejected)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from promptseg.models.grounding.heat import HeatMap
 from promptseg.pipeline.prompters.text import (
     HeatPromptConfig,
     TextPrompter,
@@ -15,7 +16,9 @@ from promptseg.pipeline.prompters.text import (
     region_prior,
 )
 
-CONFIG = HeatPromptConfig(peak_share=0.5, min_peak=0.6, min_region=0.02, max_prompts=3)
+CONFIG = HeatPromptConfig(
+    min_presence=0.2, level=0.5, peak_share=0.75, min_peak=0.6, min_region=0.02, max_prompts=3
+)
 GRID = (10, 20)
 
 
@@ -33,13 +36,24 @@ def extent(region) -> tuple[int, int, int, int]:
     return columns.start, rows.start, columns.stop, rows.stop
 
 
-def test_one_object_is_what_exceeds_a_share_of_the_peak() -> None:
-    heat = heat_of((4, 2, 9, 6, 0.4), (3, 1, 10, 2, 0.39), ground=0.1)
-    heat[3, 6] = 0.8
+def test_one_object_is_what_reaches_the_level() -> None:
+    heat = heat_of((4, 2, 9, 6, 0.5), (3, 1, 10, 2, 0.49), ground=0.1)
+    heat[3, 6] = 0.9
     (region,) = hot_regions(heat, CONFIG)
-    assert extent(region) == (4, 2, 9, 6)  # 0.4 is just half of 0.8
+    assert extent(region) == (4, 2, 9, 6)
     assert (region.row, region.column) == (3, 6)
-    assert region.peak == pytest.approx(0.8)
+    assert region.peak == pytest.approx(0.9)
+    # The level does not rise with the peak.
+    (region,) = hot_regions(heat, replace(CONFIG, level=0.3))
+    assert region.mask.sum() == 5 * 4 + 7
+
+
+def test_of_a_faint_map_the_object_is_what_reaches_a_share_of_the_peak() -> None:
+    heat = heat_of((4, 2, 9, 6, 0.31), (3, 1, 10, 2, 0.29), ground=0.1)
+    heat[3, 6] = 0.4  # of which 0.3 is the share
+    (region,) = hot_regions(heat, CONFIG)
+    assert extent(region) == (4, 2, 9, 6)
+    assert region.peak == pytest.approx(0.4)
 
 
 def test_two_objects_come_highest_first() -> None:
@@ -56,7 +70,7 @@ def test_cells_that_touch_at_a_corner_are_apart() -> None:
 
 def test_a_further_region_must_be_hot_and_large_enough() -> None:
     main = (12, 3, 17, 8, 0.9)
-    cold = (1, 1, 5, 5, 0.52)  # above 0.5 x 0.9, below 0.6 x 0.9
+    cold = (1, 1, 5, 5, 0.52)  # above the level, below 0.6 x 0.9
     tiny = (1, 1, 4, 2, 0.8)  # 3 of 200 cells
     enough = (1, 1, 5, 2, 0.8)  # 4 of 200 cells
     assert len(hot_regions(heat_of(main, cold), CONFIG)) == 1
@@ -84,27 +98,32 @@ def test_a_flat_map_is_one_region(value: float) -> None:
     assert region.peak == pytest.approx(value)
 
 
-def test_prior_is_the_relative_heat_in_the_region_and_cold_elsewhere() -> None:
-    heat = heat_of((1, 1, 4, 5, 0.4), (12, 3, 17, 8, 0.8), ground=0.08)
-    heat[2, 2] = 0.5
-    config = replace(CONFIG, prior_level=0.4, prior_gain=10.0)
-    first, second = hot_regions(heat, config)
-    prior = region_prior(heat, second, config)
+def test_prior_is_the_heat_in_logits_and_cold_on_the_other_regions() -> None:
+    heat = heat_of((1, 1, 4, 5, 0.7), (12, 3, 17, 8, 0.9), ground=0.1)
+    heat[2, 2] = 0.6
+    heat[9, 19] = 0.02
+    first, second = hot_regions(heat, CONFIG)
+    hot = first.mask | second.mask
+    prior = region_prior(heat, second, hot)
     assert prior.shape == GRID
     assert prior.dtype == np.float32
-    expected = np.full(GRID, -4.0)  # the other object is as cold as cold can be: -0.4 x 10
-    expected[1:5, 1:4] = 10 * (0.4 / 0.5 - 0.4)
-    expected[2, 2] = 10 * (1 - 0.4)
+    expected = np.log(heat / (1 - heat))
+    expected[3:8, 12:17] = np.log(0.02 / 0.98)  # as the coldest cell of all
     np.testing.assert_allclose(prior, expected, atol=1e-5)
-    other = region_prior(heat, first, config)
-    np.testing.assert_allclose(other[3:8, 12:17], 6, atol=1e-5)
-    np.testing.assert_allclose(other[1:5, 1:4], -4, atol=1e-5)
+    other = region_prior(heat, first, hot)
+    np.testing.assert_allclose(other[3:8, 12:17], np.log(9), atol=1e-5)
+    np.testing.assert_allclose(other[1:5, 1:4], np.log(0.02 / 0.98), atol=1e-5)
+    np.testing.assert_allclose(other[~hot], prior[~hot])
 
 
-def test_prior_of_a_map_of_zeros_is_finite() -> None:
-    heat = heat_of()
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_prior_of_certain_heat_is_finite(value: float) -> None:
+    heat = heat_of(ground=value)
     (region,) = hot_regions(heat, CONFIG)
-    np.testing.assert_allclose(region_prior(heat, region, CONFIG), -3.2, atol=1e-5)
+    prior = region_prior(heat, region, region.mask)
+    assert ((prior > 5) == (value > 0.5)).all()
+    assert (np.abs(prior) < 12).all()
+    assert np.ptp(prior) == 0
 
 
 @pytest.fixture
@@ -114,7 +133,7 @@ def embedding(tiny_segmenter):
 
 
 def test_prompts_are_in_pixels_of_the_image(tiny_segmenter, embedding, make_grounder) -> None:
-    heat = heat_of((4, 2, 9, 6, 0.4))
+    heat = heat_of((4, 2, 9, 6, 0.6))
     heat[3, 6] = 0.8
     prompter = TextPrompter(make_grounder({"cat": heat}), tiny_segmenter, CONFIG)
     prompts, rejected = prompter(embedding, ["cat"])
@@ -131,6 +150,43 @@ def test_prompts_are_in_pixels_of_the_image(tiny_segmenter, embedding, make_grou
     np.testing.assert_array_equal(
         prompts.mask_input[0, 0, 12:], np.broadcast_to(prompts.mask_input[0, 0, 11], (12, 24))
     )
+
+
+def test_each_prompt_gives_its_own_region_as_mask(tiny_segmenter, embedding, make_grounder) -> None:
+    # A third region, too tiny for a prompt of its own, stays in both priors.
+    heat = heat_of((1, 1, 4, 5, 0.7), (12, 3, 17, 8, 0.9), (8, 8, 10, 9, 0.8), ground=0.1)
+    prompter = TextPrompter(make_grounder({"two": heat}), tiny_segmenter, CONFIG)
+    prompts, _ = prompter(embedding, ["two"])
+    regions = hot_regions(heat, CONFIG)
+    hot = regions[0].mask | regions[1].mask
+    assert prompts.mask_input.shape == (2, 1, 24, 24)
+    priors = np.stack([region_prior(heat, region, hot) for region in regions])
+    expected = tiny_segmenter.to_mask_input(priors, embedding)
+    np.testing.assert_array_equal(prompts.mask_input, expected)
+    # Cells are of 5 x 5 pixels, those of the mask input of about 4 x 4.
+    high, low, tiny = (6, 17), (3, 2), (10, 10)
+    by_prompt = [
+        [prior[0][place] > 0 for place in (high, low, tiny)] for prior in prompts.mask_input
+    ]
+    assert by_prompt == [[True, False, True], [False, True, True]]
+
+
+def test_presence_is_the_groundings_own(tiny_segmenter, embedding, make_grounder) -> None:
+    grounder = make_grounder({"cat": heat_of((4, 2, 9, 6, 0.6)), "dog": heat_of(ground=0.3)})
+    prompter = TextPrompter(grounder, tiny_segmenter, CONFIG)
+    found = prompter.presence(embedding, ["dog", "zebra", "cat"])
+    np.testing.assert_allclose(found, [0.3, 0.01, 0.6])
+    assert grounder.asked == [("dog", "zebra", "cat")]
+
+
+def test_scores_are_presence_times_the_regions_share_of_the_peak(tiny_segmenter, embedding) -> None:
+    heat = heat_of((1, 1, 4, 5, 0.6), (12, 3, 17, 8, 0.8))
+
+    def grounder(_: object, phrases: list[str]) -> list[HeatMap]:
+        return [HeatMap(phrase, heat, 0.4) for phrase in phrases]
+
+    prompts, _ = TextPrompter(grounder, tiny_segmenter, CONFIG)(embedding, ["cat"])
+    np.testing.assert_allclose(prompts.prompt_scores, [0.4, 0.3], rtol=1e-6)
 
 
 def test_an_absent_phrase_is_rejected_with_the_reason(
