@@ -47,7 +47,8 @@ def draw(rows: list[dict[str, Any]], boundaries: list[int], out: Path) -> None:
             axis.axvline(step, color="grey", linestyle=":")
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
-        axis.legend()
+        if any(name in row for name in names for row in rows):
+            axis.legend()
     axes[0].set_ylim(bottom=0)
     figure.savefig(out, dpi=80)
     plt.close(figure)

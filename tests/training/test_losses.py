@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from losses import mask_losses, prompt_loss, true_iou
+from losses import mask_losses, prompt_loss, text_loss, true_iou
 
 B, M, H, W = 3, 4, 6, 7
 RNG = np.random.default_rng(0)
@@ -69,11 +69,14 @@ def test_true_iou_by_hand() -> None:
 @pytest.mark.parametrize("spread", [0.0, 0.05])
 def test_prompt_loss(spread: float) -> None:
     losses = numpy_losses()
+    error = np.abs(PREDICTED - numpy_iou())
+    assert error.min() < 0.05 < error.max()
+    smooth = np.where(error < 0.05, error**2 / 0.1, error - 0.025)
     expected = (
         losses[:, 0].mean()
         + losses[:, 1:].min(1).mean()
         + spread * losses[:, 1:].mean()
-        + ((PREDICTED - numpy_iou()) ** 2).mean()
+        + smooth.mean()
     )
     found = prompt_loss(tensor(LOGITS), tensor(PREDICTED), tensor(TARGETS), tensor(WEIGHT), spread)
     assert found.item() == pytest.approx(expected, rel=1e-5)
@@ -97,4 +100,67 @@ def test_perfect_masks_cost_next_to_nothing() -> None:
     targets = (tensor(TARGETS) > 0.5).float()
     logits = (40 * targets - 20)[:, None].expand(-1, 4, -1, -1)
     loss = prompt_loss(logits, torch.ones(B, 4), targets, torch.ones(H, W), 0.05)
+    assert 0 <= loss.item() < 1e-4
+
+
+P, N = 5, 2  # phrases, of which so many are there
+LOCAL = RNG.normal(size=(P, H, W)) * 3
+PRESENCE = RNG.normal(size=P) * 2
+NAMED = np.clip(RNG.normal(0.5, 0.5, size=(N, H, W)), 0, 1)
+DOUBT = np.array([1.0, 0.4, 1.0])
+
+
+def numpy_text_loss(here: int, gone: int) -> float:
+    """Of so many of the phrases that are there and of those that are not."""
+    counted = WEIGHT == 1
+
+    def negative_log(share: np.ndarray) -> np.ndarray:
+        return -np.log(share)
+
+    entropies, dices, seen = [], [], []
+    for n in range(here):
+        share, wanted = 1 / (1 + np.exp(-LOCAL[n][counted])), NAMED[n][counted]
+        entropy = wanted * negative_log(share) + (1 - wanted) * negative_log(1 - share)
+        entropies.append(entropy.mean())
+        dices.append(1 - (2 * (share * wanted).sum() + 1) / (share.sum() + wanted.sum() + 1))
+        seen.append(negative_log(1 / (1 + np.exp(-PRESENCE[n]))))
+    loss = 2 * np.mean(entropies) + np.mean(dices) + np.mean(seen) if here else 0.0
+    for n, weight in zip(range(N, N + gone), DOUBT, strict=False):
+        nowhere = negative_log(1 - 1 / (1 + np.exp(-LOCAL[n][counted])))
+        absent = negative_log(1 - 1 / (1 + np.exp(-PRESENCE[n])))
+        loss += weight * (nowhere.mean() / 8 + absent / 10)
+    return float(loss)
+
+
+@pytest.mark.parametrize(("here", "gone"), [(2, 3), (1, 2), (0, 3), (2, 0), (0, 0)])
+def test_text_loss(here: int, gone: int) -> None:
+    picked = [*range(here), *range(N, N + gone)]
+    found = text_loss(
+        tensor(LOCAL[picked]),
+        tensor(PRESENCE[picked]),
+        tensor(NAMED[:here]),
+        tensor(WEIGHT),
+        tensor(DOUBT[:gone]),
+    )
+    assert found.shape == ()
+    assert found.item() == pytest.approx(numpy_text_loss(here, gone), rel=1e-5, abs=1e-7)
+
+
+def test_text_loss_has_a_gradient_wherever_cells_count() -> None:
+    local = tensor(LOCAL).requires_grad_()
+    presence = tensor(PRESENCE).requires_grad_()
+    text_loss(local, presence, tensor(NAMED), tensor(WEIGHT), tensor(DOUBT)).backward()
+    counted = torch.from_numpy(WEIGHT == 1)
+    assert not local.grad[:, ~counted].any()
+    assert (local.grad[:, counted] != 0).all()
+    assert (presence.grad[:N] < 0).all()
+    assert (presence.grad[N:] > 0).all()
+
+
+def test_a_perfect_text_head_costs_next_to_nothing() -> None:
+    targets = (tensor(NAMED) > 0.5).float()
+    local = torch.full((P, H, W), -20.0)
+    local[:N] = 40 * targets - 20
+    presence = torch.tensor([20.0, 20, -20, -20, -20])
+    loss = text_loss(local, presence, targets, tensor(WEIGHT), tensor(DOUBT))
     assert 0 <= loss.item() < 1e-4

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from prompts import CELL, Prompts, boxes, clicks, coarse_prior, corrected, to_mask_input
+from prompts import (
+    CELL,
+    Prompts,
+    boxes,
+    clicks,
+    coarse_prior,
+    corrected,
+    heat_prior,
+    to_mask_input,
+)
+from torch.nn import functional as F
 
 GRID = (20, 26)
 SQUARE = 32
@@ -114,6 +124,54 @@ def test_coarse_priors_come_with_and_without_points_and_boxes() -> None:
         for found in (coarse_prior(TARGETS[:1], SQUARE, rng) for _ in range(60))
     }
     assert len(kinds) == 4
+
+
+HEAT = 8 * torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))  # cells of 4 x 4
+
+
+def finer_heat() -> torch.Tensor:
+    """The heat on the decoder's grid (4, 20, 24), which is 2 columns of padding wider."""
+    fine = F.interpolate(HEAT[None], size=(20, 24), mode="bilinear", align_corners=False)[0]
+    assert fine.abs().max() > 12
+    return fine.clamp(-10, 10)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_heat_of_all_that_a_phrase_names_is_the_mask_as_it_is(seed: int) -> None:
+    found = heat_prior(HEAT, TARGETS, SQUARE, np.random.default_rng(seed), whole=True)
+    assert found.points is found.boxes is None
+    assert found.masks.shape == (4, 1, SQUARE, SQUARE)
+    fine = finer_heat()
+    torch.testing.assert_close(found.masks[:, 0, :20, :24], fine)
+    # Its border is repeated beyond the picture.
+    torch.testing.assert_close(found.masks[:, 0, :20, 24:], fine[..., -1:].expand(-1, -1, 8))
+    corner = fine[:, -1, -1, None, None].expand(-1, 12, 8)
+    torch.testing.assert_close(found.masks[:, 0, 20:, 24:], corner)
+
+
+def test_heat_of_one_object_is_kept_to_a_loose_box_that_half_the_prompts_give() -> None:
+    tight = boxes(TARGETS, np.random.default_rng(0), jitter=0.0, limit=0.0).boxes
+    fine = finer_heat()
+    given = 0
+    for seed in range(40):
+        found = heat_prior(HEAT, TARGETS, SQUARE, np.random.default_rng(seed), whole=False)
+        assert found.points is None
+        masks = found.masks[:, 0, :20, :24]
+        kept = masks == fine
+        assert (kept | (masks == -10)).all()
+        assert kept[0, 8:12, 5:6].all()  # the middle of 7 x 14 cells
+        assert kept[0].sum() < 300  # and not much beyond
+        if found.boxes is None:
+            continue
+        given += 1
+        assert 0 < (found.boxes - tight).abs().max() <= 30
+        # What is kept are the cells with their centres in the box, but where heat is -10 anyway.
+        for box, one, heat in zip(found.boxes.tolist(), kept, fine, strict=True):
+            for row, column in np.ndindex(20, 24):
+                x, y = (column + 0.5) * CELL, (row + 0.5) * CELL
+                inside = box[0] <= x <= box[2] and box[1] <= y <= box[3]
+                assert one[row, column] == (inside or heat[row, column] == -10)
+    assert 10 < given < 30
 
 
 def test_mask_input_repeats_the_border() -> None:
