@@ -44,7 +44,7 @@ def remove_small_regions(
         min_area: In pixels, 1 or more.
 
     Returns:
-        The new mask within its tight box, and the box; None if nothing changes.
+        The new mask within its tight box, and the box; None if no region is small.
     """
     (height, width), (x0, y0, x1, y1) = size, box
     # A window around the box stands for the whole image. The stripe of background beyond each side
@@ -68,12 +68,11 @@ def remove_small_regions(
 
     islands, sizes = _regions(window)
     large = sizes >= min_area
+    if not changed and large[1:].all():
+        return None
     large[0] = False  # the background
     if not large.any():
         large[1 + np.argmax(sizes[1:])] = True
-    changed |= not large[1:].all()
-    if not changed:
-        return None
     window = large[islands]
     tight = tight_box(window)
     return cut(window, tight), shift(tight, left, top)

@@ -1,23 +1,40 @@
-"""A shrunken pocket SAM, and one whose masks are what its prompts say."""
+"""Shrunken SAMs: pocket, one whose masks are what its prompts say, and one beside the official."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from segment_anything import modeling as official
 from torch import Tensor
 
 from promptseg.models.grounding.heat import HeatMap
+from promptseg.models.sam.config import SamViTConfig, build_sam_vit
 from promptseg.models.sam.pocket import PocketSam, PocketSamConfig, build_pocket_sam
-from promptseg.models.sam.sam import ImageFeatures
+from promptseg.models.sam.sam import ImageFeatures, Sam
 from promptseg.pipeline.segmenter import Segmenter
 from promptseg.pipeline.types import ImageEmbedding
 
 CONFIG = PocketSamConfig(
     image_size=96, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2
+)
+
+VIT_CONFIG = SamViTConfig(
+    image_size=128,
+    embed_dim=24,
+    depth=2,
+    num_heads=2,
+    window_size=3,
+    global_attn_indexes=(1,),
+    prompt_embed_dim=32,
+    decoder_num_heads=4,
+    decoder_mlp_dim=32,
+    iou_head_hidden_dim=16,
 )
 
 
@@ -95,3 +112,61 @@ def obedient_segmenter() -> Segmenter:
 def make_grounder() -> type[FakeGrounder]:
     """Builds a grounder from the heat map of each phrase that it knows."""
     return FakeGrounder
+
+
+@pytest.fixture(scope="session")
+def reference() -> official.Sam:
+    """The official model, shrunken, with weights that give masks of both signs."""
+    torch.manual_seed(0)
+    model = official.Sam(
+        image_encoder=official.ImageEncoderViT(
+            img_size=128,
+            embed_dim=24,
+            depth=2,
+            num_heads=2,
+            out_chans=32,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=3,
+            global_attn_indexes=(1,),
+        ),
+        prompt_encoder=official.PromptEncoder(
+            embed_dim=32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=16
+        ),
+        mask_decoder=official.MaskDecoder(
+            transformer_dim=32,
+            transformer=official.TwoWayTransformer(
+                depth=2, embedding_dim=32, num_heads=4, mlp_dim=32
+            ),
+            iou_head_hidden_dim=16,
+        ),
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            scale = 0.3 if "output_hypernetworks" in name else 0.15
+            parameter.add_(scale * noise)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def sam(reference: official.Sam) -> Sam:
+    """Our model with the official one's weights."""
+    model = build_sam_vit(VIT_CONFIG)
+    model.load_state_dict(reference.state_dict())
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[[tuple[int, int]], np.ndarray]:
+    """A picture of some size with smooth and rough parts: (H, W) -> (H, W, 3) uint8."""
+
+    def make(size: tuple[int, int]) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        small = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        smooth = np.array(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
+        rough = rng.integers(-20, 20, smooth.shape)
+        return np.clip(smooth.astype(int) + rough, 0, 255).astype(np.uint8)
+
+    return make
