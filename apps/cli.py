@@ -30,6 +30,7 @@ from .console import (
     say_error,
 )
 from .eval_command import eval_command
+from .everything_command import everything_command
 from .query import Query, read_query
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def segment(
 
 
 app.command("eval")(eval_command)
+app.command("everything")(everything_command)
 
 
 @models_app.command("list")

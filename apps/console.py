@@ -81,6 +81,11 @@ class Bar:
         if self.progress is not None:
             self.progress.advance(self.task)
 
+    def update(self, done: int, total: int) -> None:
+        """Show how many are done of how many there are."""
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, total=total)
+
 
 def say_error(console: Console, text: str) -> None:
     """Print an error, on as few lines as it has."""
