@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
     from .presets import PRESETS, load
     from .ranking import RankingConfig, rank
+    from .reference import EncodedReference, Reference
     from .segmenter import Segmenter
     from .types import ImageEmbedding, MaskCandidates, PromptSet, RejectedMask, Result
 
 __all__ = [
     "PRESETS",
     "CheckpointError",
+    "EncodedReference",
     "EverythingConfig",
     "ImageEmbedding",
     "InputError",
@@ -31,6 +33,7 @@ __all__ = [
     "PromptSet",
     "PromptsegError",
     "RankingConfig",
+    "Reference",
     "RejectedMask",
     "Result",
     "Segmenter",
@@ -43,6 +46,7 @@ __all__ = [
 _HOMES = {
     "PRESETS": ".presets",
     "CheckpointError": "..models.errors",
+    "EncodedReference": ".reference",
     "EverythingConfig": ".everything",
     "ImageEmbedding": ".types",
     "InputError": "..models.errors",
@@ -52,6 +56,7 @@ _HOMES = {
     "PromptSet": ".types",
     "PromptsegError": "..models.errors",
     "RankingConfig": ".ranking",
+    "Reference": ".reference",
     "RejectedMask": ".types",
     "Result": ".types",
     "Segmenter": ".segmenter",

@@ -11,14 +11,16 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..models.errors import InputError
-from .types import UInt8Array
+from .types import BoolArray, UInt8Array
 
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -35,6 +37,9 @@ _DECODE_ERRORS = (
 )
 
 _INTEGER_BITS = (8, 10, 12, 14, 16)
+
+
+MaskSource = str | Path | Image.Image | NDArray[np.generic]
 
 
 def load_image(source: ImageSource) -> UInt8Array:
@@ -66,14 +71,75 @@ def load_image(source: ImageSource) -> UInt8Array:
                 raise
             raise InputError(f"the image cannot be decoded: {_one_line(error)}") from error
     if isinstance(source, (str, Path)):
-        return _from_file(source)
+        return _from_file(source, _from_pillow)
     raise InputError(
         "an image must be a path, a PIL.Image or a uint8 numpy array (H, W, 3), "
         f"not {type(source).__name__}"
     )
 
 
-def _from_file(source: str | Path) -> UInt8Array:
+def load_mask(source: MaskSource) -> BoolArray:
+    """Return a mask: what is not zero is the object.
+
+    Args:
+        source: A path, a Pillow image, or an array of bool or whole numbers (H, W) or (H, W, 1).
+            Of a picture with a palette the numbers count, of one in colour what is not black; a
+            JPEG's greys below 128 count as black, since its black is not exact.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        InputError: As for :func:`load_image`.
+    """
+    if isinstance(source, np.ndarray):
+        return _mask_from_array(source)
+    if isinstance(source, Image.Image):
+        try:
+            return _mask_from_pillow(source, "the mask")
+        except _DECODE_ERRORS as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the mask cannot be decoded: {_one_line(error)}") from error
+    if isinstance(source, (str, Path)):
+        return _from_file(source, _mask_from_pillow)
+    raise InputError(
+        "a mask must be a path, a PIL.Image or a bool or uint8 numpy array (H, W), "
+        f"not {type(source).__name__}"
+    )
+
+
+def _mask_from_array(array: NDArray[np.generic]) -> BoolArray:
+    if array.dtype.kind not in "bui":
+        raise InputError(
+            f"a mask array must be bool or uint8, not {array.dtype}; compare it with a threshold"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2:
+        raise InputError(f"a mask array must be (H, W), not {array.shape}")
+    return np.asarray(array != 0)
+
+
+def _mask_from_pillow(image: Image.Image, name: str) -> BoolArray:
+    if 0 in image.size:
+        raise InputError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+    lossy = image.format == "JPEG"
+    image.load()
+    image = _upright(image)
+    if image.mode not in ("1", "L", "P", "I", "I;16", "F"):
+        # Opaque colours: the object is what is seen and not black.
+        rgba = np.asarray(image.convert("RGBA"))
+        values = rgba[..., :3].max(-1) * (rgba[..., 3] > 0)
+    else:
+        values = np.asarray(image)
+    return np.asarray(values > 127) if lossy else np.asarray(values != 0)
+
+
+_Pixels = TypeVar("_Pixels", UInt8Array, BoolArray)
+
+
+def _from_file(source: str | Path, read: Callable[[Image.Image, str], _Pixels]) -> _Pixels:
     name = repr(str(source))
     if str(source) == "":
         raise InputError("the image path is empty; give the path of an image file")
@@ -85,7 +151,7 @@ def _from_file(source: str | Path) -> UInt8Array:
             # and images far too large are refused with an error.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return _from_pillow(image, name)
+                return read(image, name)
     except InputError:
         raise
     except UnidentifiedImageError as error:

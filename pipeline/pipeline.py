@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
+from .cascade import check_parts, decode_cascade, decode_prompts
 from .everything import EverythingConfig, ProgressCallback, segment_everything
 from .images import ImageSource, load_image
 from .marks import Marks, read_marks
 from .prompters.marks import mark_prompts
+from .prompters.reference import ReferencePrompter
 from .prompters.text import TextPrompter
-from .ranking import RankingConfig, rank, select_by_iou_prediction
+from .ranking import RankingConfig, rank
+from .reference import EncodedReference, Reference, ReferenceQuery, read_references
 from .segmenter import Segmenter
 from .types import (
     BoolArray,
@@ -49,10 +52,7 @@ class PipelineConfig:
     everything: EverythingConfig = field(default_factory=EverythingConfig)
 
     def __post_init__(self) -> None:
-        if not self.first_pass or set(self.first_pass) - {"points", "boxes", "masks"}:
-            raise InputError(
-                f"first_pass must name some of points, boxes and masks, not {self.first_pass}"
-            )
+        check_parts(self.first_pass)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,7 @@ class Pipeline:
     Args:
         segmenter: Encodes images and decodes prompts.
         text_prompter: Turns phrases into prompts; without it there is no text.
+        reference_prompter: Finds what references show; without it there are no references.
         config: Thresholds.
     """
 
@@ -80,10 +81,12 @@ class Pipeline:
         segmenter: Segmenter,
         *,
         text_prompter: TextPrompter | None = None,
+        reference_prompter: ReferencePrompter | None = None,
         config: PipelineConfig | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.text_prompter = text_prompter
+        self.reference_prompter = reference_prompter
         self.config = config or PipelineConfig()
 
     def __call__(
@@ -92,6 +95,7 @@ class Pipeline:
         *,
         text: str | Sequence[str] | None = None,
         negative_text: str | Sequence[str] | None = None,
+        reference: ReferenceQuery | None = None,
         points: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
@@ -100,14 +104,17 @@ class Pipeline:
     ) -> Result:
         """Segment one image.
 
-        Text alone finds what the phrases name; points and boxes alone segment what they mark, a
-        lone click with up to three masks (whole, part, subpart). With both, of what the phrases
-        name only that is kept which a foreground point or a box marks.
+        Text alone finds what the phrases name, a reference alone what it shows; points and boxes
+        alone segment what they mark, a lone click with up to three masks (whole, part, subpart).
+        With text or a reference, points and boxes only choose: of what is found that is kept
+        which a foreground point or a box marks.
 
         Args:
             image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
             text: One or several phrases; each is looked for on its own.
             negative_text: Masks that lie on what these phrases name are dropped.
+            reference: One or several examples of what to look for, encoded or not; those of one
+                label are examples of the same thing.
             points: (N, 2) in pixels of the image, (x, y).
             point_labels: (N,): 1 foreground, 0 background; all foreground by default.
             boxes: (B, 4) XYXY in pixels of the image.
@@ -122,16 +129,24 @@ class Pipeline:
         """
         phrases = _read_phrases("text", text)
         negatives = _read_phrases("negative_text", negative_text)
+        examples = read_references(reference)
         pixels = load_image(image)
         size = (pixels.shape[0], pixels.shape[1])
         marks = read_marks(points, point_labels, boxes, size)
-        if not (phrases or marks):
-            raise InputError("say what to look for: give text, points or boxes")
+        if not (phrases or examples or marks):
+            raise InputError("say what to look for: give text, a reference, points or boxes")
+        if phrases and examples:
+            raise InputError("text and references are not combined yet; give one of them")
         ranking = self._ranking(top_k, min_score)
-        prompts = PromptSet.empty() if phrases else mark_prompts(marks)
+        prompts = PromptSet.empty() if phrases or examples else mark_prompts(marks)
+        references = self._encode_references(examples)
         embedding = self.segmenter.encode_image(pixels)
         if phrases:
             return self._find(embedding, phrases, negatives, ranking, marks)
+        if references:
+            found, rejected = self._match(embedding, references)
+            against, _ = self._decode_phrases(embedding, negatives)
+            return self._rank(found, ranking, against, marks, rejected)
         found = self._decode_marks(embedding, prompts)
         against, _ = self._decode_phrases(embedding, negatives)
         return self._rank(found, ranking, against)
@@ -149,6 +164,27 @@ class Pipeline:
         phrases = _read_phrases("text", text)
         negatives = _read_phrases("negative_text", negative_text)
         return self._find(embedding, phrases, negatives, self._ranking(top_k, min_score), None)
+
+    def encode_reference(self, reference: ReferenceQuery) -> EncodedReference:
+        """Encode examples of one thing once, for any number of images.
+
+        Args:
+            reference: One or several examples, all with the same label.
+
+        Returns:
+            A value that :meth:`__call__` takes for ``reference``.
+
+        Raises:
+            InputError: The labels differ, SAM finds no object at a box or a point, or this
+                pipeline has no reference prompter.
+        """
+        encoded = self._encode_references(read_references(reference))
+        if len(encoded) != 1:
+            labels = ", ".join(repr(item.label) for item in encoded)
+            raise InputError(
+                f"encode references of one label at a time, got {labels or 'no reference'}"
+            )
+        return encoded[0]
 
     def everything(
         self,
@@ -215,47 +251,66 @@ class Pipeline:
         prompts, rejected = self.text_prompter(embedding, phrases)
         if not len(prompts):
             return _no_masks(embedding), rejected
-        first = _keep_parts(prompts, self.config.first_pass)
-        masks = self._decode(embedding, first, multimask_output=True)
-        masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
-        for _ in range(self.config.refine_passes):
-            boxes = self.segmenter.low_res_boxes(embedding, masks)
-            if prompts.boxes is not None:
-                empty = ~boxes.any(1)
-                boxes[empty] = prompts.boxes[empty]
-            again = replace(prompts, boxes=boxes, mask_input=masks.logits)
-            masks = self._decode(embedding, again, multimask_output=False)
-        return self._finish(embedding, masks, prompts), rejected
+        masks = decode_cascade(
+            self.segmenter,
+            embedding,
+            prompts,
+            first_pass=self.config.first_pass,
+            refine_passes=self.config.refine_passes,
+        )
+        return self._finish(embedding, masks, prompts.labels, prompts.prompt_scores), rejected
+
+    def _encode_references(
+        self, examples: Sequence[Reference | EncodedReference]
+    ) -> tuple[EncodedReference, ...]:
+        return self._references().encode(examples) if examples else ()
+
+    def _references(self) -> ReferencePrompter:
+        if self.reference_prompter is None:
+            raise InputError("this pipeline has no reference prompter; give text, points or boxes")
+        return self.reference_prompter
+
+    def _match(
+        self, embedding: ImageEmbedding, references: Sequence[EncodedReference]
+    ) -> tuple[_Masks, tuple[RejectedMask, ...]]:
+        """Masks of what references show, and why there are none of some."""
+        matches = self._references().find(embedding, references)
+        masks = LowResMasks(
+            np.concatenate([match.masks.logits for match in matches]),
+            np.concatenate([match.masks.iou_predictions for match in matches]),
+        )
+        labels = tuple(
+            reference.label
+            for reference, match in zip(references, matches, strict=True)
+            for _ in match.prompt_scores
+        )
+        scores = np.concatenate([match.prompt_scores for match in matches])
+        rejected = tuple(item for match in matches for item in match.rejected)
+        return self._finish(embedding, masks, labels, scores), rejected
 
     def _decode_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> _Masks:
         """Masks of points and boxes; a lone click is ambiguous and gives all three of its."""
         coords = prompts.point_coords
         lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
-        masks = self._decode(embedding, prompts, multimask_output=lone)
-        return self._finish(embedding, masks, prompts)
+        masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
+        return self._finish(embedding, masks, prompts.labels, prompts.prompt_scores)
 
-    def _decode(
-        self, embedding: ImageEmbedding, prompts: PromptSet, *, multimask_output: bool
-    ) -> LowResMasks:
-        return self.segmenter.decode_low_res(
-            embedding,
-            point_coords=prompts.point_coords,
-            point_labels=prompts.point_labels,
-            boxes=prompts.boxes,
-            mask_input=prompts.mask_input,
-            multimask_output=multimask_output,
-        )
-
-    def _finish(self, embedding: ImageEmbedding, masks: LowResMasks, prompts: PromptSet) -> _Masks:
+    def _finish(
+        self,
+        embedding: ImageEmbedding,
+        masks: LowResMasks,
+        labels: Sequence[str],
+        prompt_scores: Float32Array,
+    ) -> _Masks:
         """Masks at the image's size, those of a prompt one after the other."""
         candidates = self.segmenter.upscale(embedding, masks)
         count = candidates.masks.shape[1]
         return _Masks(
             candidates.masks.reshape(-1, *embedding.original_size),
-            tuple(label for label in prompts.labels for _ in range(count)),
+            tuple(label for label in labels for _ in range(count)),
             candidates.iou_predictions.reshape(-1),
             candidates.stability_scores.reshape(-1),
-            prompts.prompt_scores.repeat(count),
+            prompt_scores.repeat(count),
         )
 
     @staticmethod
@@ -279,17 +334,6 @@ class Pipeline:
             marks=marks,
             already_rejected=rejected,
         )
-
-
-def _keep_parts(prompts: PromptSet, parts: Sequence[str]) -> PromptSet:
-    points = "points" in parts
-    return replace(
-        prompts,
-        point_coords=prompts.point_coords if points else None,
-        point_labels=prompts.point_labels if points else None,
-        boxes=prompts.boxes if "boxes" in parts else None,
-        mask_input=prompts.mask_input if "masks" in parts else None,
-    )
 
 
 def _no_masks(embedding: ImageEmbedding) -> _Masks:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
     from .pipeline.pipeline import Pipeline
     from .pipeline.presets import PRESETS, load
+    from .pipeline.reference import Reference
     from .pipeline.types import RejectedMask, Result
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "ModelNotFoundError",
     "Pipeline",
     "PromptsegError",
+    "Reference",
     "RejectedMask",
     "Result",
     "__version__",
@@ -43,6 +45,7 @@ _HOMES = {
     "ModelNotFoundError": ".models.errors",
     "Pipeline": ".pipeline.pipeline",
     "PromptsegError": ".models.errors",
+    "Reference": ".pipeline.reference",
     "RejectedMask": ".pipeline.types",
     "Result": ".pipeline.types",
     "load": ".pipeline.presets",

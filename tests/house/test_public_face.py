@@ -19,6 +19,7 @@ PUBLIC = {
         "PRESETS",
         "Pipeline",
         "PromptsegError",
+        "Reference",
         "RejectedMask",
         "Result",
         "__version__",
@@ -36,6 +37,7 @@ PUBLIC = {
     ],
     "promptseg.pipeline": [
         "CheckpointError",
+        "EncodedReference",
         "EverythingConfig",
         "ImageEmbedding",
         "InputError",
@@ -46,6 +48,7 @@ PUBLIC = {
         "PromptSet",
         "PromptsegError",
         "RankingConfig",
+        "Reference",
         "RejectedMask",
         "Result",
         "Segmenter",

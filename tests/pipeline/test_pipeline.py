@@ -225,9 +225,9 @@ def test_find_on_an_encoded_image_equals_the_call(pipeline, obedient_segmenter) 
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ({}, "give text, points or boxes"),
-        ({"text": []}, "give text, points or boxes"),
-        ({"negative_text": "cat"}, "give text, points or boxes"),
+        ({}, "give text, a reference, points or boxes"),
+        ({"text": []}, "give text, a reference, points or boxes"),
+        ({"negative_text": "cat"}, "give text, a reference, points or boxes"),
         ({"text": " "}, "text: the text is empty"),
         ({"text": ["cat", ""]}, "text: the text is empty"),
         ({"text": 3}, "text must be text or a list of texts, got 3"),

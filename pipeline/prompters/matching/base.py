@@ -1,0 +1,103 @@
+"""What all matching strategies take and give, and the cosines they start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ....models.features.dense import DenseFeatures
+from ...reference import EncodedReference
+from ...segmenter import Segmenter
+from ...types import Float32Array, ImageEmbedding, LowResMasks, RejectedMask
+
+# A cell belongs to the object if this share of it is covered, or the largest there is.
+CELL_SHARE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """What a strategy found of one reference in an image.
+
+    Attributes:
+        masks: (N, 1, h, w), one mask for each object; N may be 0.
+        prompt_scores: (N,) float32 in [0, 1], how surely each is what the reference shows.
+        presence: How sure the strategy is that the object is in the image at all, in [0, 1].
+        rejected: What was dropped, with the reasons; why nothing was found, if so.
+    """
+
+    masks: LowResMasks
+    prompt_scores: Float32Array
+    presence: float
+    rejected: tuple[RejectedMask, ...] = ()
+
+    @classmethod
+    def none(
+        cls, segmenter: Segmenter, presence: float, rejected: tuple[RejectedMask, ...]
+    ) -> Matches:
+        """Return the answer "not here"."""
+        size = segmenter.model.mask_input_size
+        empty = LowResMasks(np.zeros((0, 1, *size), np.float32), np.zeros((0, 1), np.float32))
+        return cls(empty, np.zeros(0, np.float32), presence, rejected)
+
+
+class MatchingStrategy(Protocol):
+    """Finds what a reference shows in an image."""
+
+    def __call__(
+        self,
+        reference: EncodedReference,
+        target: DenseFeatures,
+        segmenter: Segmenter,
+        embedding: ImageEmbedding,
+    ) -> Matches:
+        """Match.
+
+        Args:
+            reference: What to look for.
+            target: Features of the image, of the same model as the reference's.
+            segmenter: Decodes prompts.
+            embedding: Of the image.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBank:
+    """The cells of all examples of a reference, of length 1, apart by what they show.
+
+    Attributes:
+        prototypes: (k, C), the mean of the object's cells of each example, weighted by the share
+            of the cell that the object covers.
+        foreground: (n, C), cells of the object.
+        background: (m, C), cells that the object does not touch.
+    """
+
+    prototypes: Tensor
+    foreground: Tensor
+    background: Tensor
+
+
+def unit_tokens(features: DenseFeatures) -> Tensor:
+    """The vectors of all cells, row by row, of length 1: (h * w, C)."""
+    return F.normalize(features.tokens.flatten(0, 1), dim=1)
+
+
+def collect_tokens(reference: EncodedReference) -> TokenBank:
+    """Cells of the object and of its surroundings, of all examples.
+
+    An object smaller than a cell is the cell that it covers most; where it touches all cells,
+    those that it covers least stand for the surroundings.
+    """
+    prototypes, foreground, background = [], [], []
+    for shot in reference.shots:
+        tokens, coverage = unit_tokens(shot.features), shot.coverage.flatten()
+        inside = coverage >= min(CELL_SHARE, float(coverage.max()))
+        foreground.append(tokens[inside])
+        prototypes.append(F.normalize(coverage[inside] @ tokens[inside], dim=0))
+        background.append(tokens[coverage <= float(coverage.min())])
+    return TokenBank(torch.stack(prototypes), torch.cat(foreground), torch.cat(background))

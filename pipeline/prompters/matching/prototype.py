@@ -1,0 +1,189 @@
+"""The prototype strategy: where an image is like the example's object and unlike the rest of it.
+
+After Zhang et al. 2023, "Personalize Segment Anything Model with One Shot" (PerSAM), which takes
+the mean of the object's cells. With x a cell of the image, p one of the examples' weighted means of
+the object's cells and q the mean of all their other cells,
+
+    mean(x) = max over p of cos(x, p) - cos(x, q)
+    near(x) = mean of the k largest cos(x, object's cells) - the same for the other cells
+    score(x) = (1 - near_share) * mean(x) + near_share * near(x)
+
+The other cells tell the object from what only lies beside it; the nearest ones tell parts of an
+object that no single mean describes. Scores are absolute: nothing is stretched to the range of
+one image, which would find an object in every image. The heat that becomes prompts is
+
+    heat(x) = sigmoid(gain * (score(x) - level))
+
+Whether the object is in the image at all, the highest scores tell badly: they say that a cell is
+more like the object than like what was around it, which holds for any other object. So the place
+that scores best is compared as a whole. With r the mean of the cells with the highest scores,
+
+    presence = sigmoid(presence_gain * (max over p of cos(r, p) - presence_level))
+
+Each connected hot region becomes a prompt: a positive point on its hottest cell, a negative one
+on the coldest cell of the image, its box, and its heat as a mask prior. Masks are refined by a
+cascade.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from ....models.errors import InputError
+from ....models.features.dense import DenseFeatures
+from ....models.grounding.heat import HeatMap
+from ...cascade import check_parts, decode_cascade
+from ...reference import EncodedReference
+from ...segmenter import Segmenter
+from ...types import Float32Array, ImageEmbedding, PromptSet
+from ..text import HeatPromptConfig, TextPrompter
+from .base import Matches, TokenBank, collect_tokens, unit_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeConfig:
+    """How likeness becomes prompts and masks.
+
+    Attributes:
+        neighbours: Nearest cells, k, that count for `near`.
+        near_share: Share of `near` in the score.
+        level: Score at which the heat is undecided.
+        gain: Logits that the heat rises over a score of 1.
+        top_share: Share of the cells, those of the highest scores, that speak for presence; one
+            cell at least.
+        presence_level: Cosine at which presence is undecided.
+        presence_gain: Logits that presence rises over a cosine of 1.
+        oversampling: Cells of the heat map along each side of a cell of the features.
+        negative_point: Whether the coldest cell becomes a negative point.
+        prompts: How the heat map becomes prompts, and the least presence.
+        first_pass: Parts of the prompts that masks are first decoded from.
+        refine_passes: Times that they are decoded again.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    neighbours: int = 5
+    near_share: float = 0.5
+    level: float = 0.1
+    gain: float = 20.0
+    top_share: float = 0.05
+    presence_level: float = 0.4
+    presence_gain: float = 10.0
+    oversampling: int = 4
+    negative_point: bool = True
+    prompts: HeatPromptConfig = field(default_factory=HeatPromptConfig)
+    first_pass: tuple[str, ...] = ("points", "masks")
+    refine_passes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("neighbours", "oversampling"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("near_share", "top_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        check_parts(self.first_pass)
+
+
+def prototype_scores(bank: TokenBank, cells: Tensor, config: PrototypeConfig) -> Tensor:
+    """Score cells (n, C) of length 1 by the module's formula; (n,)."""
+    surroundings = F.normalize(bank.background.mean(0), dim=0)
+    mean = (cells @ bank.prototypes.T).amax(1) - cells @ surroundings
+    inside = _nearest(cells @ bank.foreground.T, config.neighbours)
+    outside = _nearest(cells @ bank.background.T, config.neighbours)
+    return (1 - config.near_share) * mean + config.near_share * (inside - outside)
+
+
+def presence_of(bank: TokenBank, cells: Tensor, scores: Tensor, config: PrototypeConfig) -> float:
+    """How surely the object is among cells (n, C) with these scores (n,), in [0, 1]."""
+    count = max(1, round(config.top_share * len(scores)))
+    place = F.normalize(cells[scores.topk(count).indices].mean(0), dim=0)
+    likeness = float((bank.prototypes @ place).max())
+    return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))
+
+
+def _nearest(cosines: Tensor, count: int) -> Tensor:
+    """Mean of the largest cosines of each cell, (n, m) -> (n,)."""
+    return cosines.topk(min(count, cosines.shape[1]), dim=1).values.mean(1)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A grounder whose answer is known."""
+
+    found: HeatMap
+
+    def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[HeatMap]:
+        return [self.found]
+
+
+class PrototypeStrategy:
+    """Finds objects by prototypes; see the module.
+
+    Args:
+        config: How.
+    """
+
+    def __init__(self, config: PrototypeConfig | None = None) -> None:
+        self.config = config or PrototypeConfig()
+
+    def __call__(
+        self,
+        reference: EncodedReference,
+        target: DenseFeatures,
+        segmenter: Segmenter,
+        embedding: ImageEmbedding,
+    ) -> Matches:
+        """As :class:`~promptseg.pipeline.prompters.matching.base.MatchingStrategy` says."""
+        config = self.config
+        bank, cells = collect_tokens(reference), unit_tokens(target)
+        scores = prototype_scores(bank, cells, config)
+        presence = presence_of(bank, cells, scores, config)
+        found = HeatMap(reference.label, self._heat(target, scores), presence)
+
+        # From here on a reference is what a phrase is: a heat map with a presence.
+        prompter = TextPrompter(_Known(found), segmenter, config.prompts)
+        prompts, rejected = prompter(embedding, [reference.label])
+        if not len(prompts):
+            return Matches.none(segmenter, presence, rejected)
+        if config.negative_point:
+            prompts = _with_negative(prompts, target.cell_centres()[int(scores.argmin())])
+        masks = decode_cascade(
+            segmenter,
+            embedding,
+            prompts,
+            first_pass=config.first_pass,
+            refine_passes=config.refine_passes,
+        )
+        return Matches(masks, prompts.prompt_scores, presence, rejected)
+
+    def _heat(self, target: DenseFeatures, scores: Tensor) -> Float32Array:
+        """The heat over the whole image, finer than the cells."""
+        rows, columns = target.grid_size
+        size = rows * self.config.oversampling, columns * self.config.oversampling
+        spread = target.spread(scores.view(rows, columns), size)
+        heat: Float32Array = (
+            (self.config.gain * (spread - self.config.level)).sigmoid().cpu().numpy()
+        )
+        return heat
+
+
+def _with_negative(prompts: PromptSet, point: Float32Array) -> PromptSet:
+    """The prompts with one negative point more, the same for all."""
+    if prompts.point_coords is None or prompts.point_labels is None:
+        raise ValueError("the prompts have no points")
+    count = len(prompts)
+    return replace(
+        prompts,
+        point_coords=np.concatenate(
+            [prompts.point_coords, np.broadcast_to(point, (count, 1, 2))], axis=1
+        ),
+        point_labels=np.concatenate([prompts.point_labels, np.zeros((count, 1), np.int64)], axis=1),
+    )
