@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg.apps.datasets import VOID, Region, Sample, read_index
+from promptseg.apps.datasets import (
+    VOID,
+    Region,
+    Sample,
+    read_index,
+    read_index_collection,
+)
 from promptseg.models.errors import InputError
 
 
@@ -99,7 +105,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 
 def test_an_index_without_the_split_is_refused(tmp_path: Path) -> None:
     write(tmp_path, row("a"))
-    with pytest.raises(InputError, match="no sample of split 'dev'"):
+    with pytest.raises(InputError, match="no sample of split 'dev'; there are train"):
         read_index(tmp_path, "dev")
 
 
@@ -132,4 +138,70 @@ def without(key: str) -> dict[str, Any]:
 def test_a_line_of_another_layout_is_named(tmp_path: Path, line: Any) -> None:
     write(tmp_path, row("a"), line)
     with pytest.raises(InputError, match=r"index\.jsonl, line 2: not a sample"):
+        read_index(tmp_path)
+
+
+def write_sample(folder: Path, ids: np.ndarray, regions: list[dict[str, Any]]) -> Sample:
+    (folder / "masks").mkdir()
+    Image.fromarray(ids).save(folder / "masks/a.png")
+    (sample,) = read_index(write(folder, row("a", regions=regions)))
+    return sample
+
+
+def test_truth_has_objects_classes_and_void(tmp_path: Path) -> None:
+    ids = np.array([[0, 1, 2], [VOID, 7, 1]], np.uint8)
+    regions = [
+        {"label": "dog", "ids": [1, 2], "instances": True, "thing": True},
+        {"label": "grass", "ids": [7], "instances": False, "thing": False},
+        {"label": "dog", "ids": [7], "instances": False},
+    ]
+    truth = write_sample(tmp_path, ids, regions).load_truth()
+    np.testing.assert_array_equal(truth.valid, ids != VOID)
+    assert [target.label for target in truth.objects] == ["dog", "dog", "grass", "dog"]
+    np.testing.assert_array_equal(truth.objects[0].mask, ids == 1)
+    np.testing.assert_array_equal(truth.objects[1].mask, ids == 2)
+    (dog,) = truth.classes  # stuff is not asked for; regions of one label are one class
+    np.testing.assert_array_equal(dog.mask, np.isin(ids, [1, 2, 7]))
+    assert dog.area == 0.5 + 1 / 6
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)], ids=["rgb", "16 bits"]
+)
+def test_masks_of_another_kind_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
+    sample = write_sample(tmp_path, pixels, [])
+    with pytest.raises(InputError, match=r"masks/a.png' must hold uint8 ids of shape \(H, W\)"):
+        sample.load_truth()
+
+
+def test_a_mask_that_is_no_picture_is_refused(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path, np.zeros((4, 4), np.uint8), [])
+    sample.mask_path.write_text("no picture")
+    with pytest.raises(InputError, match=r"the mask .*masks/a.png' cannot be read"):
+        sample.load_truth()
+
+
+def test_a_collection_knows_the_labels_of_all_splits(tmp_path: Path) -> None:
+    def of(label: str, **more: Any) -> dict[str, Any]:
+        return {"regions": [{"label": label, "ids": [1], "instances": True, **more}]}
+
+    write(
+        tmp_path,
+        row("a", "dev", **of("dog")),
+        row("b", "train", **of("cow")),
+        row("c", "train", **of("sky", thing=False)),
+        row("d", "train", source="other", **of("cat")),
+    )
+    collection = read_index_collection(tmp_path, "dev")
+    assert [picture.name for picture in collection.pictures] == ["made-up/a"]
+    assert collection.vocabulary == {"made-up": ("cow", "dog"), "other": ("cat",)}
+    assert collection.supercategories == {}
+    (sample,) = read_index(tmp_path, "dev")
+    assert sample.labels == {"dog"}
+    assert sample.files == (sample.image_path, sample.mask_path)
+
+
+def test_an_index_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not UTF-8 text"):
         read_index(tmp_path)
