@@ -53,7 +53,7 @@ def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
     # Not PolygonAnnotator: without OpenCV it takes minutes over a ragged mask of 12 megapixels.
     # Worst first, so that the best mask's outline lies on top.
     for i in reversed(range(len(result))):
-        canvas[_outline(result.masks[i], thickness)] = colors.by_idx(i).as_bgr()
+        canvas[outline(result.masks[i], thickness)] = colors.by_idx(i).as_bgr()
     writer = sv.RichLabelAnnotator(
         color=colors,
         color_lookup=lookup,
@@ -79,7 +79,7 @@ def _import_supervision() -> ModuleType:
     return supervision
 
 
-def _outline(mask: BoolArray, thickness: int) -> BoolArray:
+def outline(mask: BoolArray, thickness: int) -> BoolArray:
     """Return the pixels of a mask within `thickness` of its edge, along rows or columns."""
     inside = np.pad(mask, thickness)
     height, width = mask.shape

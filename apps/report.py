@@ -84,19 +84,39 @@ def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
 
 
 def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return a table of figures: a column a group, a row a figure."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("", no_wrap=True)
-    for heading in figures:
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    for name in dict.fromkeys(name for group in figures.values() for name in group):
-        cells = []
-        for group in figures.values():
-            value = group.get(name)
-            whole = isinstance(value, int)
-            cells.append("" if value is None else str(value) if whole else f"{value:.3f}")
-        table.add_row(name, *cells)
+    """Return a table of figures by source: a column a source, a row a figure."""
+    table = _figures_frame(title, figures)
+    for name in _figure_names(figures):
+        table.add_row(Text(name), *(_figure(group.get(name)) for group in figures.values()))
     return table
+
+
+def classes_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table of figures by class: a row a class, a column a figure."""
+    names = _figure_names(figures)
+    table = _figures_frame(title, names)
+    for label, group in figures.items():
+        table.add_row(Text(shorten(label)), *(_figure(group.get(name)) for name in names))
+    return table
+
+
+def _figures_frame(title: str, headings: Iterable[str]) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(Text(heading), justify="right", overflow="fold")
+    return table
+
+
+def _figure_names(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for group in figures.values() for name in group))
+
+
+def _figure(value: float | None) -> Text:
+    """Return counts as they are and other figures to three places."""
+    if value is None:
+        return Text("")
+    return Text(str(value) if isinstance(value, int) else f"{value:.3f}", no_wrap=True)
 
 
 def shorten(phrase: str) -> str:

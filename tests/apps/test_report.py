@@ -7,7 +7,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from promptseg.apps.report import describe_result, figures_table
+from promptseg.apps.report import classes_table, describe_result, figures_table
 from promptseg.pipeline.types import Result
 
 BOXES = [(9277, 8342, 10508, 10099), (277, 342, 508, 599), (0, 0, 4, 3)]
@@ -60,3 +60,11 @@ def test_figures_beside_each_other_and_gaps_left_empty() -> None:
     assert ["voc", "mine"] in rows
     assert ["objects", "12", "3"] in rows
     assert ["mIoU", "0.500"] in rows
+
+
+def test_figures_by_class_are_a_row_a_class() -> None:
+    figures = {"dog": {"objects": 3, "mIoU": 0.5}, "x" * 90: {"objects": 1, "other": 1.0}}
+    rows = [line.split() for line in render(classes_table("t", figures), 120)]
+    assert ["objects", "mIoU", "other"] in rows
+    assert ["dog", "3", "0.500"] in rows
+    assert ["x" * 57 + "...", "1", "1.000"] in rows

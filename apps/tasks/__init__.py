@@ -1,0 +1,1 @@
+"""What `promptseg eval` can measure: boxes, points, text, references and everything."""

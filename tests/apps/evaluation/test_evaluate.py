@@ -1,0 +1,154 @@
+"""Runs that are interrupted and go on, and runs that must not mix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptseg.apps.evaluate import evaluate, get_task
+from promptseg.apps.tasks.base import Settings
+from promptseg.models.errors import InputError
+
+
+@pytest.fixture
+def measure(collection, fakes):
+    """Measure the four pictures with a new pipeline, or with one of the test's own."""
+
+    def run(task: str, pipe: Any = None, *, pictures: int = 4, pairs: int | None = None, **kwargs):
+        few = replace(collection, pictures=collection.pictures[:pictures])
+        made = get_task(task)(pipe or fakes.Pipeline(), few, Settings(pairs=pairs))
+        return evaluate(made, **kwargs)
+
+    return run
+
+
+@pytest.mark.parametrize("task", ["boxes", "points", "text", "reference"])
+@pytest.mark.parametrize("cut", [0, 7])
+def test_an_interrupted_run_goes_on(measure, fakes, tmp_path: Path, task: str, cut: int) -> None:
+    expected = measure(task)
+    whole, store = tmp_path / "new" / "whole.jsonl", tmp_path / "new" / "cut.jsonl"
+    assert measure(task, store=whole) == expected
+    with pytest.raises(KeyboardInterrupt):
+        measure(task, fakes.Pipeline(fakes.Segmenter(fails_at=2)), store=store)
+    if cut:
+        store.write_bytes(store.read_bytes()[:-cut])
+    pipe = fakes.Pipeline()
+    assert measure(task, pipe, store=store) == expected
+    assert pipe.segmenter.encoded == (3 if cut else 2)
+    assert store.read_bytes() == whole.read_bytes()
+    again = fakes.Pipeline()
+    assert measure(task, again, store=store) == expected
+    assert again.segmenter.encoded == 0
+
+
+def test_everything_keeps_its_times(measure, fakes, tmp_path: Path) -> None:
+    first = measure("everything", store=tmp_path / "rows.jsonl")
+    pipe = fakes.Pipeline()
+    assert measure("everything", pipe, store=tmp_path / "rows.jsonl") == first
+    assert pipe.segmenter.encoded == 0
+
+
+def test_a_short_run_grows_into_a_long_one(measure, fakes, tmp_path: Path) -> None:
+    store = tmp_path / "rows.jsonl"
+    for task in ("boxes", "text"):
+        measure(task, pictures=2, store=store)
+        pipe = fakes.Pipeline()
+        assert measure(task, pipe, store=store) == measure(task)
+        assert pipe.segmenter.encoded == 2
+        store.unlink()
+
+
+def test_a_run_cut_off_in_its_first_line_starts_anew(measure, tmp_path: Path) -> None:
+    store = tmp_path / "rows.jsonl"
+    store.write_text('{"header": {"ta')
+    assert measure("boxes", store=store) == measure("boxes")
+
+
+ABOUT = {"preset": "pocket", "weights": "1f"}
+
+
+@pytest.mark.parametrize(
+    ("task", "about", "changes", "says"),
+    [
+        ("points", ABOUT, {}, "its task is 'boxes', that of this run 'points'"),
+        ("boxes", {**ABOUT, "preset": "x"}, {}, "its preset is 'pocket', that of"),
+        ("boxes", {**ABOUT, "weights": "2a"}, {}, "its weights is '1f', that of"),
+        ("boxes", {**ABOUT, "split": "dev"}, {}, "its split is None"),
+        ("boxes", {"preset": "pocket"}, {}, "its weights is '1f', that of this run"),
+        ("boxes", ABOUT, {"config": "other"}, "its settings is"),
+        ("boxes", ABOUT, {"text_prompter": "other"}, "its settings is"),
+    ],
+)
+def test_rows_of_another_run_are_refused_and_kept(
+    measure, fakes, tmp_path: Path, task: str, about: dict[str, str], changes, says: str
+) -> None:
+    store = tmp_path / "rows.jsonl"
+    measure("boxes", store=store, about=ABOUT)
+    before = store.read_bytes()
+    pipe = fakes.Pipeline(config=changes.get("config", "ranking"))
+    pipe.text_prompter = fakes.Prompter(changes.get("text_prompter", "thresholds"))
+    with pytest.raises(InputError) as caught:
+        measure(task, pipe, store=store, about=about)
+    message = str(caught.value)
+    assert says in message
+    assert str(store) in message
+    assert "delete the file" in message
+    assert "\n" not in message
+    assert store.read_bytes() == before
+    assert pipe.segmenter.encoded == 0
+
+
+def test_settings_below_a_prompter_count_as_well(measure, fakes, tmp_path: Path) -> None:
+    store = tmp_path / "rows.jsonl"
+    for settings in ("one", "other"):
+        pipe = fakes.Pipeline()
+        pipe.text_prompter.strategy = fakes.Prompter(settings)
+        if settings == "one":
+            measure("boxes", pipe, store=store)
+    with pytest.raises(InputError, match="its settings is"):
+        measure("boxes", pipe, store=store)
+
+
+def test_rows_drawn_from_other_labels_or_pairs_are_refused(
+    measure, collection, fakes, tmp_path: Path
+) -> None:
+    store = tmp_path / "rows.jsonl"
+    measure("text", store=store)
+    fewer = replace(collection, vocabulary={"even": ("dog", "car"), "odd": ("dog", "cat")})
+    grouped = replace(collection, supercategories={"dog": "animal"})
+    for other in (fewer, grouped):
+        with pytest.raises(InputError, match="its labels is"):
+            evaluate(get_task("text")(fakes.Pipeline(), other, Settings()), store=store)
+    store.unlink()
+    measure("reference", store=store)
+    for changes in ({"pairs": 1}, {"pictures": 3}):
+        with pytest.raises(InputError, match="its pairs is"):
+            measure("reference", store=store, **changes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda lines: [lines[0], "{broken", *lines[2:]], "line 2 is broken"),
+        (lambda lines: [*lines[:2], "[]", *lines[3:]], "line 3 is broken"),
+        (lambda lines: [*lines[:2], '{"name": "even/0", "rows": [3]}'], "line 3 is broken"),
+        (lambda lines: [*lines[:2], '{"name": 3, "rows": []}'], "line 3 is broken"),
+        (lambda lines: lines[1:], "its first line does not say what was measured"),
+        (lambda lines: ["dear diary"], "its first line does not say"),
+        (lambda lines: ['{"header": 3}'], "its first line does not say"),
+        (lambda lines: ["\udcff"], "it is not UTF-8 text"),
+    ],
+)
+def test_a_broken_store_is_refused_and_kept(measure, tmp_path: Path, spoil, says: str) -> None:
+    store = tmp_path / "rows.jsonl"
+    measure("boxes", store=store)
+    lines = spoil(store.read_text().splitlines())
+    content = "".join(line + "\n" for line in lines).encode(errors="surrogateescape")
+    store.write_bytes(content)
+    with pytest.raises(InputError, match=says) as caught:
+        measure("boxes", store=store)
+    assert str(store) in str(caught.value)
+    assert store.read_bytes() == content
