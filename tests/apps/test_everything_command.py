@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from promptseg.apps import everything_command
 from promptseg.apps.console import Bar
+from promptseg.apps.render import draw_overlay
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
 from promptseg.pipeline.ranking import RankingConfig, rank
 from promptseg.pipeline.types import RejectedMask, Result
@@ -75,6 +76,20 @@ def test_table_and_files(run, fake, photo, tmp_path) -> None:
         pixels = np.asarray(Image.open(out / name))
         np.testing.assert_array_equal(pixels, coco_mask.decode(entry["segmentation"]) * 255)
     assert np.asarray(Image.open(out / "overlay.png")).shape == (60, 80, 3)
+
+
+def test_the_overlay_names_masks_by_number(run, fake, photo, tmp_path) -> None:
+    run("everything", photo, "--out", tmp_path)
+    result = fake.everything(
+        np.zeros((60, 80, 3)),
+        points_per_side=None,
+        min_mask_region_area=None,
+        progress=lambda done, total: None,
+    )
+    image = np.asarray(Image.open(photo))
+    overlay = np.asarray(Image.open(tmp_path / "overlay.png"))
+    np.testing.assert_array_equal(overlay, draw_overlay(image, replace(result, labels=["", ""])))
+    assert (overlay != draw_overlay(image, result)).any()
 
 
 def test_without_out_files_go_to_a_folder_named_like_the_image(run, fake, photo) -> None:
