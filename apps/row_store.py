@@ -35,7 +35,8 @@ class RowStore:
         self.path = path
         self.rows: dict[str, list[Row]] = {}
         lines = self._whole_lines()
-        if lines:
+        # A file of a header alone holds nothing to lose, whatever run it is of.
+        if len(lines) > 1 or (lines and not _is_header(lines[0])):
             self._check_header(lines[0], header)
             for number, line in enumerate(lines[1:], start=2):
                 self._read_row(number, line)
@@ -85,6 +86,13 @@ class RowStore:
             f"{str(self.path)!r} holds no rows to go on from: {reason}; "
             "delete the file to measure anew, or give another --json"
         )
+
+
+def _is_header(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line)["header"], dict)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _are_rows(value: object) -> bool:

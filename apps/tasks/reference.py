@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...models.errors import InputError
 from ...pipeline.pipeline import Pipeline
 from ...pipeline.reference import EncodedReference, Reference
 from ...pipeline.types import UInt8Array
@@ -46,12 +47,17 @@ class ReferenceTask(Task):
 
     For each target there are as many pairs with an example of a class that it lacks, drawn from
     the same source.
+
+    Raises:
+        InputError: The pipeline takes no references.
     """
 
     name: ClassVar[str] = "reference"
 
     def __init__(self, pipe: Pipeline, collection: Collection, settings: Settings) -> None:
         super().__init__(pipe, collection, settings)
+        if pipe.reference_prompter is None:
+            raise InputError("this pipeline has no reference prompter to measure")
         self.pictures: Mapping[str, Picture] = {p.name: p for p in collection.pictures}
         self.pairs = _make_pairs(collection.pictures, settings.pairs)
         self._encoded: dict[_Example, EncodedReference] = {}

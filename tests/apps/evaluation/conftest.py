@@ -169,7 +169,8 @@ class FakePipeline:
     """
 
     segmenter: FakeSegmenter = field(default_factory=FakeSegmenter)
-    text_prompter: FakePrompter = field(default_factory=FakePrompter)
+    text_prompter: FakePrompter | None = field(default_factory=FakePrompter)
+    reference_prompter: object = "answers below"
     config: str = "ranking"
     encoded_references: list[str] = field(default_factory=list)
 

@@ -67,6 +67,14 @@ def test_a_run_cut_off_in_its_first_line_starts_anew(measure, tmp_path: Path) ->
     assert measure("boxes", store=store) == measure("boxes")
 
 
+def test_a_run_that_failed_at_once_does_not_stand_in_the_way(measure, fakes, tmp_path) -> None:
+    store = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        measure("points", fakes.Pipeline(fakes.Segmenter(fails_at=0)), store=store)
+    assert store.read_text().count("\n") == 1
+    assert measure("boxes", store=store) == measure("boxes")
+
+
 ABOUT = {"preset": "pocket", "weights": "1f"}
 
 

@@ -193,6 +193,12 @@ def test_each_example_and_each_target_is_encoded_once(reference, pipe) -> None:
     assert pipe.segmenter.encoded == 4
 
 
+def test_a_pipeline_without_references_is_refused(pipe, collection) -> None:
+    pipe.reference_prompter = None
+    with pytest.raises(InputError, match="no reference prompter"):
+        ReferenceTask(pipe, collection, Settings())
+
+
 def test_only_so_many_examples_are_kept(reference, pipe, monkeypatch) -> None:
     monkeypatch.setattr(reference_task, "_KEPT", 2)
     expected = evaluate(reference)
