@@ -58,8 +58,11 @@ class _SharedBackboneGrounder:
     def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[HeatMap]:
         views = self._seen.get(embedding)
         if views is None:
-            maps = embedding.features.backbone_features
-            views = self.grounder.look(maps, embedding.input_size)
+            if embedding.image is None:
+                raise ValueError("text needs an embedding that keeps its image")
+            views = self.grounder.look(
+                embedding.image, embedding.features.backbone_features, embedding.input_size
+            )
             self._seen[embedding] = views
         return self.grounder.ground(phrases, views)
 

@@ -5,7 +5,8 @@ training, and on how many pictures taught it the nearest one:
 
     trust = max over words of ramp(sim(word, phrase)) * pictures / (pictures + SUPPORT)
 
-The two heats are mixed as logits and the two presences as probabilities, with that weight.
+The two heats are mixed as logits and the two presences as probabilities, with that weight. A
+colour word is taken off the phrase and looked for in the pixels.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .colour import colour_share, keep_coloured, split_colour
 from .conse import ClassMaps, DenseConse
 from .heat import HeatMap, sample_cells
 from .minilm import MiniLM, load_minilm
 from .text_head import TextHead
 
 # A phrase this similar to a word of the training is that word, one that dissimilar another.
-TRUST_RANGE = (0.55, 0.85)
-SUPPORT = 10.0  # pictures of a word at which the head is half trusted with it
+TRUST_RANGE = (0.7, 0.95)
+SUPPORT = 5.0  # pictures of a word at which the head is half trusted with it
 # ConSE's heat relative to its peak at which an object is taken to end, and the logits that the
 # heat rises over one peak.
 CONSE_LEVEL = 0.5
@@ -71,13 +76,18 @@ class Views:
         cells: The text head's vectors of the picture's cells, (C, h, w).
         extent: Height and width of the picture in those cells.
         classes: What the ImageNet head sees.
-        grid: Rows and columns of the heat maps.
+        image: The picture at the size of the heat maps, (h, w, 3) uint8 RGB, for its colours.
     """
 
     cells: Tensor
     extent: tuple[float, float]
     classes: ClassMaps
-    grid: tuple[int, int]
+    image: NDArray[np.uint8]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the heat maps."""
+        return self.image.shape[0], self.image.shape[1]
 
 
 class PocketGrounder(nn.Module):
@@ -110,21 +120,28 @@ class PocketGrounder(nn.Module):
         return self._given_text_encoder or load_minilm().to(self.known.embeddings.device)
 
     @torch.inference_mode()
-    def look(self, backbone_features: Sequence[Tensor], input_size: tuple[int, int]) -> Views:
+    def look(
+        self,
+        image: NDArray[np.uint8],
+        backbone_features: Sequence[Tensor],
+        input_size: tuple[int, int],
+    ) -> Views:
         """See a picture once, for any number of phrases.
 
         Args:
+            image: (H, W, 3) uint8 RGB.
             backbone_features: The four maps of the image encoder's backbone. Its early stages
                 are ConSE's as well, so that only the late ones run a second time.
             input_size: Size (H', W') of the picture in the encoder's input, without padding.
         """
         rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
         deep = torch.cat(tuple(backbone_features[-2:]), dim=1)[..., :rows, :columns]
+        small = (-(-input_size[1] // _CELL), -(-input_size[0] // _CELL))
         return Views(
             cells=self.text_head.embed(deep),
             extent=(input_size[0] / _STRIDE, input_size[1] / _STRIDE),
             classes=self.conse.look(backbone_features[1], input_size),
-            grid=(-(-input_size[0] // _CELL), -(-input_size[1] // _CELL)),
+            image=np.asarray(Image.fromarray(image).resize(small, Image.Resampling.BOX)),
         )
 
     @torch.inference_mode()
@@ -138,6 +155,19 @@ class PocketGrounder(nn.Module):
         Returns:
             A heat map for each phrase, in their order.
         """
+        asked = [split_colour(phrase) for phrase in phrases]
+        heats, presences = self._score([named for _, named in asked], views)
+        found = []
+        for i, (colour, _) in enumerate(asked):
+            heat, presence = heats[i], float(presences[i])
+            if colour is not None:
+                share = colour_share(views.image, colour)
+                heat, presence = keep_coloured(heat, presence, share)
+            found.append(HeatMap(phrases[i], heat, presence))
+        return found
+
+    def _score(self, phrases: Sequence[str], views: Views) -> tuple[NDArray[np.float32], Tensor]:
+        """Heat (P, h, w) and presence (P,) of phrases without colours."""
         text = self.text_encoder.encode(phrases)
         trust = self.known.trust(text)
         cells, taught = self.text_head.score(views.cells, text)
@@ -147,8 +177,7 @@ class PocketGrounder(nn.Module):
         share = trust[:, None, None]
         logits = share * local + (1 - share) * CONSE_GAIN * (relative - CONSE_LEVEL)
         mixed = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).sigmoid().cpu().numpy()
-        presence = trust * taught.sigmoid() + (1 - trust) * unlearnt
-        return [HeatMap(phrase, mixed[i], float(presence[i])) for i, phrase in enumerate(phrases)]
+        return mixed, trust * taught.sigmoid() + (1 - trust) * unlearnt
 
 
 def load_text_head(path: Path) -> tuple[TextHead, KnownWords]:

@@ -82,6 +82,12 @@ def grounder() -> PocketGrounder:
     return PocketGrounder(head, known, TwoBlobs(), text_encoder=Dictionary(VECTORS)).eval()
 
 
+# (170, 266): twice the encoder's input, in two colours.
+IMAGE = np.zeros((170, 266, 3), np.uint8)
+IMAGE[:, 133:] = (200, 30, 40)
+IMAGE[:, :133] = (30, 60, 160)
+
+
 def maps_of(rows: int, columns: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(4)
     widths = (2, 4, *CHANNELS)
@@ -90,7 +96,7 @@ def maps_of(rows: int, columns: int) -> list[Tensor]:
 
 @pytest.fixture(scope="module")
 def views(grounder) -> Views:
-    return grounder.look(maps_of(6, 9), INPUT_SIZE)
+    return grounder.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
 
 
 def head_says(grounder: PocketGrounder, views: Views, text: Tensor) -> tuple[np.ndarray, float]:
@@ -113,7 +119,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 def test_a_look_reads_the_last_two_maps_without_their_padding(grounder) -> None:
     maps = maps_of(8, 12)
-    views = grounder.look(maps, INPUT_SIZE)
+    views = grounder.look(IMAGE, maps, INPUT_SIZE)
     assert views.extent == (85 / 16, 133 / 16)
     assert views.grid == GRID
     deep = torch.cat(maps[2:], dim=1)[..., :6, :9]  # the cells that the picture reaches into
@@ -122,12 +128,12 @@ def test_a_look_reads_the_last_two_maps_without_their_padding(grounder) -> None:
     for m in elsewhere:
         m[..., 6:, :] = m[..., 9:] = 100
     elsewhere[0] = 100 * maps[0]
-    assert torch.equal(grounder.look(elsewhere, INPUT_SIZE).cells, views.cells)
+    assert torch.equal(grounder.look(IMAGE, elsewhere, INPUT_SIZE).cells, views.cells)
 
 
 def test_conse_looks_at_the_stride_8_map(grounder) -> None:
     maps = maps_of(8, 12)
-    classes = grounder.look(maps, INPUT_SIZE).classes
+    classes = grounder.look(IMAGE, maps, INPUT_SIZE).classes
     assert torch.equal(classes.probabilities, maps[1][0])
     assert classes.extent == INPUT_SIZE
 
@@ -189,7 +195,7 @@ def test_heat_that_is_nowhere_is_finite(grounder, views, monkeypatch) -> None:
 def test_the_text_encoder_is_loaded_at_the_first_phrase(grounder, views) -> None:
     own = PocketGrounder(grounder.text_head, KnownWords(axis(0)[None], torch.ones(1)), TwoBlobs())
     assert "text_encoder" not in vars(own)
-    own.look(maps_of(6, 9), INPUT_SIZE)
+    own.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
     assert "text_encoder" not in vars(own)
     assert own.ground(["a cat"], views)[0].phrase == "a cat"
     assert "text_encoder" in vars(own)
@@ -268,3 +274,15 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=REFUSAL):
         load_text_head(path)
+
+
+def test_a_colour_is_looked_for_in_the_pixels(grounder, views, monkeypatch) -> None:
+    # ConSE's blob for odd axes lies in the right half, which is red.
+    monkeypatch.setitem(grounder.text_encoder.vectors, "new", VECTORS["new"])
+    plain, red, blue = (grounder.ground([p], views)[0] for p in ("new", "red new", "blue new"))
+    assert red.phrase == "red new"
+    assert red.presence == pytest.approx(plain.presence, abs=1e-6)
+    hot = plain.heat >= 0.5
+    np.testing.assert_allclose(red.heat[hot], plain.heat[hot])
+    assert blue.presence == 0
+    assert blue.heat[hot].max() == 0
