@@ -31,6 +31,7 @@ class HeatPromptConfig:
         min_presence: A phrase with less presence yields no prompt.
         level: Cells of at least this heat are taken for the object.
         peak_share: So are those of at least this share of the map's peak, where it is low.
+        merge: Hot cells fewer than twice this many apart belong to one region.
         min_peak: A further region's own peak must be at least this share of the map's peak.
         min_region: Least share of the image that a further region covers.
         max_prompts: Most regions for a phrase, those with the highest peaks.
@@ -39,6 +40,7 @@ class HeatPromptConfig:
     min_presence: float = 0.5
     level: float = 0.5
     peak_share: float = 0.7
+    merge: int = 0
     min_peak: float = 0.5
     min_region: float = 0.002
     max_prompts: int = 8
@@ -62,7 +64,10 @@ def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
         config: The thresholds.
     """
     peak = float(heat.max())
-    labelled, count = ndimage.label(heat >= min(config.level, config.peak_share * peak))
+    hot = heat >= min(config.level, config.peak_share * peak)
+    reach = ndimage.binary_dilation(hot, iterations=config.merge) if config.merge else hot
+    labelled, count = ndimage.label(reach)
+    labelled[~hot] = 0
     regions = []
     for number in range(1, count + 1):
         mask = labelled == number

@@ -1,0 +1,182 @@
+"""Compare ways of making prompts from a phrase's heat, over the same decoder.
+
+    python benchmarks/prompt_strategies.py DATA [--split dev] [--limit N] [--out docs/table.md]
+
+DATA is a folder in the layout of docs/data.md. Prints two tables in Markdown: how masks are made
+of the heat of what is there (the presence gate is off), and what each half of the grounding adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+import promptseg
+from promptseg.apps.datasets import VOID, Sample, read_index
+from promptseg.apps.metrics import mask_iou
+from promptseg.pipeline.images import load_image
+from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
+from promptseg.pipeline.prompters.text import HeatPromptConfig, TextPrompter
+from promptseg.pipeline.types import ImageEmbedding
+
+MIN_AREA = 0.01
+PARTS = (
+    ("points",),
+    ("boxes",),
+    ("masks",),
+    ("points", "masks"),
+    ("points", "boxes"),
+    ("boxes", "masks"),
+    ("points", "boxes", "masks"),
+)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A row of the table.
+
+    Attributes:
+        name: What differs.
+        prompts: How the heat becomes prompts.
+        config: How the prompts become masks.
+    """
+
+    name: str
+    prompts: HeatPromptConfig
+    config: PipelineConfig
+
+
+def strategies(prompts: HeatPromptConfig, config: PipelineConfig) -> list[Strategy]:
+    """Parts of the first pass with and without refinement, then the heat's thresholds."""
+    open_gate = replace(prompts, min_presence=0.0)
+    rows = [
+        Strategy(
+            f"{' + '.join(parts)}, refined {passes}x",
+            open_gate,
+            replace(config, first_pass=parts, refine_passes=passes),
+        )
+        for parts in PARTS
+        for passes in (0, 1, 2)
+    ]
+    rows += [
+        Strategy(f"preset, heat level {level}", replace(open_gate, level=level), config)
+        for level in (0.3, 0.4, 0.6)
+    ]
+    rows += [
+        Strategy(
+            f"preset, gaps of {2 * merge} cells closed", replace(open_gate, merge=merge), config
+        )
+        for merge in (2, 4)
+    ]
+    rows += [
+        Strategy(f"preset, further peaks from {share}", replace(open_gate, min_peak=share), config)
+        for share in (0.3, 0.7, 0.9, 1.0)
+    ]
+    return rows
+
+
+def kind_of(sample: Sample, label: str) -> str:
+    """The column that a phrase counts for."""
+    return "person" if label == "person" else sample.source
+
+
+def measure(
+    pipe: Pipeline, samples: Sequence[Sample], rows: Iterable[Strategy]
+) -> dict[str, dict[str, list[float]]]:
+    """IoU of the masks' union with the region, by strategy and column, and milliseconds."""
+    prompter = pipe.text_prompter
+    if prompter is None:
+        raise SystemExit("this preset has no text")
+    variants = {
+        row.name: Pipeline(
+            pipe.segmenter,
+            text_prompter=TextPrompter(prompter.grounder, pipe.segmenter, row.prompts),
+            config=row.config,
+        )
+        for row in rows
+    }
+    found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in variants}
+    for sample, embedding, regions, valid in asked(pipe, samples):
+        for label, region in regions.items():
+            pipe.find(embedding, label)  # the grounding's own time is not compared
+            for name, variant in variants.items():
+                started = time.perf_counter()
+                result = variant.find(embedding, label)
+                found[name]["ms"].append(1000 * (time.perf_counter() - started))
+                union = np.logical_or.reduce(result.masks, axis=0)
+                found[name][kind_of(sample, label)].append(mask_iou(union, region, valid))
+    return found
+
+
+def asked(
+    pipe: Pipeline, samples: Sequence[Sample]
+) -> Iterable[tuple[Sample, ImageEmbedding, dict[str, np.ndarray], np.ndarray]]:
+    """Pictures with the regions of the phrases that are asked of them."""
+    for sample in track(samples, description="measuring", console=Console(stderr=True)):
+        ids = sample.load_ids()
+        regions = {
+            region.label: np.isin(ids, region.ids)
+            for region in sample.regions
+            if region.thing is not False
+        }
+        regions = {name: mask for name, mask in regions.items() if mask.mean() >= MIN_AREA}
+        if regions:
+            embedding = pipe.segmenter.encode_image(load_image(sample.image_path))
+            yield sample, embedding, regions, ids != VOID
+
+
+def table(
+    title: str, figures: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequence[str]
+) -> str:
+    """A Markdown table of means, best first by the mean of its columns but the time."""
+
+    def mean(row: Mapping[str, Sequence[float]], column: str) -> float:
+        return float(np.mean(row[column])) if row.get(column) else float("nan")
+
+    def order(item: tuple[str, Mapping[str, Sequence[float]]]) -> float:
+        return -float(np.nanmean([mean(item[1], c) for c in columns if c != "ms"]))
+
+    some = next(iter(figures.values()))
+    counts = [f"{c} ({len(some.get(c, ()))})" if c != "ms" else c for c in columns]
+    lines = [f"| {title} | {' | '.join(counts)} |", "|---" * (len(columns) + 1) + "|"]
+    digits: Callable[[str], str] = lambda c: ".0f" if c == "ms" else ".3f"  # noqa: E731
+    lines += [
+        f"| {name} | {' | '.join(format(mean(row, c), digits(c)) for c in columns)} |"
+        for name, row in sorted(figures.items(), key=order)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Read the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with index.jsonl")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--source", action="append", help="only these sources; repeat it")
+    parser.add_argument("--limit", type=int, help="most pictures")
+    parser.add_argument("--preset", default="pocket")
+    arguments = parser.parse_args()
+    pipe = promptseg.load(arguments.preset)
+    samples = [
+        sample
+        for sample in read_index(arguments.data, arguments.split)
+        if not arguments.source or sample.source in arguments.source
+    ][: arguments.limit]
+    if pipe.text_prompter is None:
+        raise SystemExit("this preset has no text")
+    rows = strategies(pipe.text_prompter.config, pipe.config)
+    found = measure(pipe, samples, rows)
+    columns = sorted({c for row in found.values() for c in row} - {"ms"})
+    print(table("first pass, refinement", found, [*columns, "ms"]))
+
+
+if __name__ == "__main__":
+    main()
