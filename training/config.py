@@ -54,7 +54,7 @@ class TrainConfig:
     seed: int = 0
     phases: tuple[Phase, ...] = (
         Phase(3400, 200, 900, 8e-4, 0.0, images=2, prompts=6),
-        Phase(1800, 80, 1300, 5e-4, 2e-4, images=4, prompts=4),
+        Phase(1500, 80, 1000, 5e-4, 2e-4, images=4, prompts=4),
     )
     weight_decay: float = 0.02
     corrections: float = 0.55
