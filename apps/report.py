@@ -109,7 +109,9 @@ def _figures_frame(title: str, headings: Iterable[str]) -> Table:
 
 
 def _figure_names(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    return list(dict.fromkeys(name for group in figures.values() for name in group))
+    # The groups with the most figures first: they know the whole order.
+    groups = sorted(figures.values(), key=len, reverse=True)
+    return list(dict.fromkeys(name for group in groups for name in group))
 
 
 def _figure(value: float | None) -> Text:
