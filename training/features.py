@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,8 @@ class FeatureCache:
                 stride4, stride8 = self.model.image_encoder.backbone.shallow(pixel_values)
             stored = {"f0": stride4.half().contiguous(), "f1": stride8.half().contiguous()}
             stored["input_size"] = torch.tensor([height, width])
-            partial = path.with_suffix(".partial")
+            # Several workers may compute the same view at a time.
+            partial = path.with_suffix(f".{os.getpid()}.partial")
             save_file(stored, partial)
             partial.replace(path)
             features = stored["f0"].float(), stored["f1"].float()

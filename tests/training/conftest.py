@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from config import TrainConfig
+import torch
+import train_pocket
+from config import Phase, TrainConfig
 from PIL import Image
+from torch import Tensor
+from train_pocket import Trainer
 
 from promptseg.apps.datasets import VOID
+from promptseg.models.grounding.minilm import load_minilm
 from promptseg.models.sam.pocket import PocketSamConfig
 
 SIZE = (72, 96)  # (H, W)
@@ -30,6 +36,15 @@ def make_picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     ids[(distance >= 18) & (distance < 20)] = VOID
     noisy = image + rng.normal(size=image.shape) * 12
     return noisy.clip(0, 255).astype(np.uint8), ids
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As each worker of the training; small layers gain nothing from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -68,14 +83,42 @@ def model_config() -> PocketSamConfig:
 
 @pytest.fixture(scope="session")
 def train_config() -> TrainConfig:
+    """Eight steps with the backbone as it is, eight with its deep stages and the text head."""
     return TrainConfig(
-        steps=24,
-        warmup=3,
-        cooldown=6,
-        learning_rate=3e-3,
-        prompts=3,
+        phases=(
+            Phase(8, 2, 2, 3e-3, 0.0, images=2, prompts=3),
+            Phase(8, 2, 2, 3e-3, 3e-4, images=2, prompts=3),
+        ),
+        heat_chance=0.4,
         ema=0.9,
-        save_every=8,
-        eval_every=24,
+        save_every=4,
+        eval_every=16,
         eval_images=2,
     )
+
+
+class Remembered:
+    """MiniLM, loaded once for all trainers, that embeds the same phrases once."""
+
+    def __init__(self) -> None:
+        self.minilm = load_minilm()
+        self.seen: dict[tuple[str, ...], Tensor] = {}
+
+    def encode(self, phrases: Sequence[str]) -> Tensor:
+        key = tuple(phrases)
+        if key not in self.seen:
+            self.seen[key] = self.minilm.encode(key)
+        return self.seen[key]
+
+
+@pytest.fixture(scope="session")
+def build_trainer() -> Callable[..., Trainer]:
+    """Builds a trainer, or one of another kind, of Trainer's arguments."""
+    minilm = Remembered()
+
+    def build(*args, kind: type[Trainer] = Trainer, **options) -> Trainer:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train_pocket, "load_minilm", lambda: minilm)
+            return kind(*args, **options)
+
+    return build

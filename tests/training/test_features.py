@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import features
 import numpy as np
 import pytest
 import torch
 from features import FeatureCache, View
+from safetensors.torch import save_file
 
 from promptseg.apps.datasets import VOID, Sample, read_index
 from promptseg.models.sam.pocket import PocketSam, build_pocket_sam
@@ -58,20 +60,43 @@ def test_a_view_is_the_same_from_disk(model, sample, tmp_path: Path, flip: bool)
     files = list((tmp_path / "cache").iterdir())
     assert [path.suffix for path in files] == [".safetensors"]
     again = FeatureCache(model, tmp_path / "cache").view(sample, flip=flip)
-    assert len(first.features) == len(again.features) == 4
+    assert len(first.features) == len(again.features) == 2
     assert all(torch.equal(a, b) for a, b in zip(first.features, again.features, strict=True))
     assert first.input_size == again.input_size == (48, 64)
     assert first.grid_size == again.grid_size == (16, 16)
     np.testing.assert_array_equal(first.ids, again.ids)
 
 
-def test_features_are_the_backbones_but_for_rounding(model, sample, tmp_path: Path) -> None:
+def test_features_are_the_backbones_early_ones_but_for_rounding(
+    model, sample, tmp_path: Path
+) -> None:
     view = FeatureCache(model, tmp_path).view(sample, flip=False)
     pixels, _ = model.preprocess(np.asarray(load(sample)))
     with torch.no_grad():
-        expected = model.image_encoder.backbone(pixels)
+        expected = model.image_encoder.backbone(pixels)[:2]
     for one, other in zip(view.features, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_two_workers_may_compute_the_same_view_at_a_time(
+    model, sample, tmp_path: Path, monkeypatch
+) -> None:
+    caches = {pid: FeatureCache(model, tmp_path) for pid in (1, 2)}
+    running = [1]
+    monkeypatch.setattr(features.os, "getpid", lambda: running[-1])
+
+    def save_while_the_other_does(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        save_file(tensors, path)
+        if running == [1]:
+            running.append(2)
+            caches[2].view(sample, flip=False)
+            running.pop()
+
+    monkeypatch.setattr(features, "save_file", save_while_the_other_does)
+    first = caches[1].view(sample, flip=False)
+    again = caches[2].view(sample, flip=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.features, again.features, strict=True))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def load(sample: Sample) -> np.ndarray:
