@@ -31,7 +31,7 @@ class HeatPromptConfig:
         min_presence: A phrase with less presence yields no prompt.
         level: Cells of at least this heat are taken for the object.
         peak_share: So are those of at least this share of the map's peak, where it is low.
-        merge: Hot cells fewer than twice this many apart belong to one region.
+        merge: Hot cells with at most twice this many cells between them are of one region.
         min_peak: A further region's own peak must be at least this share of the map's peak.
         min_region: Least share of the image that a further region covers.
         max_prompts: Most regions for a phrase, those with the highest peaks.
