@@ -14,6 +14,8 @@ from promptseg.pipeline.prompters.matching.base import collect_tokens, unit_toke
 from promptseg.pipeline.prompters.matching.prototype import (
     PrototypeConfig,
     PrototypeStrategy,
+    heat_of,
+    likeness_of,
     presence_of,
     prototype_scores,
 )
@@ -104,8 +106,22 @@ def test_scores_and_presence_equal_numpy(examples, k: int, share: float) -> None
     best = np.argsort(-expected.ravel())[:9]  # 6% of 144
     place = unit(unit(target).reshape(-1, 4)[best].mean(0))
     likeness = (prototypes @ place).max()
-    presence = presence_of(bank, tokens, scores, config)
-    assert presence == pytest.approx(1 / (1 + np.exp(-7 * (likeness - 0.3))), abs=1e-5)
+    assert likeness_of(bank, tokens, scores, config) == pytest.approx(likeness, abs=1e-5)
+    presence = presence_of(likeness, config)
+    assert presence == pytest.approx(1 / (1 + np.exp(-7 * (likeness - 0.3))), abs=1e-6)
+
+
+def test_heat_equals_numpy() -> None:
+    target = features(scene())
+    scores = np.random.default_rng(4).uniform(-0.5, 0.8, GRID)
+    given = torch.tensor(scores.ravel(), dtype=torch.float32)
+    config = PrototypeConfig(level=0.3, level_fall=0.2, gain=9, oversampling=1)
+    for likeness in (1.0, 0.4):
+        expected = 1 / (1 + np.exp(-9 * (scores - (0.3 - 0.2 * (1 - likeness)))))
+        np.testing.assert_allclose(heat_of(target, given, likeness, config), expected, atol=1e-5)
+    # Finer, every cell's own value is in its middle.
+    fine = heat_of(target, given, 1.0, replace(config, oversampling=3))
+    np.testing.assert_allclose(fine[1::3, 1::3], heat_of(target, given, 1.0, config), atol=1e-5)
 
 
 def test_an_object_of_no_whole_cell_is_its_best_cell() -> None:
@@ -138,7 +154,9 @@ def find(obedient_segmenter):
     return run
 
 
-CONFIG = PrototypeConfig(level=0.2, presence_level=0.7, presence_gain=20)
+CONFIG = PrototypeConfig(
+    near_share=0.5, level=0.2, level_fall=0.0, presence_level=0.7, presence_gain=20
+)
 FIRST, SECOND = (1, 1, 4, 5), (7, 6, 11, 10)
 
 

@@ -66,7 +66,9 @@ def colours() -> Colours:
     return Colours()
 
 
-STRATEGY = PrototypeStrategy(PrototypeConfig(level=0.0, presence_level=0.7, presence_gain=20))
+STRATEGY = PrototypeStrategy(
+    PrototypeConfig(level=0.0, level_fall=0.0, presence_level=0.7, presence_gain=20)
+)
 
 
 @pytest.fixture

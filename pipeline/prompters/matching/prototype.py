@@ -9,16 +9,21 @@ the object's cells and q the mean of all their other cells,
     score(x) = (1 - near_share) * mean(x) + near_share * near(x)
 
 The other cells tell the object from what only lies beside it; the nearest ones tell parts of an
-object that no single mean describes. Scores are absolute: nothing is stretched to the range of
-one image, which would find an object in every image. The heat that becomes prompts is
-
-    heat(x) = sigmoid(gain * (score(x) - level))
+object that no single mean describes.
 
 Whether the object is in the image at all, the highest scores tell badly: they say that a cell is
 more like the object than like what was around it, which holds for any other object. So the place
 that scores best is compared as a whole. With r the mean of the cells with the highest scores,
 
-    presence = sigmoid(presence_gain * (max over p of cos(r, p) - presence_level))
+    likeness = max over p of cos(r, p)
+    presence = sigmoid(presence_gain * (likeness - presence_level))
+
+That is absolute: nothing is stretched to the range of one image, which would find an object in
+every image. The heat that becomes prompts is
+
+    heat(x) = sigmoid(gain * (score(x) - level + level_fall * (1 - likeness)))
+
+since all of an object scores the lower, the less like the example it is.
 
 Each connected hot region becomes a prompt: a positive point on its hottest cell, a negative one
 on the coldest cell of the image, its box, and its heat as a mask prior. Masks are refined by a
@@ -53,12 +58,13 @@ class PrototypeConfig:
     Attributes:
         neighbours: Nearest cells, k, that count for `near`.
         near_share: Share of `near` in the score.
-        level: Score at which the heat is undecided.
+        level: Score at which the heat is undecided, for a likeness of 1.
+        level_fall: How far that level falls as the likeness falls by 1.
         gain: Logits that the heat rises over a score of 1.
         top_share: Share of the cells, those of the highest scores, that speak for presence; one
             cell at least.
-        presence_level: Cosine at which presence is undecided.
-        presence_gain: Logits that presence rises over a cosine of 1.
+        presence_level: Likeness at which presence is undecided.
+        presence_gain: Logits that presence rises over a likeness of 1.
         oversampling: Cells of the heat map along each side of a cell of the features.
         negative_point: Whether the coldest cell becomes a negative point.
         prompts: How the heat map becomes prompts, and the least presence.
@@ -70,8 +76,9 @@ class PrototypeConfig:
     """
 
     neighbours: int = 5
-    near_share: float = 0.5
-    level: float = 0.1
+    near_share: float = 0.75
+    level: float = 0.15
+    level_fall: float = 0.25
     gain: float = 20.0
     top_share: float = 0.05
     presence_level: float = 0.4
@@ -101,12 +108,28 @@ def prototype_scores(bank: TokenBank, cells: Tensor, config: PrototypeConfig) ->
     return (1 - config.near_share) * mean + config.near_share * (inside - outside)
 
 
-def presence_of(bank: TokenBank, cells: Tensor, scores: Tensor, config: PrototypeConfig) -> float:
-    """How surely the object is among cells (n, C) with these scores (n,), in [0, 1]."""
+def likeness_of(bank: TokenBank, cells: Tensor, scores: Tensor, config: PrototypeConfig) -> float:
+    """Cosine of the examples with the place among cells (n, C) that scores (n,) best."""
     count = max(1, round(config.top_share * len(scores)))
     place = F.normalize(cells[scores.topk(count).indices].mean(0), dim=0)
-    likeness = float((bank.prototypes @ place).max())
+    return float((bank.prototypes @ place).max())
+
+
+def presence_of(likeness: float, config: PrototypeConfig) -> float:
+    """How surely the object is in the image, in [0, 1]."""
     return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))
+
+
+def heat_of(
+    target: DenseFeatures, scores: Tensor, likeness: float, config: PrototypeConfig
+) -> Float32Array:
+    """The heat (h * oversampling, w * oversampling) over the whole image of scores (h * w,)."""
+    rows, columns = target.grid_size
+    size = rows * config.oversampling, columns * config.oversampling
+    level = config.level - config.level_fall * (1 - likeness)
+    spread = target.spread(scores.view(rows, columns), size)
+    heat: Float32Array = (config.gain * (spread - level)).sigmoid().cpu().numpy()
+    return heat
 
 
 def _nearest(cosines: Tensor, count: int) -> Tensor:
@@ -145,8 +168,9 @@ class PrototypeStrategy:
         config = self.config
         bank, cells = collect_tokens(reference), unit_tokens(target)
         scores = prototype_scores(bank, cells, config)
-        presence = presence_of(bank, cells, scores, config)
-        found = HeatMap(reference.label, self._heat(target, scores), presence)
+        likeness = likeness_of(bank, cells, scores, config)
+        presence = presence_of(likeness, config)
+        found = HeatMap(reference.label, heat_of(target, scores, likeness, config), presence)
 
         # From here on a reference is what a phrase is: a heat map with a presence.
         prompter = TextPrompter(_Known(found), segmenter, config.prompts)
@@ -163,16 +187,6 @@ class PrototypeStrategy:
             refine_passes=config.refine_passes,
         )
         return Matches(masks, prompts.prompt_scores, presence, rejected)
-
-    def _heat(self, target: DenseFeatures, scores: Tensor) -> Float32Array:
-        """The heat over the whole image, finer than the cells."""
-        rows, columns = target.grid_size
-        size = rows * self.config.oversampling, columns * self.config.oversampling
-        spread = target.spread(scores.view(rows, columns), size)
-        heat: Float32Array = (
-            (self.config.gain * (spread - self.config.level)).sigmoid().cpu().numpy()
-        )
-        return heat
 
 
 def _with_negative(prompts: PromptSet, point: Float32Array) -> PromptSet:
