@@ -83,11 +83,12 @@ def _build_pocket(device: torch.device) -> Pipeline:
 
 
 def _pocket_grounder() -> PocketGrounder:
-    backbone = EfficientNetLite2().eval()
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before the stored ones come
+        backbone = EfficientNetLite2().eval()
+        head, known = load_text_head(WEIGHTS / TEXT_FILE)
     backbone.load_state_dict(imagenet_state_dict())
     backbone.fold_batch_norms()
     backbone.to(memory_format=torch.channels_last)
-    head, known = load_text_head(WEIGHTS / TEXT_FILE)
     return PocketGrounder(head, known, DenseConse(backbone, ClassNames(WEIGHTS / NAMES_FILE)))
 
 

@@ -10,6 +10,7 @@ from skimage import data
 from torch import nn
 
 import promptseg
+from promptseg.models.backbones.efficientnet_lite import DEEP_STAGES
 from promptseg.models.errors import ModelNotFoundError
 from promptseg.models.sam.pocket import PocketSam
 from promptseg.pipeline.pipeline import Pipeline
@@ -107,12 +108,19 @@ def test_clicks_need_no_text_encoder(photo) -> None:
     assert "text_encoder" in vars(grounder)
 
 
-def test_text_and_masks_share_one_backbone_made_for_inference(pocket) -> None:
-    sam = pocket.segmenter.model
+def test_text_and_masks_share_the_early_stages_of_a_backbone_made_for_inference(pocket) -> None:
+    sam, grounder = pocket.segmenter.model, pocket.text_prompter.grounder.grounder
     assert isinstance(sam, PocketSam)
-    assert pocket.text_prompter.grounder.grounder.backbone is sam.image_encoder.backbone
-    assert not sam.training
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in sam.modules())
+    tuned, imagenet = sam.image_encoder.backbone, grounder.conse.backbone
+    # ConSE goes on from the encoder's early maps, so its own early stages must be the same.
+    stages = [number for number in range(7) if number not in DEEP_STAGES]
+    early = ("conv_stem.", *(f"blocks.{number}." for number in stages))
+    same = {k for k, v in imagenet.state_dict().items() if torch.equal(v, tuned.state_dict()[k])}
+    assert {k for k in imagenet.state_dict() if k.startswith(early)} <= same
+    assert not any(k.startswith(f"blocks.{DEEP_STAGES[-1]}.") for k in same)
+    for model in (sam, grounder):
+        assert not any(module.training for module in model.modules())
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
 def test_text_needs_the_image(pocket, photo) -> None:
