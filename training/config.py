@@ -17,6 +17,7 @@ class Phase:
         backbone_rate: Of the backbone's deep stages; 0 keeps them and the text head as they are.
         images: Pictures a step.
         prompts: Prompts a picture.
+        ema: Decay of the running mean of the weights, which is what is kept.
     """
 
     steps: int
@@ -26,6 +27,7 @@ class Phase:
     backbone_rate: float
     images: int
     prompts: int
+    ema: float = 0.997
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,15 @@ class TrainConfig:
     Attributes:
         seed: Of the weights and of every random choice.
         phases: One after the other: first the mask decoder on frozen features, which it learns
-            to use fast, then all that is deep together with the text head.
+            to use fast, then all that is deep together with the text head, then a short last
+            polish.
         weight_decay: Of AdamW.
         corrections: Chance of a round of corrective clicks, and of another after it.
+        repeats: Chance that a box's next round has no click, only the box and the previous mask.
         spread: Share of the mean loss in the minimum over ambiguous masks.
         text_weight: Weight of the text head's loss.
         heat_chance: Chance that a picture's prompts are the text head's own heat.
         text_noise: Standard deviation of the noise on phrase embeddings, per entry.
-        ema: Decay of the running mean of the weights, which is what is kept.
         sources: How often a source is drawn; the index's own share for those not named.
         unnamed_sources: Their labels are no words; they train masks only.
         min_area: Smallest object, as a share of the picture.
@@ -55,14 +58,15 @@ class TrainConfig:
     phases: tuple[Phase, ...] = (
         Phase(3400, 200, 900, 8e-4, 0.0, images=2, prompts=6),
         Phase(1500, 80, 1000, 5e-4, 2e-4, images=4, prompts=4),
+        Phase(240, 10, 230, 2e-4, 6e-5, images=4, prompts=4, ema=0.985),
     )
     weight_decay: float = 0.02
     corrections: float = 0.55
+    repeats: float = 0.6
     spread: float = 0.05
     text_weight: float = 1.0
     heat_chance: float = 0.2
     text_noise: float = 0.01
-    ema: float = 0.997
     sources: tuple[tuple[str, float], ...] = (
         ("voc", 0.55),
         ("coco", 0.15),

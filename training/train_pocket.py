@@ -32,7 +32,15 @@ from config import TrainConfig
 from features import FeatureCache, View
 from losses import prompt_loss, text_loss, true_iou
 from polyphase import use_polyphase
-from prompts import Prompts, boxes, clicks, coarse_prior, corrected, heat_prior
+from prompts import (
+    Prompts,
+    boxes,
+    clicks,
+    coarse_prior,
+    corrected,
+    heat_prior,
+    to_mask_input,
+)
 from safetensors.torch import save_file
 from text_examples import TextExample, TextExamples, heat_targets, text_grid
 from torch import Tensor, nn
@@ -144,6 +152,10 @@ def prompts_loss(
         losses.append(prompt_loss(logits, iou, targets, weight, config.spread))
         if len(losses) == 3 or rng.random() > config.corrections:
             return torch.stack(losses).mean(), len(losses)
+        if prompts.points is None and prompts.boxes is not None and rng.random() < config.repeats:
+            # As a box is decoded: the single mask is given back with the box alone.
+            prompts = replace(prompts, masks=to_mask_input(logits.detach()[:, :1], square))
+            continue
         chosen = iou.argmax(1)
         kept = logits.detach()[torch.arange(len(logits)), chosen]
         prompts = corrected(prompts, targets, kept, weight, square, rng)
@@ -368,7 +380,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.learned.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        decay = min(phase.ema, (1 + self.step) / (10 + self.step))
         for name, value in self.learned.items():
             self.mean[name].lerp_(value.detach(), 1 - decay)
         self.step += 1

@@ -308,19 +308,27 @@ class PocketSam(Sam):
         mask_input: Tensor | None = None,
         multimask_output: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Sam.decode`; beyond the picture the square logits repeat its border."""
+        """As :meth:`Sam.decode`; beyond the picture the square logits repeat its border.
+
+        Boxes alone are decoded twice: the single mask of the first time is mask input of the
+        second, which the model was trained for.
+        """
+        points = self.pair_points(point_coords, point_labels)
+        if boxes is not None and points is None and mask_input is None:
+            first, _ = self.decode_all(features, points=None, boxes=boxes, masks=None)
+            mask_input = self._to_square(first[:, :1])
         masks, iou_predictions = self.decode_all(
-            features,
-            points=self.pair_points(point_coords, point_labels),
-            boxes=boxes,
-            masks=mask_input,
+            features, points=points, boxes=boxes, masks=mask_input
         )
         masks, iou_predictions = self.mask_decoder.choose_outputs(
             masks, iou_predictions, multimask_output
         )
+        return self._to_square(masks), iou_predictions
+
+    def _to_square(self, logits: Tensor) -> Tensor:
         height, width = self.mask_input_size
-        padding = (0, width - masks.shape[-1], 0, height - masks.shape[-2])
-        return F.pad(masks, padding, mode="replicate"), iou_predictions
+        padding = (0, width - logits.shape[-1], 0, height - logits.shape[-2])
+        return F.pad(logits, padding, mode="replicate")
 
 
 def build_pocket_sam(config: PocketSamConfig) -> PocketSam:

@@ -356,3 +356,20 @@ def test_a_pocket_checkpoint_is_recognised_by_other_models(created, tmp_path: Pa
     save_file(created.state_dict(), tmp_path / "pocket.safetensors")
     with pytest.raises(CheckpointError, match="looks like sam_pocket"):
         create_model("sam_vit_t", checkpoint=tmp_path / "pocket.safetensors")
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@torch.no_grad()
+def test_lone_boxes_are_decoded_again_with_their_single_mask(model, features, multimask) -> None:
+    boxes = torch.tensor([[4.0, 8.0, 40.0, 50.0], [0.0, 0.0, 63.0, 30.0]])
+    found, iou = model.decode(features, boxes=boxes, multimask_output=multimask)
+    first, _ = model.decode_all(features, points=None, boxes=boxes, masks=None)
+    height, width = model.mask_input_size
+    padding = (0, width - first.shape[-1], 0, height - first.shape[-2])
+    given = torch.nn.functional.pad(first[:, :1], padding, mode="replicate")
+    again, again_iou = model.decode(
+        features, boxes=boxes, mask_input=given, multimask_output=multimask
+    )
+    torch.testing.assert_close(found, again)
+    torch.testing.assert_close(iou, again_iou)
+    assert (found[..., : first.shape[-2], : first.shape[-1]] - first[:, :1]).abs().max() > 1e-3

@@ -86,11 +86,10 @@ def train_config() -> TrainConfig:
     """Eight steps with the backbone as it is, eight with its deep stages and the text head."""
     return TrainConfig(
         phases=(
-            Phase(8, 2, 2, 3e-3, 0.0, images=2, prompts=3),
-            Phase(8, 2, 2, 3e-3, 3e-4, images=2, prompts=3),
+            Phase(8, 2, 2, 3e-3, 0.0, images=2, prompts=3, ema=0.9),
+            Phase(8, 2, 2, 3e-3, 3e-4, images=2, prompts=3, ema=0.9),
         ),
         heat_chance=0.4,
-        ema=0.9,
         save_every=4,
         eval_every=16,
         eval_images=2,

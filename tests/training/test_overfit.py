@@ -28,10 +28,9 @@ PICTURES = (
 )
 CONFIG = TrainConfig(
     phases=(
-        Phase(30, 3, 6, 4e-3, 0.0, images=2, prompts=4),
-        Phase(30, 3, 12, 1e-3, 2e-4, images=2, prompts=3),
+        Phase(30, 3, 6, 4e-3, 0.0, images=2, prompts=4, ema=0.8),
+        Phase(30, 3, 12, 1e-3, 2e-4, images=2, prompts=3, ema=0.8),
     ),
-    ema=0.8,
     save_every=60,
     eval_every=1000,
     eval_images=1,
