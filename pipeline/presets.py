@@ -12,12 +12,16 @@ import torch
 from .. import models
 from ..models.backbones.efficientnet_lite import EfficientNetLite2, imagenet_state_dict
 from ..models.errors import ModelNotFoundError
+from ..models.features.pocket import PocketFeatures
 from ..models.grounding.conse import NAMES_FILE, ClassNames, DenseConse
 from ..models.grounding.heat import HeatMap
 from ..models.grounding.pocket import TEXT_FILE, PocketGrounder, Views, load_text_head
 from ..models.registry import create_model
 from ..models.sam.pocket import PocketSam
+from .everything import EverythingConfig
 from .pipeline import Pipeline, PipelineConfig
+from .prompters.matching.prototype import PrototypeConfig, PrototypeStrategy
+from .prompters.reference import ReferencePrompter
 from .prompters.text import HeatPromptConfig, TextPrompter
 from .segmenter import Segmenter
 from .types import ImageEmbedding
@@ -25,8 +29,25 @@ from .types import ImageEmbedding
 WEIGHTS = Path(models.__file__).parent / "weights"
 
 # Chosen on the dev split of the training data; docs/prompting.md has the comparison.
-POCKET_PROMPTS = HeatPromptConfig()
-POCKET = PipelineConfig(first_pass=("masks",), refine_passes=1)
+POCKET_PROMPTS = HeatPromptConfig(min_presence=0.15)
+# Everything mode's thresholds are far below the published models': pocket's predicted IoU of a
+# lone click is mostly below 0.5, and its logits are softer.
+POCKET = PipelineConfig(
+    first_pass=("masks",),
+    refine_passes=1,
+    everything=EverythingConfig(
+        points_per_side=16,
+        pred_iou_thresh=0.35,
+        stability_score_thresh=0.7,
+        min_mask_region_area=100,
+    ),
+)
+POCKET_REFERENCES = PrototypeConfig(
+    presence_level=0.31,
+    negative_point=False,
+    first_pass=("masks",),
+    prompts=HeatPromptConfig(min_peak=0.8, min_region=0.01),
+)
 
 
 @dataclass(frozen=True)
@@ -74,10 +95,14 @@ def _build_pocket(device: torch.device) -> Pipeline:
     sam.image_encoder.backbone.fold_batch_norms()
     sam.to(memory_format=torch.channels_last)
     segmenter = Segmenter(sam, model_id="sam_pocket")
+    features = PocketFeatures(sam.image_encoder.backbone, input_size=sam.image_size)
     shared = _SharedBackboneGrounder(_pocket_grounder().to(device).eval())
     return Pipeline(
         segmenter,
         text_prompter=TextPrompter(shared, segmenter, POCKET_PROMPTS),
+        reference_prompter=ReferencePrompter(
+            features, segmenter, PrototypeStrategy(POCKET_REFERENCES)
+        ),
         config=POCKET,
     )
 

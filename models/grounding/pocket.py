@@ -33,10 +33,10 @@ from .text_head import TextHead
 
 # A phrase this similar to a word of the training is that word, one that dissimilar another.
 TRUST_RANGE = (0.7, 0.95)
-SUPPORT = 5.0  # pictures of a word at which the head is half trusted with it
+SUPPORT = 10.0  # pictures of a word at which the head is half trusted with it
 # ConSE's heat relative to its peak at which an object is taken to end, and the logits that the
 # heat rises over one peak.
-CONSE_LEVEL = 0.5
+CONSE_LEVEL = 0.35
 CONSE_GAIN = 8.0
 TEXT_FILE = "text_pocket.safetensors"
 

@@ -60,10 +60,10 @@ def iou(mask: np.ndarray, other: np.ndarray) -> float:
 
 
 def assert_found(result: Result, *expected: tuple[str, tuple[int, int, int, int]]) -> None:
-    """The result's labels and masks, in this order; borders may differ by a pixel or so."""
+    """The result's labels and masks, in this order; borders may differ by two pixels or so."""
     assert result.labels == [label for label, _ in expected]
     for mask, (_, cells) in zip(result.masks, expected, strict=True):
-        assert iou(mask, pixels(cells)) > 0.85
+        assert iou(mask, pixels(cells)) > 0.7
 
 
 def reasons(result: Result) -> list[str]:
@@ -302,7 +302,7 @@ def test_refinement_starts_from_the_masks_own_box_and_logits(
 
 
 def test_an_empty_mask_is_refined_from_its_prompts_box(
-    obedient_segmenter, grounder, monkeypatch
+    obedient_segmenter, make_grounder, monkeypatch
 ) -> None:
     boxes = []
     decode = obedient_segmenter.decode_low_res
@@ -311,9 +311,10 @@ def test_an_empty_mask_is_refined_from_its_prompts_box(
         "decode_low_res",
         lambda e, **p: boxes.append(p["boxes"]) or decode(e, **p),
     )
-    # Undecided only above the peak: the prior is below zero everywhere.
-    cold = HeatPromptConfig(prior_level=1.1)
-    result = configured(obedient_segmenter, grounder, cold)(IMAGE, text="cat")
+    # Heat below a half: the prior is below zero everywhere.
+    grounder = make_grounder({"cat": heat_of((LEFT, 0.4))})
+    faint = HeatPromptConfig(min_presence=0.3)
+    result = configured(obedient_segmenter, grounder, faint)(IMAGE, text="cat")
     np.testing.assert_array_equal(boxes[1], boxes[0])
     assert len(result) == 0
     assert reasons(result) == ["the mask is empty"]
