@@ -29,7 +29,7 @@ from .types import ImageEmbedding
 WEIGHTS = Path(models.__file__).parent / "weights"
 
 # Chosen on the dev split of the training data; docs/prompting.md has the comparison.
-POCKET_PROMPTS = HeatPromptConfig(min_presence=0.15)
+POCKET_PROMPTS = HeatPromptConfig(min_presence=0.15, smooth=3.0)
 # Everything mode's thresholds are far below the published models': pocket's predicted IoU of a
 # lone click is mostly below 0.5, and its logits are softer.
 POCKET = PipelineConfig(

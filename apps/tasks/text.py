@@ -56,7 +56,7 @@ class TextTask(Task):
         embedding = self.pipe.segmenter.encode_image(image)
         presence = dict(zip(phrases, self.prompter.presence(embedding, phrases), strict=True))
         masks = self._find(embedding, phrases)
-        peaks = self._peaks(embedding, list(present))
+        peaks = dict(zip(present, self.prompter.peaks(embedding, list(present)), strict=True))
         rows = []
         for label, target in present.items():
             joined = union(masks[label])
@@ -64,7 +64,7 @@ class TextTask(Task):
             row["area"] = target.area
             row["iou"] = mask_iou(joined, target.mask, truth.valid)
             row["boundary"] = boundary_f(joined, target.mask, truth.valid)
-            row["pointed"] = _is_inside(peaks.get(label), target)
+            row["pointed"] = _is_inside(peaks[label], target)
             rows.append(row)
         for kind, labels in zip((RANDOM, SIBLING), absent, strict=True):
             rows += [_row(label, kind, presence[label], masks[label]) for label in labels]
@@ -79,21 +79,6 @@ class TextTask(Task):
             labels = np.array(found.labels, object)
             masks |= {phrase: found.masks[labels == phrase.strip()] for phrase in asked}
         return masks
-
-    def _peaks(
-        self, embedding: ImageEmbedding, phrases: Sequence[str]
-    ) -> dict[str, tuple[float, float]]:
-        """First point (x, y) of the surest prompt of each phrase that has one."""
-        if not phrases:
-            return {}
-        prompts, _ = self.prompter(embedding, phrases)
-        if prompts.point_coords is None:
-            return {}
-        peaks = {}
-        for i in np.argsort(prompts.prompt_scores, kind="stable"):
-            x, y = prompts.point_coords[i, 0]
-            peaks[prompts.labels[i]] = float(x), float(y)
-        return peaks
 
     def depends_on(self) -> dict[str, str]:
         """The labels that absent phrases are drawn from."""
@@ -162,10 +147,8 @@ def _row(label: str, kind: str, presence: float, masks: BoolMask) -> Row:
     return {"label": label, "kind": kind, "presence": presence, "found": len(masks) > 0}
 
 
-def _is_inside(point: tuple[float, float] | None, target: Target) -> bool:
+def _is_inside(point: tuple[float, float], target: Target) -> bool:
     """Whether the pixel nearest to a point is the target's."""
-    if point is None:
-        return False
     height, width = target.mask.shape
     column, row = min(width - 1, round(point[0])), min(height - 1, round(point[1]))
     return bool(target.mask[row, column])

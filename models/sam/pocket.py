@@ -39,6 +39,7 @@ BACKBONE_PREFIX = "image_encoder.backbone."
 _POCKET_PREFIX = "mask_decoder.output_upscaling.1.dwconv."
 # Previous mask and its presence, box, foreground and background clicks.
 PROMPT_CHANNELS = 3 + 2 * len(POINT_SIGMAS)
+_OUTSIDE_BOX = -4.0  # largest logit of a mask beyond its box
 MASK_EVIDENCE = 3  # figures of a mask that its predicted IoU rests on
 
 
@@ -311,19 +312,27 @@ class PocketSam(Sam):
         """As :meth:`Sam.decode`; beyond the picture the square logits repeat its border.
 
         Boxes alone are decoded twice: the single mask of the first time is mask input of the
-        second, which the model was trained for.
+        second, which the model was trained for, and the predicted IoU is the mean of the two. A
+        mask does not reach out of its box.
         """
         points = self.pair_points(point_coords, point_labels)
+        first_iou = None
         if boxes is not None and points is None and mask_input is None:
-            first, _ = self.decode_all(features, points=None, boxes=boxes, masks=None)
+            first, first_iou = self.decode_all(features, points=None, boxes=boxes, masks=None)
             mask_input = self._to_square(first[:, :1])
         masks, iou_predictions = self.decode_all(
             features, points=points, boxes=boxes, masks=mask_input
         )
+        if first_iou is not None:
+            iou_predictions = (first_iou + iou_predictions) / 2
         masks, iou_predictions = self.mask_decoder.choose_outputs(
             masks, iou_predictions, multimask_output
         )
-        return self._to_square(masks), iou_predictions
+        masks = self._to_square(masks)
+        if boxes is not None:
+            outside = self.prompt_encoder.draw_boxes(boxes) < 0
+            masks = torch.where(outside, masks.clamp(max=_OUTSIDE_BOX), masks)
+        return masks, iou_predictions
 
     def _to_square(self, logits: Tensor) -> Tensor:
         height, width = self.mask_input_size

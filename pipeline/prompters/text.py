@@ -35,6 +35,8 @@ class HeatPromptConfig:
         min_peak: A further region's own peak must be at least this share of the map's peak.
         min_region: Least share of the image that a further region covers.
         max_prompts: Most regions for a phrase, those with the highest peaks.
+        smooth: Standard deviation in cells of the Gaussian that the heat is smoothed with before
+            a region's point is put on its highest cell; 0 for none.
     """
 
     min_presence: float = 0.5
@@ -44,6 +46,7 @@ class HeatPromptConfig:
     min_peak: float = 0.5
     min_region: float = 0.002
     max_prompts: int = 8
+    smooth: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +71,13 @@ def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
     reach = ndimage.binary_dilation(hot, iterations=config.merge) if config.merge else hot
     labelled, count = ndimage.label(reach)
     labelled[~hot] = 0
+    smoothed = ndimage.gaussian_filter(heat, config.smooth, mode="nearest")
     regions = []
     for number in range(1, count + 1):
         mask = labelled == number
-        inside = np.where(mask, heat, -1.0)
+        inside = np.where(mask, smoothed, -1.0)
         row, column = np.unravel_index(int(inside.argmax()), heat.shape)
-        regions.append(_Region(mask, float(inside.max()), int(row), int(column)))
+        regions.append(_Region(mask, float(heat[mask].max()), int(row), int(column)))
     regions.sort(key=lambda region: -region.peak)
     first, further = regions[:1], regions[1:]
     further = [
@@ -112,6 +116,19 @@ class TextPrompter:
         """How sure the grounding is that each phrase's object is in the picture, in [0, 1]."""
         return [found.presence for found in self.grounder(embedding, phrases)]
 
+    def peaks(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[tuple[float, float]]:
+        """Where each phrase matches best, (x, y) in pixels, whether it is there or not."""
+        return [
+            self._point(found, hot_regions(found.heat, self.config)[0], embedding)
+            for found in self.grounder(embedding, phrases)
+        ]
+
+    @staticmethod
+    def _point(found: HeatMap, region: _Region, embedding: ImageEmbedding) -> tuple[float, float]:
+        step = _pixels_per_cell(found.heat, embedding.original_size)
+        x, y = (region.column + 0.5) * step[0] - 0.5, (region.row + 0.5) * step[1] - 0.5
+        return max(0.0, x), max(0.0, y)
+
     def __call__(
         self, embedding: ImageEmbedding, phrases: Sequence[str]
     ) -> tuple[PromptSet, tuple[RejectedMask, ...]]:
@@ -139,8 +156,7 @@ class TextPrompter:
             hot: BoolArray = np.logical_or.reduce([region.mask for region in regions])
             for region in regions:
                 boxes.append(_box(region.mask, step))
-                centre = (region.column + 0.5) * step[0] - 0.5, (region.row + 0.5) * step[1] - 0.5
-                points.append((max(0.0, centre[0]), max(0.0, centre[1])))
+                points.append(self._point(found, region, embedding))
                 priors.append(region_prior(found.heat, region, hot))
                 share = region.peak / max(regions[0].peak, _LEAST_HEAT)
                 scores.append(min(1.0, found.presence * share))

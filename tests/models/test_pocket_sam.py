@@ -94,10 +94,11 @@ def test_shapes(model, height: int, width: int) -> None:
 @torch.no_grad()
 def test_beyond_the_picture_the_logits_repeat_its_border(model, features) -> None:
     prompts = all_prompts()
+    del prompts["boxes"]  # they would cut the masks off
     inside, iou = model.decode_all(
         features,
         points=(prompts["point_coords"], prompts["point_labels"]),
-        boxes=prompts["boxes"],
+        boxes=None,
         masks=prompts["mask_input"],
     )
     assert inside.shape == (3, 4, 16, 24)
@@ -363,7 +364,7 @@ def test_a_pocket_checkpoint_is_recognised_by_other_models(created, tmp_path: Pa
 def test_lone_boxes_are_decoded_again_with_their_single_mask(model, features, multimask) -> None:
     boxes = torch.tensor([[4.0, 8.0, 40.0, 50.0], [0.0, 0.0, 63.0, 30.0]])
     found, iou = model.decode(features, boxes=boxes, multimask_output=multimask)
-    first, _ = model.decode_all(features, points=None, boxes=boxes, masks=None)
+    first, first_iou = model.decode_all(features, points=None, boxes=boxes, masks=None)
     height, width = model.mask_input_size
     padding = (0, width - first.shape[-1], 0, height - first.shape[-2])
     given = torch.nn.functional.pad(first[:, :1], padding, mode="replicate")
@@ -371,5 +372,21 @@ def test_lone_boxes_are_decoded_again_with_their_single_mask(model, features, mu
         features, boxes=boxes, mask_input=given, multimask_output=multimask
     )
     torch.testing.assert_close(found, again)
-    torch.testing.assert_close(iou, again_iou)
-    assert (found[..., : first.shape[-2], : first.shape[-1]] - first[:, :1]).abs().max() > 1e-3
+    chosen = slice(1, None) if multimask else slice(0, 1)
+    torch.testing.assert_close(iou, (first_iou[:, chosen] + again_iou) / 2)
+    assert (iou - again_iou).abs().max() > 1e-5
+
+
+@torch.no_grad()
+def test_a_mask_does_not_reach_out_of_its_box(model, features) -> None:
+    boxes = torch.tensor([[16.0, 8.0, 48.0, 40.0]])
+    points = {"point_coords": torch.tensor([[[30.0, 20.0]]]), "point_labels": torch.ones(1, 1)}
+    logits, _ = model.decode(features, boxes=boxes, **points)
+    free, _ = model.decode_all(
+        features, points=(points["point_coords"], points["point_labels"]), boxes=boxes, masks=None
+    )
+    # A cell is 4 pixels: those with their centres in the box are columns 4..11, rows 2..9.
+    inside = torch.zeros(logits.shape[-2:], dtype=torch.bool)
+    inside[2:10, 4:12] = True
+    assert (logits[..., ~inside] <= -4).all()
+    torch.testing.assert_close(logits[0, :, 2:10, 4:12], free[0, 1:, 2:10, 4:12])

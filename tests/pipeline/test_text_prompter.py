@@ -228,3 +228,15 @@ def test_scores_never_exceed_one(tiny_segmenter, embedding, make_grounder) -> No
     prompter = TextPrompter(make_grounder({"cat": heat_of((4, 2, 9, 6, 1.00001))}), tiny_segmenter)
     prompts, _ = prompter(embedding, ["cat"])
     assert prompts.prompt_scores.tolist() == [1.0]
+
+
+def test_a_point_lies_in_the_middle_of_an_even_region_once_smoothed() -> None:
+    heat = np.zeros((20, 30), np.float32)
+    heat[4:13, 6:21] = 0.9
+    heat[4, 6] = 0.95  # a corner a little hotter than the rest
+    (sharp,) = hot_regions(heat, HeatPromptConfig())
+    (smooth,) = hot_regions(heat, HeatPromptConfig(smooth=3.0))
+    assert (sharp.row, sharp.column) == (4, 6)
+    assert (smooth.row, smooth.column) == (8, 13)
+    assert sharp.peak == smooth.peak == np.float32(0.95)
+    np.testing.assert_array_equal(sharp.mask, smooth.mask)

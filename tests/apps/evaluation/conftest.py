@@ -15,7 +15,7 @@ from PIL import Image
 
 from promptseg.apps.datasets import VOID, read_index_collection
 from promptseg.pipeline.masks import masks_to_boxes
-from promptseg.pipeline.types import MaskCandidates, PromptSet, Result
+from promptseg.pipeline.types import MaskCandidates, Result
 
 SIZE = (30, 40)
 
@@ -142,20 +142,12 @@ class FakeSegmenter:
 
 @dataclass
 class FakePrompter:
-    """Points at the middle of the dog for every phrase but "bus", which has no prompt."""
+    """Points at the middle of the dog for every phrase but "bus", which it sees at the corner."""
 
     config: str = "thresholds"
 
-    def __call__(self, embedding: int, phrases: Sequence[str]) -> tuple[PromptSet, tuple[()]]:
-        labels = [phrase for phrase in phrases if phrase != "bus" for _ in range(2)]
-        count = len(labels) // 2
-        prompts = PromptSet(
-            prompt_scores=np.array([0.9, 0.2] * count, np.float32),
-            labels=tuple(labels),
-            point_coords=np.array([[[15.0, 10.0]], [[0.0, 0.0]]] * count),
-            point_labels=np.ones((2 * count, 1), int),
-        )
-        return prompts, ()
+    def peaks(self, embedding: int, phrases: Sequence[str]) -> list[tuple[float, float]]:
+        return [(0.0, 0.0) if phrase == "bus" else (15.0, 10.0) for phrase in phrases]
 
     def presence(self, embedding: int, phrases: Sequence[str]) -> list[float]:
         return [{"dog": 0.9, "cat": 0.6, "car": 0.6, "bus": 0.3}[phrase] for phrase in phrases]

@@ -39,11 +39,11 @@ def test_masks_are_joined_and_compared_with_the_class(text, fakes) -> None:
     dog, cat = rows["dog", "even/0"], rows["cat", "odd/1"]
     assert dog["iou"] == 0.75  # two masks, 15 of 20 columns
     assert dog["boundary"] == pytest.approx(boundary_f(fakes.block(5, 5, 20, 15), fakes.DOG))
-    assert dog["pointed"]  # by the surest prompt
+    assert dog["pointed"]
     assert cat["found"]
     assert cat["iou"] == 0
     assert not cat["pointed"]
-    assert not rows["bus", "odd/3"]["pointed"]  # there is no prompt
+    assert not rows["bus", "odd/3"]["pointed"]  # at the corner
 
 
 def test_the_figures_of_text(text) -> None:
