@@ -36,7 +36,7 @@ TRUST_RANGE = (0.7, 0.95)
 SUPPORT = 10.0  # pictures of a word at which the head is half trusted with it
 # ConSE's heat relative to its peak at which an object is taken to end, and the logits that the
 # heat rises over one peak.
-CONSE_LEVEL = 0.35
+CONSE_LEVEL = 0.42
 CONSE_GAIN = 8.0
 TEXT_FILE = "text_pocket.safetensors"
 
