@@ -33,7 +33,7 @@ POCKET_PROMPTS = HeatPromptConfig(min_presence=0.15, smooth=3.0)
 # Everything mode's thresholds are far below the published models': pocket's predicted IoU of a
 # lone click is mostly below 0.5, and its logits are softer.
 POCKET = PipelineConfig(
-    first_pass=("masks",),
+    first_pass=("points", "masks"),
     refine_passes=1,
     everything=EverythingConfig(
         points_per_side=16,
