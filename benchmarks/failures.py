@@ -18,10 +18,10 @@ from promptseg.apps.tasks.base import Shown
 Box = tuple[float, float, float, float]
 # Photograph, phrase or box, and what is wrong.
 CASES: tuple[tuple[str, str | Box, str], ...] = (
-    ("rocket", "rocket", "sky beside a thin object"),
+    ("coffee", "spoon", "a small thing"),
     ("rocket", "person", "there is nobody"),
-    ("coffee", "cup", "the spoon for the cup"),
-    ("coffee", "plate", "a word unlike those it knows"),
+    ("coffee", "cup", "the saucer for the cup"),
+    ("coffee", "plate", "a word it lacks"),
     ("astronaut", (90.0, 30.0, 400.0, 511.0), "parts of a cluttered object"),
     ("astronaut", "helmet", "the suit's collar as well"),
     ("chelsea", "whiskers", "no word for the part"),
