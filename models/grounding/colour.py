@@ -91,7 +91,8 @@ def keep_coloured(
     labelled, count = ndimage.label(hot)
     shares = ndimage.mean(share, labelled, index=np.arange(1, count + 1))
     factors = np.clip((np.asarray(shares) - low) / (high - low), 0, 1)
-    by_cell = np.concatenate([[0.5], factors]).astype(np.float32)[labelled]
+    # What is not hot is cooled as well, or it would be near the peak of what was cooled.
+    by_cell = np.concatenate([[factors.max() / 2], factors]).astype(np.float32)[labelled]
     return heat * by_cell, presence * float(factors.max())
 
 

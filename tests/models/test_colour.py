@@ -89,6 +89,7 @@ def test_a_region_counts_as_far_as_it_has_the_colour() -> None:
     heat, presence = keep_coloured(heat_of_two(), 0.9, share)
     assert presence == pytest.approx(0.45)
     np.testing.assert_allclose(heat[1:5, 1:5], 0.45, rtol=1e-5)
+    np.testing.assert_allclose(heat[0], 0.025, rtol=1e-5)  # no nearer to the peak than before
 
 
 def test_nothing_of_the_colour_is_not_present() -> None:
