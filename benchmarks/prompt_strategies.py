@@ -1,9 +1,9 @@
 """Compare ways of making prompts from a phrase's heat, over the same decoder.
 
-    python benchmarks/prompt_strategies.py DATA [--split dev] [--limit N] [--out docs/table.md]
+    python benchmarks/prompt_strategies.py DATA [--split dev] [--source S] [--limit N]
 
-DATA is a folder in the layout of docs/data.md. Prints two tables in Markdown: how masks are made
-of the heat of what is there (the presence gate is off), and what each half of the grounding adds.
+DATA is a folder in the layout of docs/data.md. Prints a table in Markdown: how masks are made of
+the heat of what is there; the presence gate is off.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.progress import track
 
 import promptseg
-from promptseg.apps.datasets import VOID, Sample, read_index
+from promptseg.apps.datasets import read_index_collection
 from promptseg.apps.metrics import mask_iou
-from promptseg.pipeline.images import load_image
+from promptseg.apps.pictures import Picture, large
+from promptseg.apps.siblings import is_person
+from promptseg.apps.tasks.base import open_picture, union
 from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
 from promptseg.pipeline.prompters.text import HeatPromptConfig, TextPrompter
-from promptseg.pipeline.types import ImageEmbedding
 
-MIN_AREA = 0.01
 PARTS = (
     ("points",),
     ("boxes",),
@@ -83,13 +83,8 @@ def strategies(prompts: HeatPromptConfig, config: PipelineConfig) -> list[Strate
     return rows
 
 
-def kind_of(sample: Sample, label: str) -> str:
-    """The column that a phrase counts for."""
-    return "person" if label == "person" else sample.source
-
-
 def measure(
-    pipe: Pipeline, samples: Sequence[Sample], rows: Iterable[Strategy]
+    pipe: Pipeline, pictures: Sequence[Picture], rows: Iterable[Strategy]
 ) -> dict[str, dict[str, list[float]]]:
     """IoU of the masks' union with the region, by strategy and column, and milliseconds."""
     prompter = pipe.text_prompter
@@ -104,33 +99,18 @@ def measure(
         for row in rows
     }
     found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in variants}
-    for sample, embedding, regions, valid in asked(pipe, samples):
-        for label, region in regions.items():
-            pipe.find(embedding, label)  # the grounding's own time is not compared
+    for picture in track(pictures, description="measuring", console=Console(stderr=True)):
+        image, truth = open_picture(picture)
+        embedding = pipe.segmenter.encode_image(image)
+        for target in large(truth.classes):
+            column = "person" if is_person(target.label) else picture.source
+            pipe.find(embedding, target.label)  # the grounding's own time is not compared
             for name, variant in variants.items():
                 started = time.perf_counter()
-                result = variant.find(embedding, label)
+                result = variant.find(embedding, target.label)
                 found[name]["ms"].append(1000 * (time.perf_counter() - started))
-                union = np.logical_or.reduce(result.masks, axis=0)
-                found[name][kind_of(sample, label)].append(mask_iou(union, region, valid))
+                found[name][column].append(mask_iou(union(result.masks), target.mask, truth.valid))
     return found
-
-
-def asked(
-    pipe: Pipeline, samples: Sequence[Sample]
-) -> Iterable[tuple[Sample, ImageEmbedding, dict[str, np.ndarray], np.ndarray]]:
-    """Pictures with the regions of the phrases that are asked of them."""
-    for sample in track(samples, description="measuring", console=Console(stderr=True)):
-        ids = sample.load_ids()
-        regions = {
-            region.label: np.isin(ids, region.ids)
-            for region in sample.regions
-            if region.thing is not False
-        }
-        regions = {name: mask for name, mask in regions.items() if mask.mean() >= MIN_AREA}
-        if regions:
-            embedding = pipe.segmenter.encode_image(load_image(sample.image_path))
-            yield sample, embedding, regions, ids != VOID
 
 
 def table(
@@ -165,15 +145,16 @@ def main() -> None:
     parser.add_argument("--preset", default="pocket")
     arguments = parser.parse_args()
     pipe = promptseg.load(arguments.preset)
-    samples = [
-        sample
-        for sample in read_index(arguments.data, arguments.split)
-        if not arguments.source or sample.source in arguments.source
+    collection = read_index_collection(arguments.data, arguments.split)
+    pictures = [
+        picture
+        for picture in collection.pictures
+        if not arguments.source or picture.source in arguments.source
     ][: arguments.limit]
     if pipe.text_prompter is None:
         raise SystemExit("this preset has no text")
     rows = strategies(pipe.text_prompter.config, pipe.config)
-    found = measure(pipe, samples, rows)
+    found = measure(pipe, pictures, rows)
     columns = sorted({c for row in found.values() for c in row} - {"ms"})
     print(table("first pass, refinement", found, [*columns, "ms"]))
 

@@ -102,6 +102,21 @@ def coarse_prior(targets: Tensor, square: int, rng: np.random.Generator) -> Prom
     )
 
 
+def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
+    """Prompts of one kind for all targets."""
+    kind = rng.random()
+    if kind < 0.45:
+        return clicks(targets, rng)
+    if kind < 0.60:
+        return boxes(targets, rng, jitter=0.0, limit=0.0)
+    if kind < 0.82:
+        return boxes(targets, rng, jitter=0.1, limit=20.0)
+    if kind < 0.90:
+        box = boxes(targets, rng, jitter=0.1, limit=20.0)
+        return replace(box, points=clicks(targets, rng).points)
+    return coarse_prior(targets, square, rng)
+
+
 def heat_prior(
     heat: Tensor, targets: Tensor, square: int, rng: np.random.Generator, *, whole: bool
 ) -> Prompts:

@@ -29,31 +29,29 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from config import TrainConfig
+from dev_look import look_at_dev
 from features import FeatureCache, View
-from losses import prompt_loss, text_loss, true_iou
+from losses import prompt_loss, text_loss
+from pocket_models import DEEP_PREFIXES, PocketModels, trained_parameters
 from polyphase import use_polyphase
 from prompts import (
     Prompts,
-    boxes,
-    clicks,
-    coarse_prior,
     corrected,
+    first_prompts,
     heat_prior,
     to_mask_input,
 )
 from safetensors.torch import save_file
-from text_examples import TextExample, TextExamples, heat_targets, text_grid
-from torch import Tensor, nn
+from text_examples import TextExamples, heat_targets
+from torch import Tensor
 from vocabulary import Vocabulary
 
 from promptseg.apps.datasets import Sample, read_index
-from promptseg.apps.metrics import matthews
-from promptseg.models.backbones.efficientnet_lite import DEEP_STAGES, imagenet_state_dict
+from promptseg.models.backbones.efficientnet_lite import imagenet_state_dict
 from promptseg.models.grounding.minilm import load_minilm
 from promptseg.models.grounding.pocket import TEXT_FILE
 from promptseg.models.grounding.text_head import TextHead
 from promptseg.models.sam.pocket import (
-    BACKBONE_PREFIX,
     PocketSam,
     PocketSamConfig,
     build_pocket_sam,
@@ -63,16 +61,6 @@ log = logging.getLogger("train_pocket")
 
 
 SAM_FILE = "sam_pocket.safetensors"
-DEEP_PREFIXES = tuple(f"{BACKBONE_PREFIX}blocks.{stage}." for stage in DEEP_STAGES)
-
-
-def trained_parameters(model: PocketSam) -> dict[str, Tensor]:
-    """Everything but the backbone's frozen early stages and its ImageNet head, by name."""
-    return {
-        name: value
-        for name, value in model.state_dict(keep_vars=True).items()
-        if name.startswith(DEEP_PREFIXES) or not name.startswith(BACKBONE_PREFIX)
-    }
 
 
 def pick_objects(
@@ -87,49 +75,6 @@ def pick_objects(
         return None
     picks = rng.choice(len(masks), size=count, p=chances / chances.sum())
     return torch.stack([masks[i] for i in picks])
-
-
-def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
-    """Prompts of one kind for all targets."""
-    kind = rng.random()
-    if kind < 0.45:
-        return clicks(targets, rng)
-    if kind < 0.60:
-        return boxes(targets, rng, jitter=0.0, limit=0.0)
-    if kind < 0.82:
-        return boxes(targets, rng, jitter=0.1, limit=20.0)
-    if kind < 0.90:
-        box = boxes(targets, rng, jitter=0.1, limit=20.0)
-        return replace(box, points=clicks(targets, rng).points)
-    return coarse_prior(targets, square, rng)
-
-
-class PocketModels(nn.Module):
-    """The two models on one backbone, as they are trained together.
-
-    Args:
-        sam: With ImageNet weights in its backbone.
-        text_head: Reads the backbone's last two maps.
-    """
-
-    def __init__(self, sam: PocketSam, text_head: TextHead) -> None:
-        super().__init__()
-        self.sam = sam
-        self.text_head = text_head
-
-    def backbone_maps(self, view: View) -> tuple[Tensor, ...]:
-        """All four maps of a view's picture."""
-        stride4, stride8 = (f.contiguous(memory_format=torch.channels_last) for f in view.features)
-        return stride4, stride8, *self.sam.image_encoder.backbone.deep(stride8)
-
-    def score(
-        self, maps: tuple[Tensor, ...], view: View, example: TextExample
-    ) -> tuple[Tensor, Tensor]:
-        """The text head's logits of an example's phrases: (P, h, w) and (P,)."""
-        rows, columns = text_grid(view)
-        deep = torch.cat(maps[2:], dim=1)[..., :rows, :columns]
-        logits: tuple[Tensor, Tensor] = self.text_head(deep, example.text)
-        return logits
 
 
 def prompts_loss(
@@ -161,61 +106,6 @@ def prompts_loss(
         prompts = corrected(prompts, targets, kept, weight, square, rng)
 
 
-@torch.inference_mode()
-def look_at_dev(
-    models: PocketModels,
-    cache: FeatureCache,
-    examples: TextExamples,
-    samples: list[Sample],
-    config: TrainConfig,
-) -> dict[str, float]:
-    """Quick figures on the models' own grids, objects of at least 1%; `promptseg eval` judges.
-
-    Box and one-click IoU, the IoU token's error, IoU of the text head's heat above 0.5, how often
-    its peak is right, and the Matthews correlation of its presence.
-    """
-    sums: dict[str, list[float]] = defaultdict(list)
-    there: list[bool] = []
-    decided: list[bool] = []
-    rng = np.random.default_rng(config.seed)
-    model = models.sam
-    for sample in samples:
-        view = cache.view(sample, flip=False)
-        weight = view.weight()
-        maps = models.backbone_maps(view)
-        if sample.source not in config.unnamed_sources:
-            example = examples(sample, view, None)
-            local, presence = models.score(maps, view, example)
-            count = len(example.targets)
-            there += [i < count for i in range(len(presence))]
-            decided += (presence > 0).tolist()
-            for i, target in enumerate(example.targets):
-                if (target * example.cell_weight).sum() < 0.01 * example.cell_weight.sum():
-                    continue
-                kind = "person" if example.concepts[i] == "person" else "text"
-                found = true_iou(local[i][None, None], target[None], example.cell_weight)
-                sums[kind] += [float(found)]
-                sums[f"{kind}_pointing"] += [float(target.flatten()[local[i].argmax()] > 0.5)]
-        masks = [view.target(ids) for _, ids in sample.objects()]
-        masks = [m for m in masks if (m * weight).sum() >= 0.01 * weight.sum()][:8]
-        if not masks:
-            continue
-        targets = torch.stack(masks)
-        features = model.image_encoder.embed(maps)
-        box = boxes(targets, rng, jitter=0.0, limit=0.0)
-        logits, iou = model.decode_all(features, points=None, boxes=box.boxes, masks=None)
-        sums["box"] += true_iou(logits, targets, weight)[:, 0].tolist()
-        click = clicks(targets, rng)
-        logits, iou = model.decode_all(features, points=click.points, boxes=None, masks=None)
-        found = true_iou(logits, targets, weight)[:, 1:]
-        picked = iou[:, 1:].argmax(1, keepdim=True)
-        sums["click_best"] += found.amax(1).tolist()
-        sums["click_selected"] += found.gather(1, picked)[:, 0].tolist()
-        sums["iou_error"] += (found - iou[:, 1:]).abs().mean(1).tolist()
-    figures = {name: round(float(np.mean(values)), 4) for name, values in sums.items()}
-    return figures | {"presence_mcc": round(matthews(there, decided), 4)}
-
-
 def rate_at(step: int, config: TrainConfig) -> float:
     """Share of its phase's learning rate: linear warm-up, constant, linear cool-down."""
     phase, number = config.phase_at(step)
@@ -244,7 +134,7 @@ class Trainer:
         out: Folder of checkpoints, log and cache.
         config: Settings.
         rank: Number of this worker; worker 0 saves, logs and evaluates.
-        workers: Number of workers; must divide ``config.images``.
+        workers: Number of workers; must divide the pictures of a step of every phase.
         model_config: Sizes of the model; the shipped ones by default.
     """
 
