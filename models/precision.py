@@ -25,7 +25,7 @@ def read_dtype(dtype: str | torch.dtype) -> torch.dtype:
         InputError: It is none that networks are run in here.
     """
     found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in _DTYPES.values():
+    if found is None or found not in _DTYPES.values():
         raise InputError(f"there is no dtype {str(dtype)!r} to run in; use fp32, bf16 or fp16")
     return found
 
