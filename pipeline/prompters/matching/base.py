@@ -1,7 +1,17 @@
-"""What all matching strategies take and give, and the cosines they start from."""
+"""What all matching strategies take and give, and the formulas that they share.
+
+Whether the object is in the image at all is decided the same way by all of them, by an absolute
+measure: nothing is stretched to the range of one image, which would find an object in every image.
+With r the mean of the cells of the place that a strategy holds for the object, and p one of the
+examples' means of the object's cells,
+
+    likeness = max over p of cos(r, p)
+    presence = sigmoid(presence_gain * (likeness - presence_level))
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....models.features.dense import DenseFeatures
-from ...reference import EncodedReference
+from ...reference import EncodedReference, Shot
 from ...segmenter import Segmenter
 from ...types import Float32Array, ImageEmbedding, LowResMasks, RejectedMask
 
@@ -87,6 +97,12 @@ def unit_tokens(features: DenseFeatures) -> Tensor:
     return F.normalize(features.tokens.flatten(0, 1), dim=1)
 
 
+def object_cells(shot: Shot) -> Tensor:
+    """Which cells of an example belong to the object, (h * w,) bool; one at least."""
+    coverage = shot.coverage.flatten()
+    return coverage >= min(CELL_SHARE, float(coverage.max()))
+
+
 def collect_tokens(reference: EncodedReference) -> TokenBank:
     """Cells of the object and of its surroundings, of all examples.
 
@@ -96,8 +112,31 @@ def collect_tokens(reference: EncodedReference) -> TokenBank:
     prototypes, foreground, background = [], [], []
     for shot in reference.shots:
         tokens, coverage = unit_tokens(shot.features), shot.coverage.flatten()
-        inside = coverage >= min(CELL_SHARE, float(coverage.max()))
+        inside = object_cells(shot)
         foreground.append(tokens[inside])
         prototypes.append(F.normalize(coverage[inside] @ tokens[inside], dim=0))
         background.append(tokens[coverage <= float(coverage.min())])
     return TokenBank(torch.stack(prototypes), torch.cat(foreground), torch.cat(background))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresenceConfig:
+    """How likeness becomes presence.
+
+    Attributes:
+        presence_level: Likeness at which presence is undecided.
+        presence_gain: Logits that presence rises over a likeness of 1.
+    """
+
+    presence_level: float = 0.4
+    presence_gain: float = 10.0
+
+
+def likeness_to(bank: TokenBank, place: Tensor) -> float:
+    """Cosine of the examples with the mean of the cells (n, C) of a place."""
+    return float((bank.prototypes @ F.normalize(place.mean(0), dim=0)).max())
+
+
+def presence_of(likeness: float, config: PresenceConfig) -> float:
+    """How surely the object is in the image, in [0, 1]."""
+    return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))

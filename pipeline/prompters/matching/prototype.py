@@ -13,13 +13,8 @@ object that no single mean describes.
 
 Whether the object is in the image at all, the highest scores tell badly: they say that a cell is
 more like the object than like what was around it, which holds for any other object. So the place
-that scores best is compared as a whole. With r the mean of the cells with the highest scores,
-
-    likeness = max over p of cos(r, p)
-    presence = sigmoid(presence_gain * (likeness - presence_level))
-
-That is absolute: nothing is stretched to the range of one image, which would find an object in
-every image. The heat that becomes prompts is
+that scores best is compared as a whole: presence is that of the cells with the highest scores, as
+:mod:`~promptseg.pipeline.prompters.matching.base` has it. The heat that becomes prompts is
 
     heat(x) = sigmoid(gain * (score(x) - level + level_fall * (1 - likeness)))
 
@@ -32,7 +27,6 @@ cascade.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -48,11 +42,19 @@ from ...reference import EncodedReference
 from ...segmenter import Segmenter
 from ...types import Float32Array, ImageEmbedding, PromptSet
 from ..text import HeatPromptConfig, TextPrompter
-from .base import Matches, TokenBank, collect_tokens, unit_tokens
+from .base import (
+    Matches,
+    PresenceConfig,
+    TokenBank,
+    collect_tokens,
+    likeness_to,
+    presence_of,
+    unit_tokens,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrototypeConfig:
+class PrototypeConfig(PresenceConfig):
     """How likeness becomes prompts and masks.
 
     Attributes:
@@ -63,8 +65,6 @@ class PrototypeConfig:
         gain: Logits that the heat rises over a score of 1.
         top_share: Share of the cells, those of the highest scores, that speak for presence; one
             cell at least.
-        presence_level: Likeness at which presence is undecided.
-        presence_gain: Logits that presence rises over a likeness of 1.
         oversampling: Cells of the heat map along each side of a cell of the features.
         negative_point: Whether the coldest cell becomes a negative point.
         prompts: How the heat map becomes prompts, and the least presence.
@@ -81,8 +81,6 @@ class PrototypeConfig:
     level_fall: float = 0.25
     gain: float = 20.0
     top_share: float = 0.05
-    presence_level: float = 0.4
-    presence_gain: float = 10.0
     oversampling: int = 4
     negative_point: bool = True
     prompts: HeatPromptConfig = field(default_factory=HeatPromptConfig)
@@ -111,13 +109,7 @@ def prototype_scores(bank: TokenBank, cells: Tensor, config: PrototypeConfig) ->
 def likeness_of(bank: TokenBank, cells: Tensor, scores: Tensor, config: PrototypeConfig) -> float:
     """Cosine of the examples with the place among cells (n, C) that scores (n,) best."""
     count = max(1, round(config.top_share * len(scores)))
-    place = F.normalize(cells[scores.topk(count).indices].mean(0), dim=0)
-    return float((bank.prototypes @ place).max())
-
-
-def presence_of(likeness: float, config: PrototypeConfig) -> float:
-    """How surely the object is in the image, in [0, 1]."""
-    return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))
+    return likeness_to(bank, cells[scores.topk(count).indices])
 
 
 def heat_of(
