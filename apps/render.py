@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ..pipeline.types import import_supervision
 
 if TYPE_CHECKING:
     from ..pipeline.types import BoolArray, Result, UInt8Array
@@ -39,7 +39,7 @@ def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
     canvas: UInt8Array = image.copy()
     if len(result) == 0:
         return canvas
-    sv = _import_supervision()
+    sv = import_supervision()
     height, width = result.image_size
     thickness = max(1, round(max(height, width) / 500))
     font_size = int(np.clip(min(height, width) / 24, 10, 160))
@@ -69,14 +69,6 @@ def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
     ]
     canvas = writer.annotate(canvas, detections, labels=labels)
     return np.ascontiguousarray(canvas[:, :, ::-1], dtype=np.uint8)
-
-
-def _import_supervision() -> ModuleType:
-    with warnings.catch_warnings():
-        # Without OpenCV supervision warns at import that its NumPy code does the work: it may.
-        warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
-        import supervision
-    return supervision
 
 
 def outline(mask: BoolArray, thickness: int) -> BoolArray:

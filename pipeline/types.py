@@ -7,8 +7,10 @@ XYXY, sizes are (H, W), point labels are 1 for foreground, 0 for background and 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..models.errors import InputError
 
 if TYPE_CHECKING:
+    from supervision import Detections
+
     from ..models.sam.sam import ImageFeatures
 
 BoolArray = NDArray[np.bool_]
@@ -337,6 +341,28 @@ class Result:
             "rejected": [item.to_dict() for item in self.rejected],
         }
 
+    def to_supervision(self) -> Detections:
+        """Return the masks as `supervision.Detections`, for its annotators and trackers.
+
+        `class_id` numbers the labels in the order of their first appearance in this result;
+        `data` has each mask's `class_name`, `iou_prediction`, `stability_score` and
+        `prompt_score`.
+        """
+        names = list(dict.fromkeys(self.labels))
+        detections: Detections = import_supervision().Detections(
+            xyxy=self.boxes_xyxy.copy(),
+            mask=self.masks.copy(),
+            confidence=self.scores.copy(),
+            class_id=np.array([names.index(label) for label in self.labels], dtype=int),
+            data={
+                "class_name": np.array(self.labels, dtype=np.str_),
+                "iou_prediction": self.iou_predictions.copy(),
+                "stability_score": self.stability_scores.copy(),
+                "prompt_score": self.prompt_scores.copy(),
+            },
+        )
+        return detections
+
 
 def mask_to_rle(mask: BoolArray) -> dict[str, Any]:
     """Return an (H, W) mask as COCO's compressed run lengths: {"size": [H, W], "counts": str}."""
@@ -345,6 +371,15 @@ def mask_to_rle(mask: BoolArray) -> dict[str, Any]:
 
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def import_supervision() -> ModuleType:
+    """Import supervision when it is needed: it takes more than a second."""
+    with warnings.catch_warnings():
+        # Without OpenCV supervision warns at import that its NumPy code does the work: it may.
+        warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
+        import supervision
+    return supervision
 
 
 def _set(instance: object, name: str, value: object) -> None:
