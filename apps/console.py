@@ -36,7 +36,7 @@ def load_pipeline(preset: str, device: str) -> Pipeline:
 
 def weights_fingerprint() -> str:
     """SHA-256 of the weight files that come with the package, by name and content."""
-    from ..pipeline.presets import WEIGHTS
+    from ..pipeline.pocket import WEIGHTS
 
     digest = hashlib.sha256()
     for path in sorted(WEIGHTS.glob("*.safetensors")):

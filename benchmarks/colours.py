@@ -58,7 +58,7 @@ def main() -> None:
             ("its colour", row["colour"]),
             ("another", FAR[row["colour"]]),
         ):
-            result = pipe.find(embedding, f"{colour} {row['label']}")
+            result = pipe(embedding, text=f"{colour} {row['label']}")
             found[kind].append(len(result) > 0)
             if kind in ious:
                 union = np.logical_or.reduce(result.masks, axis=0)

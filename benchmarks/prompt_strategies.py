@@ -26,7 +26,9 @@ from promptseg.apps.pictures import Picture, large
 from promptseg.apps.siblings import is_person
 from promptseg.apps.tasks.base import open_picture, union
 from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
-from promptseg.pipeline.prompters.text import HeatPromptConfig, TextPrompter
+from promptseg.pipeline.presence import PresenceGate
+from promptseg.pipeline.prompters.heat import HeatPromptConfig, HeatPrompts
+from promptseg.pipeline.prompters.text import TextPrompter
 
 PARTS = (
     ("points",),
@@ -56,28 +58,25 @@ class Strategy:
 
 def strategies(prompts: HeatPromptConfig, config: PipelineConfig) -> list[Strategy]:
     """Parts of the first pass with and without refinement, then the heat's thresholds."""
-    open_gate = replace(prompts, min_presence=0.0)
     rows = [
         Strategy(
             f"{' + '.join(parts)}, refined {passes}x",
-            open_gate,
+            prompts,
             replace(config, first_pass=parts, refine_passes=passes),
         )
         for parts in PARTS
         for passes in (0, 1, 2)
     ]
     rows += [
-        Strategy(f"preset, heat level {level}", replace(open_gate, level=level), config)
+        Strategy(f"preset, heat level {level}", replace(prompts, level=level), config)
         for level in (0.3, 0.4, 0.6)
     ]
     rows += [
-        Strategy(
-            f"preset, gaps of {2 * merge} cells closed", replace(open_gate, merge=merge), config
-        )
+        Strategy(f"preset, gaps of {2 * merge} cells closed", replace(prompts, merge=merge), config)
         for merge in (2, 4)
     ]
     rows += [
-        Strategy(f"preset, further peaks from {share}", replace(open_gate, min_peak=share), config)
+        Strategy(f"preset, further peaks from {share}", replace(prompts, min_peak=share), config)
         for share in (0.3, 0.7, 0.9, 1.0)
     ]
     return rows
@@ -93,7 +92,9 @@ def measure(
     variants = {
         row.name: Pipeline(
             pipe.segmenter,
-            text_prompter=TextPrompter(prompter.grounder, pipe.segmenter, row.prompts),
+            text_prompter=TextPrompter(
+                prompter.grounder, HeatPrompts(pipe.segmenter, row.prompts), PresenceGate()
+            ),
             config=row.config,
         )
         for row in rows
@@ -104,10 +105,10 @@ def measure(
         embedding = pipe.segmenter.encode_image(image)
         for target in large(truth.classes):
             column = "person" if is_person(target.label) else picture.source
-            pipe.find(embedding, target.label)  # the grounding's own time is not compared
+            pipe(embedding, text=target.label)  # the grounding's own time is not compared
             for name, variant in variants.items():
                 started = time.perf_counter()
-                result = variant.find(embedding, target.label)
+                result = variant(embedding, text=target.label)
                 found[name]["ms"].append(1000 * (time.perf_counter() - started))
                 found[name][column].append(mask_iou(union(result.masks), target.mask, truth.valid))
     return found
@@ -153,7 +154,10 @@ def main() -> None:
     ][: arguments.limit]
     if pipe.text_prompter is None:
         raise SystemExit("this preset has no text")
-    rows = strategies(pipe.text_prompter.config, pipe.config)
+    maker = pipe.text_prompter.maker
+    if not isinstance(maker, HeatPrompts):
+        raise SystemExit("this preset's text gives no heat maps")
+    rows = strategies(maker.config, pipe.config)
     found = measure(pipe, pictures, rows)
     columns = sorted({c for row in found.values() for c in row} - {"ms"})
     print(table("first pass, refinement", found, [*columns, "ms"]))

@@ -29,6 +29,7 @@ def decode_cascade(
     prompts: PromptSet,
     *,
     first_pass: Sequence[str] = PARTS,
+    multimask_output: bool = True,
     refine_passes: int = 1,
 ) -> LowResMasks:
     """Decode one mask for each prompt.
@@ -41,13 +42,15 @@ def decode_cascade(
         embedding: Of the image.
         prompts: One or more.
         first_pass: Parts of the prompts that the first pass gets, of ``PARTS``.
+        multimask_output: Whether the first pass chooses of three masks or gives the single one,
+            which the published models were made for where the prompt leaves no doubt.
         refine_passes: Number of further passes.
 
     Returns:
         Masks with C of 1.
     """
     first = keep_parts(prompts, first_pass)
-    masks = decode_prompts(segmenter, embedding, first, multimask_output=True)
+    masks = decode_prompts(segmenter, embedding, first, multimask_output=multimask_output)
     masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
     for _ in range(refine_passes):
         boxes = segmenter.low_res_boxes(embedding, masks)

@@ -11,7 +11,6 @@ a mask waits for the end as the compressed bits of its box.
 from __future__ import annotations
 
 import math
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import InputError
+from .boxes import box_nms
 from .images import ImageSource, load_image
+from .masks import MAX_MASK_PIXELS, Box, CompactMask, cut, shift, tight_box
 from .ranking import combined_score
-from .regions import Box, cut, remove_small_regions, shift, tight_box
+from .regions import remove_small_regions
 from .segmenter import STABILITY_OFFSET, Segmenter
 from .types import (
-    BoolArray,
-    Float32Array,
     ImageEmbedding,
     LowResMasks,
     RejectedMask,
@@ -39,8 +38,6 @@ from .types import (
 LABEL = "mask"
 # A mask whose box comes this near, in pixels, to an edge of its crop is likely cut off there.
 CROP_EDGE = 20
-# Full-size masks held at a time, in pixels; at least one mask's.
-MAX_MASK_PIXELS = 2**24
 
 # Called with the number of points done and the number of points in total.
 ProgressCallback = Callable[[int, int], None]
@@ -127,15 +124,13 @@ class _Found:
     """A mask that waits for the end.
 
     Attributes:
-        box: Its tight box in the image, as pixel edges.
-        packed: The mask within the box, compressed bits.
+        mask: In the image.
         iou_prediction: The IoU token's estimate.
         stability_score: In [0, 1].
         crop_area: Pixels of the crop that it was found in.
     """
 
-    box: Box
-    packed: bytes
+    mask: CompactMask
     iou_prediction: float
     stability_score: float
     crop_area: int
@@ -254,13 +249,14 @@ class _Search:
             if _is_cut_off(in_image, crop, self.size):
                 self.dropped["the mask is cut off by the edge of a crop"] += 1
                 continue
-            yield _Found(in_image, _pack(cut(mask, box)), float(iou), float(stability), area)
+            packed = CompactMask.within(cut(mask, box), in_image, self.size)
+            yield _Found(packed, float(iou), float(stability), area)
 
     def drop_doubles(
         self, found: Sequence[_Found], scores: Sequence[float], threshold: float
     ) -> list[_Found]:
         """Keep of masks with nearly the same box the one of the highest score."""
-        boxes = np.array([mask.box for mask in found], np.float32).reshape(-1, 4)
+        boxes = np.array([item.mask.box for item in found], np.float32).reshape(-1, 4)
         # The official boxes end at their last pixel, not one past it.
         boxes[:, 2:] -= 1
         kept = box_nms(boxes, np.array(scores, np.float64), threshold)
@@ -271,12 +267,15 @@ class _Search:
     def clean(self, found: Sequence[_Found]) -> list[_Found]:
         """Fill small holes and remove small islands, and drop what became doubles by it."""
         cleaned, unchanged = [], []
-        for mask in found:
+        for item in found:
+            mask = item.mask
             new = remove_small_regions(
-                _unpack(mask), mask.box, self.size, self.config.min_mask_region_area
+                mask.part(), mask.box, self.size, self.config.min_mask_region_area
             )
             unchanged.append(float(new is None))
-            cleaned.append(mask if new is None else replace(mask, packed=_pack(new[0]), box=new[1]))
+            if new is not None:
+                item = replace(item, mask=CompactMask.within(*new, self.size))
+            cleaned.append(item)
         threshold = max(self.config.box_nms_thresh, self.config.crop_nms_thresh)
         return self.drop_doubles(cleaned, unchanged, threshold)
 
@@ -316,35 +315,6 @@ def crop_boxes(size: tuple[int, int], n_layers: int, overlap_ratio: float) -> li
     return boxes
 
 
-def box_nms(boxes: Float32Array, scores: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: (N, 4) XYXY.
-        scores: (N,); of equal ones the earlier is preferred.
-        threshold: A box whose IoU with a kept one is above this is dropped.
-
-    Returns:
-        (M,) indices of the boxes kept, best first.
-    """
-    x0, y0, x1, y1 = boxes.T
-    areas = (x1 - x0) * (y1 - y0)
-    order = np.argsort(-scores, kind="stable")
-    kept = []
-    while order.size:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        width = np.minimum(x1[best], x1[order]) - np.maximum(x0[best], x0[order])
-        height = np.minimum(y1[best], y1[order]) - np.maximum(y0[best], y0[order])
-        shared = width.clip(0) * height.clip(0)
-        with np.errstate(invalid="ignore"):
-            # Two boxes without area have no IoU (0 / 0), and neither drops the other.
-            iou = shared / (areas[best] + areas[order] - shared)
-        # A float32 quotient against the threshold in full precision, as torchvision's.
-        order = order[~(iou.astype(np.float64) > threshold)]
-    return np.array(kept, np.intp)
-
-
 def _is_cut_off(box: Box, crop: Box, size: tuple[int, int]) -> bool:
     """Whether a mask comes near an edge of its crop that is not near that edge of the image."""
     x0, y0, x1, y1 = box
@@ -354,18 +324,6 @@ def _is_cut_off(box: Box, crop: Box, size: tuple[int, int]) -> bool:
         abs(side - edge) <= CROP_EDGE < abs(side - image_edge)
         for side, edge, image_edge in zip(sides, crop, (0, 0, size[1], size[0]), strict=True)
     )
-
-
-def _pack(mask: BoolArray) -> bytes:
-    return zlib.compress(np.packbits(mask).tobytes(), level=1)
-
-
-def _unpack(found: _Found) -> BoolArray:
-    """Return the mask within its box."""
-    x0, y0, x1, y1 = found.box
-    packed = np.frombuffer(zlib.decompress(found.packed), np.uint8)
-    bits = np.unpackbits(packed, count=(y1 - y0) * (x1 - x0))
-    return bits.reshape(y1 - y0, x1 - x0).view(np.bool_)
 
 
 def _to_result(
@@ -379,7 +337,7 @@ def _to_result(
     order = np.argsort(-scores, kind="stable")
     masks = np.zeros((len(found), *size), np.bool_)
     for mask, i in zip(masks, order, strict=True):
-        cut(mask, found[i].box)[...] = _unpack(found[i])
+        cut(mask, found[i].mask.box)[...] = found[i].mask.part()
     total = len(found) + dropped.total()
     rejected = tuple(
         RejectedMask(LABEL, f"{reason}: {count} of {total} candidates", prompt_score=1.0)
@@ -388,7 +346,7 @@ def _to_result(
     )
     return Result(
         masks=masks,
-        boxes_xyxy=np.array([found[i].box for i in order], np.float32).reshape(-1, 4),
+        boxes_xyxy=np.array([found[i].mask.box for i in order], np.float32).reshape(-1, 4),
         labels=[LABEL] * len(found),
         scores=scores[order],
         iou_predictions=ious[order],

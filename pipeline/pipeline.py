@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
+from .agreement import AgreementConfig, decode_agreeing
 from .cascade import check_parts, decode_cascade, decode_prompts
 from .everything import EverythingConfig, ProgressCallback, segment_everything
 from .images import ImageSource, load_image
-from .marks import Marks, read_marks
+from .marks import read_marks
+from .masks import MAX_MASK_PIXELS
 from .prompters.marks import mark_prompts
 from .prompters.reference import ReferencePrompter
 from .prompters.text import TextPrompter
+from .proposals import Proposals
 from .ranking import RankingConfig, rank
 from .reference import EncodedReference, Reference, ReferenceQuery, read_references
 from .segmenter import Segmenter
-from .types import (
-    BoolArray,
-    Float32Array,
-    ImageEmbedding,
-    LowResMasks,
-    PromptSet,
-    RejectedMask,
-    Result,
-)
+from .types import Float32Array, ImageEmbedding, LowResMasks, PromptSet, Result
+
+# Phrases that are answered together; bounds memory, not results.
+_PHRASES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,12 @@ class PipelineConfig:
         ranking: Thresholds and weights of the ranking.
         first_pass: Parts of a phrase's prompts that its masks are first decoded from, of
             "points", "boxes" and "masks".
+        multimask_output: Whether the first decoding chooses of three masks (whole, part,
+            subpart) or gives the single one.
         refine_passes: Times that they are decoded again, from the points with the masks' own
             tight boxes and logits.
+        agreement: Instead of the above, decode once from all parts and fall back on the prior's
+            region where the mask does not agree with it; None for not.
         everything: What everything mode looks at and keeps.
 
     Raises:
@@ -48,22 +51,13 @@ class PipelineConfig:
 
     ranking: RankingConfig = field(default_factory=RankingConfig)
     first_pass: tuple[str, ...] = ("points", "boxes", "masks")
+    multimask_output: bool = True
     refine_passes: int = 1
+    agreement: AgreementConfig | None = None
     everything: EverythingConfig = field(default_factory=EverythingConfig)
 
     def __post_init__(self) -> None:
         check_parts(self.first_pass)
-
-
-@dataclass(frozen=True, eq=False)
-class _Masks:
-    """N decoded masks with their scores; (N, ...) each."""
-
-    masks: BoolArray
-    labels: tuple[str, ...]
-    iou_predictions: Float32Array
-    stability_scores: Float32Array
-    prompt_scores: Float32Array
 
 
 class Pipeline:
@@ -80,7 +74,7 @@ class Pipeline:
         self,
         segmenter: Segmenter,
         *,
-        text_prompter: TextPrompter | None = None,
+        text_prompter: TextPrompter[Any] | None = None,
         reference_prompter: ReferencePrompter | None = None,
         config: PipelineConfig | None = None,
     ) -> None:
@@ -91,7 +85,7 @@ class Pipeline:
 
     def __call__(
         self,
-        image: ImageSource,
+        image: ImageSource | ImageEmbedding,
         *,
         text: str | Sequence[str] | None = None,
         negative_text: str | Sequence[str] | None = None,
@@ -101,6 +95,7 @@ class Pipeline:
         boxes: ArrayLike | None = None,
         top_k: int | None = None,
         min_score: float | None = None,
+        no_overlap: bool | None = None,
     ) -> Result:
         """Segment one image.
 
@@ -110,7 +105,8 @@ class Pipeline:
         which a foreground point or a box marks.
 
         Args:
-            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
+            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB; or an image that this
+                pipeline's segmenter has encoded already, for many queries at the price of one.
             text: One or several phrases; each is looked for on its own.
             negative_text: Masks that lie on what these phrases name are dropped.
             reference: One or several examples of what to look for, encoded or not; those of one
@@ -120,6 +116,7 @@ class Pipeline:
             boxes: (B, 4) XYXY in pixels of the image.
             top_k: Most masks for each phrase.
             min_score: Least score of a mask.
+            no_overlap: Whether each pixel goes to the best of the masks that cover it.
 
         Returns:
             Masks at the image's size, best first; it may be empty.
@@ -127,43 +124,91 @@ class Pipeline:
         Raises:
             InputError: The image cannot be read, or the query makes no sense.
         """
+        config = self.ranking(top_k=top_k, min_score=min_score, no_overlap=no_overlap)
+        proposals = self.propose(
+            image,
+            text=text,
+            negative_text=negative_text,
+            reference=reference,
+            points=points,
+            point_labels=point_labels,
+            boxes=boxes,
+        )
+        return rank(proposals, config)
+
+    def propose(
+        self,
+        image: ImageSource | ImageEmbedding,
+        *,
+        text: str | Sequence[str] | None = None,
+        negative_text: str | Sequence[str] | None = None,
+        reference: ReferenceQuery | None = None,
+        points: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+    ) -> Proposals:
+        """Everything that :meth:`__call__` does but the ranking, with the same arguments.
+
+        ``rank(proposals, pipe.ranking(top_k=3))`` chooses among the masks, again and again with
+        other thresholds, without decoding anything anew.
+        """
         phrases = _read_phrases("text", text)
         negatives = _read_phrases("negative_text", negative_text)
         examples = read_references(reference)
-        pixels = load_image(image)
-        size = (pixels.shape[0], pixels.shape[1])
-        marks = read_marks(points, point_labels, boxes, size)
+        # Nothing is encoded before the whole query is known to make sense.
+        picture = image if isinstance(image, ImageEmbedding) else load_image(image)
+        size = picture.original_size if isinstance(picture, ImageEmbedding) else picture.shape[:2]
+        marks = read_marks(points, point_labels, boxes, (size[0], size[1]))
         if not (phrases or examples or marks):
             raise InputError("say what to look for: give text, a reference, points or boxes")
         if phrases and examples:
             raise InputError("text and references are not combined yet; give one of them")
-        ranking = self._ranking(top_k, min_score)
         prompts = PromptSet.empty() if phrases or examples else mark_prompts(marks)
+        if (phrases or negatives) and self.text_prompter is None:
+            raise InputError("this pipeline has no text prompter; give points or boxes")
         references = self._encode_references(examples)
-        embedding = self.segmenter.encode_image(pixels)
+        embedding = (
+            picture if isinstance(picture, ImageEmbedding) else self.segmenter.encode_image(picture)
+        )
         if phrases:
-            return self._find(embedding, phrases, negatives, ranking, marks)
-        if references:
-            found, rejected = self._match(embedding, references)
-            against, _ = self._decode_phrases(embedding, negatives)
-            return self._rank(found, ranking, against, marks, rejected)
-        found = self._decode_marks(embedding, prompts)
-        against, _ = self._decode_phrases(embedding, negatives)
-        return self._rank(found, ranking, against)
+            found = self._decode_phrases(embedding, phrases)
+        elif references:
+            found = self._match(embedding, references)
+        else:
+            found = self._decode_marks(embedding, prompts)
+        against = self._decode_phrases(embedding, negatives) if negatives else None
+        choosing = marks if phrases or references else None
+        return replace(found, negatives=against, marks=choosing)
 
-    def find(
+    def ranking(
         self,
-        embedding: ImageEmbedding,
-        text: str | Sequence[str],
         *,
-        negative_text: str | Sequence[str] | None = None,
         top_k: int | None = None,
         min_score: float | None = None,
-    ) -> Result:
-        """Find what phrases name in an image that is already encoded; see :meth:`__call__`."""
-        phrases = _read_phrases("text", text)
-        negatives = _read_phrases("negative_text", negative_text)
-        return self._find(embedding, phrases, negatives, self._ranking(top_k, min_score), None)
+        no_overlap: bool | None = None,
+    ) -> RankingConfig:
+        """Return the pipeline's own ranking with what is given in place of its values.
+
+        Raises:
+            InputError: A value is out of its range.
+        """
+        own = self.config.ranking
+        return replace(
+            own,
+            top_k=own.top_k if top_k is None else top_k,
+            min_score=own.min_score if min_score is None else min_score,
+            no_overlap=own.no_overlap if no_overlap is None else no_overlap,
+        )
+
+    def ungated(self) -> Pipeline:
+        """Return the same pipeline with the presence gate of its text open."""
+        prompter = self.text_prompter
+        return Pipeline(
+            self.segmenter,
+            text_prompter=None if prompter is None else prompter.ungated(),
+            reference_prompter=self.reference_prompter,
+            config=self.config,
+        )
 
     def encode_reference(self, reference: ReferenceQuery) -> EncodedReference:
         """Encode examples of one thing once, for any number of images.
@@ -222,43 +267,37 @@ class Pipeline:
             self.segmenter, image, config, stability_weight=weight, progress=progress
         )
 
-    def _ranking(self, top_k: int | None, min_score: float | None) -> RankingConfig:
-        ranking = self.config.ranking
-        if top_k is not None:
-            ranking = replace(ranking, top_k=top_k)
-        return ranking if min_score is None else replace(ranking, min_score=min_score)
-
-    def _find(
-        self,
-        embedding: ImageEmbedding,
-        phrases: Sequence[str],
-        negatives: Sequence[str],
-        ranking: RankingConfig,
-        marks: Marks | None,
-    ) -> Result:
-        found, rejected = self._decode_phrases(embedding, phrases)
-        against, _ = self._decode_phrases(embedding, negatives)
-        return self._rank(found, ranking, against, marks, rejected)
-
-    def _decode_phrases(
-        self, embedding: ImageEmbedding, phrases: Sequence[str]
-    ) -> tuple[_Masks, tuple[RejectedMask, ...]]:
+    def _decode_phrases(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Proposals:
         """Masks of what the phrases name, one a prompt, and the phrases that are not there."""
-        if not phrases:
-            return _no_masks(embedding), ()
         if self.text_prompter is None:
             raise InputError("this pipeline has no text prompter; give points or boxes")
-        prompts, rejected = self.text_prompter(embedding, phrases)
-        if not len(prompts):
-            return _no_masks(embedding), rejected
-        masks = decode_cascade(
-            self.segmenter,
-            embedding,
-            prompts,
-            first_pass=self.config.first_pass,
-            refine_passes=self.config.refine_passes,
-        )
-        return self._finish(embedding, masks, prompts.labels, prompts.prompt_scores), rejected
+        found = []
+        for start in range(0, len(phrases), _PHRASES_AT_ONCE):
+            block = phrases[start : start + _PHRASES_AT_ONCE]
+            sets, rejected = self.text_prompter(embedding, block)
+            found += [self._decode(embedding, prompts) for prompts in sets]
+            found.append(replace(Proposals.none(embedding.original_size), rejected=rejected))
+        return Proposals.join(embedding.original_size, found)
+
+    def _decode(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
+        """One mask for each prompt, some of them at a time."""
+        config, step = self.config, self.segmenter.batch_size
+        found = []
+        for start in range(0, len(prompts), step):
+            block = prompts.part(slice(start, start + step))
+            if config.agreement is not None:
+                masks = decode_agreeing(self.segmenter, embedding, block, config.agreement)
+            else:
+                masks = decode_cascade(
+                    self.segmenter,
+                    embedding,
+                    block,
+                    first_pass=config.first_pass,
+                    multimask_output=config.multimask_output,
+                    refine_passes=config.refine_passes,
+                )
+            found.append(self._finish(embedding, masks, block.labels, block.prompt_scores))
+        return Proposals.join(embedding.original_size, found)
 
     def _encode_references(
         self, examples: Sequence[Reference | EncodedReference]
@@ -272,23 +311,17 @@ class Pipeline:
 
     def _match(
         self, embedding: ImageEmbedding, references: Sequence[EncodedReference]
-    ) -> tuple[_Masks, tuple[RejectedMask, ...]]:
+    ) -> Proposals:
         """Masks of what references show, and why there are none of some."""
         matches = self._references().find(embedding, references)
-        masks = LowResMasks(
-            np.concatenate([match.masks.logits for match in matches]),
-            np.concatenate([match.masks.iou_predictions for match in matches]),
-        )
-        labels = tuple(
-            reference.label
-            for reference, match in zip(references, matches, strict=True)
-            for _ in match.prompt_scores
-        )
-        scores = np.concatenate([match.prompt_scores for match in matches])
-        rejected = tuple(item for match in matches for item in match.rejected)
-        return self._finish(embedding, masks, labels, scores), rejected
+        found = []
+        for reference, match in zip(references, matches, strict=True):
+            labels = (reference.label,) * len(match.prompt_scores)
+            masks = self._finish(embedding, match.masks, labels, match.prompt_scores)
+            found.append(replace(masks, rejected=match.rejected))
+        return Proposals.join(embedding.original_size, found)
 
-    def _decode_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> _Masks:
+    def _decode_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
         """Masks of points and boxes; a lone click is ambiguous and gives all three of its."""
         coords = prompts.point_coords
         lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
@@ -301,44 +334,25 @@ class Pipeline:
         masks: LowResMasks,
         labels: Sequence[str],
         prompt_scores: Float32Array,
-    ) -> _Masks:
+    ) -> Proposals:
         """Masks at the image's size, those of a prompt one after the other."""
-        candidates = self.segmenter.upscale(embedding, masks)
-        count = candidates.masks.shape[1]
-        return _Masks(
-            candidates.masks.reshape(-1, *embedding.original_size),
-            tuple(label for label in labels for _ in range(count)),
-            candidates.iou_predictions.reshape(-1),
-            candidates.stability_scores.reshape(-1),
-            prompt_scores.repeat(count),
-        )
-
-    @staticmethod
-    def _rank(
-        found: _Masks,
-        ranking: RankingConfig,
-        against: _Masks,
-        marks: Marks | None = None,
-        rejected: tuple[RejectedMask, ...] = (),
-    ) -> Result:
-        return rank(
-            found.masks,
-            found.labels,
-            found.iou_predictions,
-            found.stability_scores,
-            found.prompt_scores,
-            config=ranking,
-            negative_masks=against.masks,
-            negative_labels=against.labels,
-            negative_scores=against.prompt_scores,
-            marks=marks,
-            already_rejected=rejected,
-        )
-
-
-def _no_masks(embedding: ImageEmbedding) -> _Masks:
-    none = np.zeros(0, np.float32)
-    return _Masks(np.zeros((0, *embedding.original_size), np.bool_), (), none, none, none)
+        count = masks.iou_predictions.shape[1]
+        step = max(1, MAX_MASK_PIXELS // (count * math.prod(embedding.original_size)))
+        found = []
+        for start in range(0, len(labels), step):
+            block = slice(start, start + step)
+            some = LowResMasks(masks.logits[block], masks.iou_predictions[block])
+            candidates = self.segmenter.upscale(embedding, some)
+            found.append(
+                Proposals.of(
+                    candidates.masks.reshape(-1, *embedding.original_size),
+                    [label for label in labels[block] for _ in range(count)],
+                    candidates.iou_predictions.reshape(-1),
+                    candidates.stability_scores.reshape(-1),
+                    prompt_scores[block].repeat(count),
+                )
+            )
+        return Proposals.join(embedding.original_size, found)
 
 
 def _read_phrases(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -12,19 +12,16 @@ mask that any of them denies altogether gets 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..models.errors import InputError
 from .marks import Marks
-from .masks import mask_to_box, masks_to_boxes
+from .masks import CompactMask, cut, shift, tight_box
+from .proposals import Proposals
 from .types import BoolArray, Float32Array, RejectedMask, Result
-
-IntArray = NDArray[np.int64]
-# A list of views serves where an array would mean copying masks.
-Masks = BoolArray | Sequence[BoolArray]
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,8 @@ class RankingConfig:
         nms_iou: A mask whose IoU with a better one of its label is above this is dropped.
         nms_ios: The same for intersection over the smaller area: drops parts of a better mask,
             and wholes around a better part. 1.0 turns it off.
+        nms_across_labels: Whether better masks of other labels count as well.
+        no_overlap: Whether each pixel goes to the best of the masks that cover it.
         negative_iou: A mask whose IoU with a negative mask is above this is dropped.
         negative_ios: A mask of which more than this share lies in a negative mask is dropped.
         negative_share: A negative counts against a mask if its prompt score is at least this
@@ -55,6 +54,8 @@ class RankingConfig:
     min_area: int = 1
     nms_iou: float = 0.7
     nms_ios: float = 1.0
+    nms_across_labels: bool = False
+    no_overlap: bool = False
     negative_iou: float = 0.5
     negative_ios: float = 0.8
     negative_share: float = 0.5
@@ -127,86 +128,36 @@ def select_by_iou_prediction(iou_predictions: ArrayLike) -> NDArray[np.intp]:
     return best
 
 
-def _intersections(
-    first: Masks, first_boxes: Float32Array, second: Masks, second_boxes: Float32Array
-) -> IntArray:
-    """Return the (N, M) pixel counts of the intersections of N and M masks with tight boxes.
-
-    Only the overlap of two boxes is looked at, so that many small masks in a large image are
-    cheap, and no copy of the masks is made.
-    """
-    counts = np.zeros((len(first), len(second)), np.int64)
-    for i, (ax0, ay0, ax1, ay1) in enumerate(first_boxes.astype(np.int64)):
-        for j, (bx0, by0, bx1, by1) in enumerate(second_boxes.astype(np.int64)):
-            x0, y0, x1, y1 = max(ax0, bx0), max(ay0, by0), min(ax1, bx1), min(ay1, by1)
-            if x0 < x1 and y0 < y1:
-                overlap = first[i][y0:y1, x0:x1] & second[j][y0:y1, x0:x1]
-                counts[i, j] = np.count_nonzero(overlap)
-    return counts
-
-
-def _iou(intersections: IntArray, first_areas: IntArray, second_areas: IntArray) -> Float32Array:
-    unions = first_areas[:, None] + second_areas[None, :] - intersections
-    iou: Float32Array = (intersections / np.maximum(unions, 1)).astype(np.float32)
-    return iou
-
-
-def _areas(masks: Masks) -> IntArray:
-    return np.array([np.count_nonzero(mask) for mask in masks], np.int64)
-
-
-def rank(
-    masks: BoolArray,
-    labels: Sequence[str],
-    iou_predictions: ArrayLike,
-    stability_scores: ArrayLike,
-    prompt_scores: ArrayLike,
-    *,
-    config: RankingConfig,
-    negative_masks: BoolArray | None = None,
-    negative_labels: Sequence[str] = (),
-    negative_scores: ArrayLike = (),
-    marks: Marks | None = None,
-    already_rejected: Sequence[RejectedMask] = (),
-) -> Result:
+def rank(proposals: Proposals, config: RankingConfig) -> Result:
     """Order masks by the combined score and drop what should not be shown, with reasons.
 
     A mask is dropped by the first of these that holds: its area is too small, its stability or
     score too low, it lies on a negative mask, the marks are elsewhere, it overlaps a better mask
-    of its label (greedy non-maximum suppression), its label already has top_k better ones. Masks
-    of different labels never suppress each other. Equal scores keep the order they came in.
+    of its label (greedy non-maximum suppression; of any label, if asked), its label already has
+    top_k better ones. Equal scores keep the order they came in. Then, if masks may not overlap,
+    each pixel goes to the best of the masks that cover it.
 
     Marks keep a mask that covers a foreground point, if there are any, no background point, and
     lies for at least half of its area in one of the boxes, if there are any.
 
     Args:
-        masks: (N, H, W) bool.
-        labels: N phrases.
-        iou_predictions: (N,) the IoU token's estimates.
-        stability_scores: (N,) in [0, 1].
-        prompt_scores: (N,) in [0, 1].
+        proposals: The masks and what they are judged by.
         config: Thresholds and weights.
-        negative_masks: (M, H, W) bool, what the negative phrases found; None for none.
-        negative_labels: M phrases.
-        negative_scores: (M,) prompt scores of the negatives.
-        marks: Points and boxes that choose among the masks; None for none.
-        already_rejected: What was dropped before decoding; comes first in `rejected`.
 
     Returns:
         The kept masks, best first.
-
-    Raises:
-        InputError: The inputs' lengths or sizes do not agree.
     """
-    ranking = _Ranking(masks, labels, iou_predictions, stability_scores, prompt_scores, config)
+    ranking = _Ranking(proposals, config)
     ranking.drop_weak()
-    if negative_masks is not None and len(negative_masks):
-        ranking.drop_negatives(negative_masks, negative_labels, negative_scores)
-    if marks:
-        ranking.drop_unmarked(marks)
+    if proposals.negatives is not None:
+        ranking.drop_negatives(proposals.negatives)
+    if proposals.marks:
+        ranking.drop_unmarked(proposals.marks)
     ranking.drop_overlaps()
     ranking.drop_beyond_top_k()
-    return ranking.result(already_rejected)
+    if config.no_overlap:
+        ranking.share_pixels()
+    return ranking.result()
 
 
 def _unmarked(mask: BoolArray, marks: Marks) -> str | None:
@@ -231,59 +182,21 @@ def _unmarked(mask: BoolArray, marks: Marks) -> str | None:
     return None if 2 * inside >= area else f"only {inside / area:.0%} of it lies in a box"
 
 
-def _rejected(result: Result, i: int, reason: str) -> RejectedMask:
-    """Mask i of a result as a dropped one."""
-    there = bool(result.masks[i].any())
-    return RejectedMask(
-        label=result.labels[i],
-        reason=reason,
-        prompt_score=float(result.prompt_scores[i]),
-        iou_prediction=float(result.iou_predictions[i]),
-        stability_score=float(result.stability_scores[i]),
-        score=float(result.scores[i]),
-        box_xyxy=mask_to_box(result.masks[i]) if there else None,
-        # A copy: a view would keep all N masks in memory.
-        mask=result.masks[i].copy() if there else None,
-    )
-
-
 class _Ranking:
     """The masks of one image, the order of their scores, and why some of them are dropped."""
 
-    def __init__(
-        self,
-        masks: BoolArray,
-        labels: Sequence[str],
-        iou_predictions: ArrayLike,
-        stability_scores: ArrayLike,
-        prompt_scores: ArrayLike,
-        config: RankingConfig,
-    ) -> None:
-        arrays = [
-            np.asarray(a, np.float32) for a in (iou_predictions, stability_scores, prompt_scores)
-        ]
-        shapes = [array.shape for array in arrays]
-        if masks.ndim != 3 or shapes != [(len(masks),)] * 3:
-            raise InputError(
-                f"masks (N, H, W) and their scores, each (N,), must agree: "
-                f"masks {masks.shape}, scores {shapes}"
-            )
-        self.all = Result(
-            masks=masks,
-            boxes_xyxy=masks_to_boxes(masks),
-            labels=list(labels),
-            scores=combined_score(
-                *arrays,
-                stability_weight=config.stability_weight,
-                prompt_weight=config.prompt_weight,
-            ),
-            iou_predictions=arrays[0],
-            stability_scores=arrays[1],
-            prompt_scores=arrays[2],
-        )
-        self.order: list[int] = np.argsort(-self.all.scores, kind="stable").tolist()
-        self.areas = _areas(masks)
+    def __init__(self, proposals: Proposals, config: RankingConfig) -> None:
+        self.all = proposals
         self.config = config
+        self.masks = list(proposals.masks)
+        self.scores = combined_score(
+            proposals.iou_predictions,
+            proposals.stability_scores,
+            proposals.prompt_scores,
+            stability_weight=config.stability_weight,
+            prompt_weight=config.prompt_weight,
+        )
+        self.order: list[int] = np.argsort(-self.scores, kind="stable").tolist()
         self.reasons: dict[int, str] = {}
 
     def alive(self) -> list[int]:
@@ -293,11 +206,12 @@ class _Ranking:
     def drop_weak(self) -> None:
         config = self.config
         for i in self.order:
-            score, stability = float(self.all.scores[i]), float(self.all.stability_scores[i])
-            if self.areas[i] == 0:
+            area = self.masks[i].area
+            score, stability = float(self.scores[i]), float(self.all.stability_scores[i])
+            if area == 0:
                 self.reasons[i] = "the mask is empty"
-            elif self.areas[i] < config.min_area:
-                self.reasons[i] = f"area {self.areas[i]} px below min_area {config.min_area} px"
+            elif area < config.min_area:
+                self.reasons[i] = f"area {area} px below min_area {config.min_area} px"
             elif stability < config.min_stability:
                 self.reasons[i] = (
                     f"stability {stability:.2f} below min_stability {config.min_stability:.2f}"
@@ -305,65 +219,60 @@ class _Ranking:
             elif score < config.min_score:
                 self.reasons[i] = f"score {score:.2f} below min_score {config.min_score:.2f}"
 
-    def drop_negatives(self, negatives: BoolArray, names: Sequence[str], scores: ArrayLike) -> None:
-        strengths = np.asarray(scores, np.float32)
-        if len(names) != len(negatives) or strengths.shape != (len(negatives),):
-            raise InputError(
-                "negative_labels and negative_scores must have one entry a mask: "
-                f"{len(names)} and {strengths.shape} for {len(negatives)}"
-            )
-        if negatives.dtype != np.bool_ or negatives.shape[1:] != self.all.masks.shape[1:]:
-            raise InputError(
-                f"negative_masks must be bool (M, {self.all.image_size[0]}, "
-                f"{self.all.image_size[1]}), not {negatives.dtype} {negatives.shape}"
-            )
-        boxes, areas = masks_to_boxes(negatives), _areas(negatives)
+    def drop_negatives(self, negatives: Proposals) -> None:
+        config = self.config
         for i in self.alive():
-            iou, counts = self._overlaps(i, negatives, boxes, areas)
             # A doubtful negative does not outweigh a certain find.
-            weak = strengths < self.config.negative_share * self.all.prompt_scores[i]
-            iou, inside = np.where(weak, 0, iou), np.where(weak, 0, counts / self.areas[i])
-            by_iou, by_inside = int(np.argmax(iou)), int(np.argmax(inside))
-            if iou[by_iou] > self.config.negative_iou:
-                self.reasons[i] = f"overlaps the negative '{names[by_iou]}' (IoU {iou[by_iou]:.2f})"
-            elif inside[by_inside] > self.config.negative_ios:
-                self.reasons[i] = (
-                    f"lies {inside[by_inside]:.0%} inside the negative '{names[by_inside]}'"
-                )
+            least = config.negative_share * self.all.prompt_scores[i]
+            strong = np.flatnonzero(negatives.prompt_scores >= least).tolist()
+            overlaps = [self._overlap(i, negatives.masks[j]) for j in strong]
+            if not overlaps:
+                continue
+            names = [negatives.labels[j] for j in strong]
+            by_iou = int(np.argmax([overlap.iou for overlap in overlaps]))
+            by_inside = int(np.argmax([overlap.inside for overlap in overlaps]))
+            iou, inside = overlaps[by_iou].iou, overlaps[by_inside].inside
+            if iou > config.negative_iou:
+                self.reasons[i] = f"overlaps the negative '{names[by_iou]}' (IoU {iou:.2f})"
+            elif inside > config.negative_ios:
+                self.reasons[i] = f"lies {inside:.0%} inside the negative '{names[by_inside]}'"
 
     def drop_unmarked(self, marks: Marks) -> None:
         for i in self.alive():
-            reason = _unmarked(self.all.masks[i], marks)
+            reason = _unmarked(self.masks[i].full(), marks)
             if reason is not None:
                 self.reasons[i] = reason
 
     def drop_overlaps(self) -> None:
         kept: dict[str, list[int]] = {}
         for i in self.alive():
-            label = self.all.labels[i]
+            label = "" if self.config.nms_across_labels else self.all.labels[i]
             better = kept.setdefault(label, [])
-            if better:
-                views = [self.all.masks[j] for j in better]
-                areas = self.areas[better]
-                iou, counts = self._overlaps(i, views, self.all.boxes_xyxy[better], areas)
-                shared = counts / np.minimum(self.areas[i], areas)
-                by_iou, by_shared = int(np.argmax(iou)), int(np.argmax(shared))
-                if iou[by_iou] > self.config.nms_iou:
-                    self.reasons[i] = f"overlaps a better mask of '{label}' (IoU {iou[by_iou]:.2f})"
-                elif shared[by_shared] > self.config.nms_ios:
-                    self.reasons[i] = (
-                        f"shares {shared[by_shared]:.0%} of the smaller area with a better mask "
-                        f"of '{label}'"
-                    )
-            if i not in self.reasons:
+            reason = self._overlapped(i, better)
+            if reason is None:
                 better.append(i)
+            else:
+                self.reasons[i] = reason
 
-    def _overlaps(
-        self, i: int, others: Masks, boxes: Float32Array, areas: IntArray
-    ) -> tuple[Float32Array, IntArray]:
-        """Return mask i's IoU and intersection with each of M others: (M,) both."""
-        counts = _intersections([self.all.masks[i]], self.all.boxes_xyxy[i : i + 1], others, boxes)
-        return _iou(counts, self.areas[i : i + 1], areas)[0], counts[0]
+    def _overlapped(self, i: int, better: Sequence[int]) -> str | None:
+        """Why the better masks leave no room for mask i; None if they do."""
+        overlaps = [self._overlap(i, self.masks[j]) for j in better]
+        if not overlaps:
+            return None
+        by_iou = int(np.argmax([overlap.iou for overlap in overlaps]))
+        by_shared = int(np.argmax([overlap.of_smaller for overlap in overlaps]))
+        iou, shared = overlaps[by_iou].iou, overlaps[by_shared].of_smaller
+        if iou > self.config.nms_iou:
+            label = self.all.labels[better[by_iou]]
+            return f"overlaps a better mask of '{label}' (IoU {iou:.2f})"
+        if shared > self.config.nms_ios:
+            label = self.all.labels[better[by_shared]]
+            return f"shares {shared:.0%} of the smaller area with a better mask of '{label}'"
+        return None
+
+    def _overlap(self, i: int, other: CompactMask) -> _Overlap:
+        mask = self.masks[i]
+        return _Overlap(mask.intersection(other), mask.area, other.area)
 
     def drop_beyond_top_k(self) -> None:
         if self.config.top_k is None:
@@ -375,8 +284,74 @@ class _Ranking:
             if seen[label] > self.config.top_k:
                 self.reasons[i] = f"beyond top_k={self.config.top_k}"
 
-    def result(self, already_rejected: Sequence[RejectedMask]) -> Result:
-        rejected = [
-            _rejected(self.all, i, self.reasons[i]) for i in self.order if i in self.reasons
-        ]
-        return replace(self.all[self.alive()], rejected=(*already_rejected, *rejected))
+    def share_pixels(self) -> None:
+        """Give each pixel to the best of the masks that cover it."""
+        taken = np.zeros(self.all.image_size, np.bool_)
+        for i in self.alive():
+            whole = self.masks[i]
+            there = cut(taken, whole.box)
+            part = whole.part() & ~there
+            there |= part
+            left = int(np.count_nonzero(part))
+            if left == whole.area:
+                continue
+            if left < max(1, self.config.min_area):
+                self.reasons[i] = f"better masks cover all but {left} px of it"
+                continue
+            within = tight_box(part)
+            box = shift(within, *whole.box[:2])
+            self.masks[i] = CompactMask.within(cut(part, within), box, whole.size)
+
+    def result(self) -> Result:
+        kept = self.alive()
+        masks = np.zeros((len(kept), *self.all.image_size), np.bool_)
+        for mask, i in zip(masks, kept, strict=True):
+            cut(mask, self.masks[i].box)[...] = self.masks[i].part()
+        dropped = [self._rejected(i) for i in self.order if i in self.reasons]
+        return Result(
+            masks=masks,
+            boxes_xyxy=np.array([self.masks[i].box for i in kept], np.float32).reshape(-1, 4),
+            labels=[self.all.labels[i] for i in kept],
+            scores=self.scores[kept],
+            iou_predictions=self.all.iou_predictions[kept],
+            stability_scores=self.all.stability_scores[kept],
+            prompt_scores=self.all.prompt_scores[kept],
+            rejected=(*self.all.rejected, *dropped),
+        )
+
+    def _rejected(self, i: int) -> RejectedMask:
+        """Mask i as a dropped one."""
+        mask = self.masks[i]
+        x0, y0, x1, y1 = mask.box
+        return RejectedMask(
+            label=self.all.labels[i],
+            reason=self.reasons[i],
+            prompt_score=float(self.all.prompt_scores[i]),
+            iou_prediction=float(self.all.iou_predictions[i]),
+            stability_score=float(self.all.stability_scores[i]),
+            score=float(self.scores[i]),
+            box_xyxy=(float(x0), float(y0), float(x1), float(y1)) if mask.area else None,
+            compact_mask=mask if mask.area else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Overlap:
+    """Pixels that a mask shares with another, and their areas."""
+
+    shared: int
+    area: int
+    other_area: int
+
+    @property
+    def iou(self) -> float:
+        return self.shared / max(1, self.area + self.other_area - self.shared)
+
+    @property
+    def inside(self) -> float:
+        """Share of the mask that lies in the other."""
+        return self.shared / max(1, self.area)
+
+    @property
+    def of_smaller(self) -> float:
+        return self.shared / max(1, min(self.area, self.other_area))

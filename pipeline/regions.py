@@ -1,4 +1,4 @@
-"""Connected regions of masks, and masks within their boxes."""
+"""Connected regions of masks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .masks import mask_to_box
+from .masks import Box, cut, shift, tight_box
 from .types import BoolArray
-
-# XYXY in pixels, as pixel edges.
-Box = tuple[int, int, int, int]
-
-
-def tight_box(mask: BoolArray) -> Box:
-    """Return the tight box of an (H, W) mask; all 0 for an empty one."""
-    x0, y0, x1, y1 = mask_to_box(mask)
-    return int(x0), int(y0), int(x1), int(y1)
-
-
-def shift(box: Box, x: int, y: int) -> Box:
-    """Return the box moved by (x, y)."""
-    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
-
-
-def cut(mask: BoolArray, box: Box) -> BoolArray:
-    """Return the view of an (H, W) mask within a box."""
-    return mask[box[1] : box[3], box[0] : box[2]]
 
 
 def remove_small_regions(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..models.errors import InputError
+from .masks import CompactMask
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -47,6 +48,16 @@ class ImageEmbedding:
     input_size: tuple[int, int]
     model_id: str = ""
     image: UInt8Array | None = None
+
+    def pixels(self) -> UInt8Array:
+        """Return the image.
+
+        Raises:
+            ValueError: It was not kept.
+        """
+        if self.image is None:
+            raise ValueError("text and references need an embedding that keeps its image")
+        return self.image
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +167,48 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def layout(self) -> tuple[int, bool, bool]:
+        """Points a prompt, and whether prompts have boxes and masks; sets of one layout join."""
+        points = 0 if self.point_coords is None else self.point_coords.shape[1]
+        return points, self.boxes is not None, self.mask_input is not None
+
     @classmethod
     def empty(cls) -> PromptSet:
         """Return a set of no prompts."""
         return cls(prompt_scores=np.zeros(0, np.float32), labels=())
+
+    @classmethod
+    def join(cls, sets: Sequence[PromptSet]) -> PromptSet:
+        """Return the prompts of one or more sets of one layout, in their order."""
+        if len(sets) == 1:
+            return sets[0]
+        if len({item.layout for item in sets}) != 1:
+            raise InputError("prompts with different parts cannot be joined")
+        return cls(
+            prompt_scores=np.concatenate([item.prompt_scores for item in sets]),
+            labels=tuple(label for item in sets for label in item.labels),
+            point_coords=_joined([item.point_coords for item in sets]),
+            point_labels=_joined([item.point_labels for item in sets]),
+            boxes=_joined([item.boxes for item in sets]),
+            mask_input=_joined([item.mask_input for item in sets]),
+        )
+
+    def part(self, block: slice) -> PromptSet:
+        """Return some of the prompts."""
+        return PromptSet(
+            prompt_scores=self.prompt_scores[block],
+            labels=self.labels[block],
+            point_coords=None if self.point_coords is None else self.point_coords[block],
+            point_labels=None if self.point_labels is None else self.point_labels[block],
+            boxes=None if self.boxes is None else self.boxes[block],
+            mask_input=None if self.mask_input is None else self.mask_input[block],
+        )
+
+
+def _joined(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +223,7 @@ class RejectedMask:
         stability_score: Stability of the mask; None if nothing was decoded.
         score: The combined score; None if nothing was decoded.
         box_xyxy: XYXY in pixels of the input image; None if there is no place to show.
-        mask: (H, W) bool; None for a phrase dropped before decoding.
+        compact_mask: The mask; None for a phrase dropped before decoding.
     """
 
     label: str
@@ -184,7 +233,12 @@ class RejectedMask:
     stability_score: float | None = None
     score: float | None = None
     box_xyxy: tuple[float, float, float, float] | None = None
-    mask: BoolArray | None = None
+    compact_mask: CompactMask | None = None
+
+    @property
+    def mask(self) -> BoolArray | None:
+        """(H, W) bool; None for a phrase dropped before decoding."""
+        return None if self.compact_mask is None else self.compact_mask.full()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values; the mask as COCO run lengths."""
@@ -196,7 +250,9 @@ class RejectedMask:
             "stability_score": self.stability_score,
             "prompt_score": self.prompt_score,
             "box_xyxy": None if self.box_xyxy is None else list(self.box_xyxy),
-            "segmentation": None if self.mask is None else mask_to_rle(self.mask),
+            "segmentation": (
+                None if self.compact_mask is None else mask_to_rle(self.compact_mask.full())
+            ),
         }
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...pipeline.masks import mask_to_box
+from ...pipeline.masks import tight_box
 from ...pipeline.types import MaskCandidates, UInt8Array
 from ..metrics import boundary_f, mask_iou
 from ..pictures import Picture, Target, large
@@ -40,7 +40,7 @@ class BoxTask(Task):
         ]
 
     def _decode(self, image: UInt8Array, objects: Sequence[Target]) -> MaskCandidates:
-        boxes = np.array([mask_to_box(item.mask) for item in objects])
+        boxes = np.array([tight_box(item.mask) for item in objects])
         embedding = self.pipe.segmenter.encode_image(image)
         return self.pipe.segmenter.decode(embedding, boxes=boxes, multimask_output=False)
 
@@ -70,7 +70,7 @@ class BoxTask(Task):
                 image=image,
                 prediction=found.masks[i, 0],
                 target=item.mask,
-                box=mask_to_box(item.mask),
+                box=tight_box(item.mask),
             )
             for i, (row, item) in enumerate(zip(rows, objects, strict=True))
         ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class TextTask(Task):
         super().__init__(pipe, collection, settings)
         if pipe.text_prompter is None:
             raise InputError("this pipeline has no text prompter to measure")
-        self.prompter: TextPrompter = pipe.text_prompter
+        self.prompter: TextPrompter[Any] = pipe.text_prompter
 
     def measure(self, picture: Picture) -> list[Row]:
         """Ask for the classes of a picture and for absent ones; each phrase is decoded once."""
@@ -55,39 +55,48 @@ class TextTask(Task):
             return []
         embedding = self.pipe.segmenter.encode_image(image)
         presence = dict(zip(phrases, self.prompter.presence(embedding, phrases), strict=True))
-        masks = self._find(embedding, phrases)
+        masks = self._find(self.pipe, embedding, phrases)
+        # The gate only takes away: what is found with it is found without it.
+        lost = [phrase for phrase in phrases if not len(masks[phrase])]
+        loose = self._find(self.pipe.ungated(), embedding, lost)
         peaks = dict(zip(present, self.prompter.peaks(embedding, list(present)), strict=True))
         rows = []
         for label, target in present.items():
             joined = union(masks[label])
-            row = _row(label, PRESENT, presence[label], masks[label])
+            row = _row(label, PRESENT, presence[label], masks[label], loose)
             row["area"] = target.area
             row["iou"] = mask_iou(joined, target.mask, truth.valid)
             row["boundary"] = boundary_f(joined, target.mask, truth.valid)
             row["pointed"] = _is_inside(peaks[label], target)
             rows.append(row)
         for kind, labels in zip((RANDOM, SIBLING), absent, strict=True):
-            rows += [_row(label, kind, presence[label], masks[label]) for label in labels]
+            rows += [_row(label, kind, presence[label], masks[label], loose) for label in labels]
         return rows
 
-    def _find(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> dict[str, BoolMask]:
+    @staticmethod
+    def _find(
+        pipe: Pipeline, embedding: ImageEmbedding, phrases: Sequence[str]
+    ) -> dict[str, BoolMask]:
         """Masks (N, H, W) of each phrase; phrases of one query do not touch each other."""
         masks: dict[str, BoolMask] = {}
         for start in range(0, len(phrases), _AT_ONCE):
             asked = phrases[start : start + _AT_ONCE]
-            found = self.pipe.find(embedding, asked)
+            found = pipe(embedding, text=asked)
             labels = np.array(found.labels, object)
             masks |= {phrase: found.masks[labels == phrase.strip()] for phrase in asked}
         return masks
 
     def depends_on(self) -> dict[str, str]:
-        """The labels that absent phrases are drawn from."""
+        """The labels that absent phrases are drawn from, and what is asked of each."""
         drawn_from = [
             {key: list(labels) for key, labels in self.collection.vocabulary.items()},
             dict(self.collection.supercategories),
         ]
         text = json.dumps(drawn_from, sort_keys=True)
-        return {"labels": hashlib.sha256(text.encode()).hexdigest()}
+        return {
+            "labels": hashlib.sha256(text.encode()).hexdigest(),
+            "asked": "with the gate and without it",
+        }
 
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
         """Masks of what is there, with people apart, and honesty for each kind of absent ones."""
@@ -129,7 +138,7 @@ class TextTask(Task):
         image, truth = open_picture(picture)
         classes = {target.label: target.mask for target in truth.classes}
         embedding = self.pipe.segmenter.encode_image(image)
-        masks = self._find(embedding, [row["label"] for row in rows])
+        masks = self._find(self.pipe, embedding, [row["label"] for row in rows])
         shown = []
         for row in rows:
             label = row["label"]
@@ -143,12 +152,22 @@ class TextTask(Task):
         return shown
 
 
-def _row(label: str, kind: str, presence: float, masks: BoolMask) -> Row:
-    return {"label": label, "kind": kind, "presence": presence, "found": len(masks) > 0}
+def _row(
+    label: str, kind: str, presence: float, masks: BoolMask, ungated: Mapping[str, BoolMask]
+) -> Row:
+    return {
+        "label": label,
+        "kind": kind,
+        "presence": presence,
+        "found": len(masks) > 0,
+        "found ungated": len(masks) > 0 or len(ungated[label]) > 0,
+    }
 
 
-def _is_inside(point: tuple[float, float], target: Target) -> bool:
-    """Whether the pixel nearest to a point is the target's."""
+def _is_inside(point: tuple[float, float] | None, target: Target) -> bool:
+    """Whether the pixel nearest to a point is the target's; no point is nowhere."""
+    if point is None:
+        return False
     height, width = target.mask.shape
     column, row = min(width - 1, round(point[0])), min(height - 1, round(point[1]))
     return bool(target.mask[row, column])
@@ -172,8 +191,9 @@ def _honesty(present: Sequence[Row], absent: Sequence[Row]) -> dict[str, float]:
         rows = [*present, *absent]
         truth = [row["kind"] == PRESENT for row in rows]
         figures["AUC"] = roc_auc(truth, [row["presence"] for row in rows])
-        decisions = [row["found"] for row in rows]
-        figures["IL_MCC"] = matthews(truth, decisions, balanced_weights(truth))
+        weights = balanced_weights(truth)
+        for name, key in (("IL_MCC", "found"), ("IL_MCC ungated", "found ungated")):
+            figures[name] = matthews(truth, [row[key] for row in rows], weights)
     return figures
 
 

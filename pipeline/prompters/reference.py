@@ -71,9 +71,7 @@ class ReferencePrompter:
             return self.extractor.from_maps(
                 maps, image_size=embedding.original_size, input_size=embedding.input_size
             )
-        if embedding.image is None:
-            raise ValueError("references need an embedding that keeps its image")
-        return self.extractor.extract(embedding.image)
+        return self.extractor.extract(embedding.pixels())
 
     def _shoot(self, reference: Reference) -> Shot:
         if reference.mask is not None:

@@ -1,137 +1,106 @@
-"""Phrases as prompts: the peaks of a heat map become points, boxes and mask priors."""
+"""Phrases as prompts: a model answers, the gate decides, a maker turns answers into prompts.
+
+Which model answers, and in what form, is nothing that this module knows: heat maps, boxes and
+similarity maps go through the same three steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-
-from ...models.grounding.heat import HeatMap
-from ..segmenter import Segmenter
-from ..types import BoolArray, Float32Array, ImageEmbedding, PromptSet, RejectedMask
-
-_LEAST_HEAT = 1e-4  # bounds a prior's logits at about 9
+from ..presence import PresenceGate
+from ..types import ImageEmbedding, PromptSet, RejectedMask
 
 
-class Grounder(Protocol):
-    """What a text prompter asks: heat maps of phrases on an encoded image."""
+class Answer(Protocol):
+    """What a grounding model says of one phrase, whatever else it says."""
 
-    def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[HeatMap]: ...
+    @property
+    def phrase(self) -> str:
+        """The phrase."""
+        ...
 
-
-@dataclass(frozen=True)
-class HeatPromptConfig:
-    """How a heat map becomes prompts.
-
-    Attributes:
-        min_presence: A phrase with less presence yields no prompt.
-        level: Cells of at least this heat are taken for the object.
-        peak_share: So are those of at least this share of the map's peak, where it is low.
-        merge: Hot cells with at most twice this many cells between them are of one region.
-        min_peak: A further region's own peak must be at least this share of the map's peak.
-        min_region: Least share of the image that a further region covers.
-        max_prompts: Most regions for a phrase, those with the highest peaks.
-        smooth: Standard deviation in cells of the Gaussian that the heat is smoothed with before
-            a region's point is put on its highest cell; 0 for none.
-    """
-
-    min_presence: float = 0.5
-    level: float = 0.5
-    peak_share: float = 0.7
-    merge: int = 0
-    min_peak: float = 0.5
-    min_region: float = 0.002
-    max_prompts: int = 8
-    smooth: float = 0.0
+    @property
+    def presence(self) -> float:
+        """How sure the model is that what the phrase names is there at all, in [0, 1]."""
+        ...
 
 
-@dataclass(frozen=True, eq=False)
-class _Region:
-    """A connected hot place of one phrase, in the frame of its heat map."""
-
-    mask: BoolArray
-    peak: float
-    row: int
-    column: int
+AnswerT = TypeVar("AnswerT", bound=Answer)
+AnswerT_co = TypeVar("AnswerT_co", bound=Answer, covariant=True)
+AnswerT_contra = TypeVar("AnswerT_contra", bound=Answer, contravariant=True)
+ViewT = TypeVar("ViewT")
 
 
-def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
-    """Connected hot regions, highest first; at least the peak's own.
-
-    Args:
-        heat: (h, w).
-        config: The thresholds.
-    """
-    peak = float(heat.max())
-    hot = heat >= min(config.level, config.peak_share * peak)
-    reach = ndimage.binary_dilation(hot, iterations=config.merge) if config.merge else hot
-    labelled, count = ndimage.label(reach)
-    labelled[~hot] = 0
-    smoothed = ndimage.gaussian_filter(heat, config.smooth, mode="nearest")
-    regions = []
-    for number in range(1, count + 1):
-        mask = labelled == number
-        inside = np.where(mask, smoothed, -1.0)
-        row, column = np.unravel_index(int(inside.argmax()), heat.shape)
-        regions.append(_Region(mask, float(heat[mask].max()), int(row), int(column)))
-    regions.sort(key=lambda region: -region.peak)
-    first, further = regions[:1], regions[1:]
-    further = [
-        region
-        for region in further
-        if region.peak >= config.min_peak * peak and region.mask.mean() >= config.min_region
-    ]
-    return (first + further)[: config.max_prompts]
-
-
-def region_prior(heat: Float32Array, region: _Region, others: BoolArray) -> Float32Array:
-    """Mask logits (h, w) of one region: those of the heat, cold on the other regions (h, w)."""
-    even = np.clip(heat, _LEAST_HEAT, 1 - _LEAST_HEAT)
-    logits = np.log(even / (1 - even))
-    prior: Float32Array = np.where(others & ~region.mask, logits.min(), logits).astype(np.float32)
-    return prior
-
-
-class TextPrompter:
-    """Turns phrases into prompts, or into a reason why there is nothing to prompt for.
-
-    Args:
-        grounder: Gives a heat map for each phrase.
-        segmenter: Whose mask input the priors are made for.
-        config: How prompts are made.
-    """
-
-    def __init__(
-        self, grounder: Grounder, segmenter: Segmenter, config: HeatPromptConfig | None = None
-    ) -> None:
-        self.grounder = grounder
-        self.segmenter = segmenter
-        self.config = config or HeatPromptConfig()
-
-    def presence(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
-        """How sure the grounding is that each phrase's object is in the picture, in [0, 1]."""
-        return [found.presence for found in self.grounder(embedding, phrases)]
-
-    def peaks(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[tuple[float, float]]:
-        """Where each phrase matches best, (x, y) in pixels, whether it is there or not."""
-        return [
-            self._point(found, hot_regions(found.heat, self.config)[0], embedding)
-            for found in self.grounder(embedding, phrases)
-        ]
-
-    @staticmethod
-    def _point(found: HeatMap, region: _Region, embedding: ImageEmbedding) -> tuple[float, float]:
-        step = _pixels_per_cell(found.heat, embedding.original_size)
-        x, y = (region.column + 0.5) * step[0] - 0.5, (region.row + 0.5) * step[1] - 0.5
-        return max(0.0, x), max(0.0, y)
+class Grounder(Protocol[AnswerT_co]):
+    """Answers phrases on an encoded image, each on its own and in their order."""
 
     def __call__(
         self, embedding: ImageEmbedding, phrases: Sequence[str]
-    ) -> tuple[PromptSet, tuple[RejectedMask, ...]]:
+    ) -> Sequence[AnswerT_co]: ...
+
+
+class PromptMaker(Protocol[AnswerT_contra]):
+    """Turns the answer for a phrase that is there into prompts."""
+
+    def __call__(self, found: AnswerT_contra, embedding: ImageEmbedding) -> PromptSet:
+        """Prompts of one phrase, best first; there may be none."""
+        ...
+
+    def peak(self, found: AnswerT_contra, embedding: ImageEmbedding) -> tuple[float, float] | None:
+        """Where the phrase matches best, (x, y) in pixels, whether it is there or not."""
+        ...
+
+
+class CachedGrounder(Generic[ViewT, AnswerT]):
+    """A grounder that sees a picture once: further phrases on the same embedding cost little.
+
+    Args:
+        look: What the model sees in an encoded image, kept as long as its embedding lives.
+        ground: Answers phrases on what was seen.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[ImageEmbedding], ViewT],
+        ground: Callable[[Sequence[str], ViewT], Sequence[AnswerT]],
+    ) -> None:
+        self.look = look
+        self.ground = ground
+        self._seen: WeakKeyDictionary[ImageEmbedding, ViewT] = WeakKeyDictionary()
+
+    def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Sequence[AnswerT]:
+        return self.ground(phrases, self.see(embedding))
+
+    def see(self, embedding: ImageEmbedding) -> ViewT:
+        """Return what the model sees in an encoded image."""
+        if embedding not in self._seen:
+            self._seen[embedding] = self.look(embedding)
+        return self._seen[embedding]
+
+
+class TextPrompter(Generic[AnswerT]):
+    """Turns phrases into prompts, or into a reason why there is nothing to prompt for.
+
+    Args:
+        grounder: Answers phrases.
+        maker: Turns answers into prompts.
+        gate: Decides what is there.
+    """
+
+    def __init__(
+        self, grounder: Grounder[AnswerT], maker: PromptMaker[AnswerT], gate: PresenceGate
+    ) -> None:
+        self.grounder = grounder
+        self.maker = maker
+        self.gate = gate
+
+    def __call__(
+        self, embedding: ImageEmbedding, phrases: Sequence[str]
+    ) -> tuple[list[PromptSet], tuple[RejectedMask, ...]]:
         """Make the prompts of all phrases, and say which phrases have none.
 
         Args:
@@ -139,59 +108,41 @@ class TextPrompter:
             phrases: Checked phrases.
 
         Returns:
-            Prompts in the order of the phrases, and the phrases that the presence gate stopped.
+            Prompts in the order of the phrases, as few sets as their layouts allow, and the
+            phrases that are not there.
         """
-        boxes: list[tuple[float, float, float, float]] = []
-        points: list[tuple[float, float]] = []
-        priors: list[Float32Array] = []
-        scores: list[float] = []
-        labels: list[str] = []
+        answers = self.grounder(embedding, phrases)
+        reasons = self.gate(embedding, phrases, [answer.presence for answer in answers])
+        found: list[PromptSet] = []
         rejected: list[RejectedMask] = []
-        for found in self.grounder(embedding, phrases):
-            if found.presence < self.config.min_presence:
-                rejected.append(_absent(found, self.config.min_presence))
-                continue
-            step = _pixels_per_cell(found.heat, embedding.original_size)
-            regions = hot_regions(found.heat, self.config)
-            hot: BoolArray = np.logical_or.reduce([region.mask for region in regions])
-            for region in regions:
-                boxes.append(_box(region.mask, step))
-                points.append(self._point(found, region, embedding))
-                priors.append(region_prior(found.heat, region, hot))
-                share = region.peak / max(regions[0].peak, _LEAST_HEAT)
-                scores.append(min(1.0, found.presence * share))
-                labels.append(found.phrase)
-        if not labels:
-            return PromptSet.empty(), tuple(rejected)
-        prompts = PromptSet(
-            prompt_scores=np.array(scores, np.float32),
-            labels=tuple(labels),
-            point_coords=np.array(points, np.float32)[:, None],
-            point_labels=np.ones((len(labels), 1), np.int64),
-            boxes=np.array(boxes, np.float32),
-            mask_input=self.segmenter.to_mask_input(np.stack(priors), embedding),
-        )
-        return prompts, tuple(rejected)
+        for answer, reason in zip(answers, reasons, strict=True):
+            prompts = PromptSet.empty() if reason else self.maker(answer, embedding)
+            if len(prompts):
+                found.append(prompts)
+            else:
+                why = reason or "nothing in the picture can be prompted for"
+                rejected.append(RejectedMask(answer.phrase, why, answer.presence))
+        return list(_join_alike(found)), tuple(rejected)
+
+    def presence(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
+        """How sure the grounding is that each phrase's object is in the picture, in [0, 1]."""
+        return [answer.presence for answer in self.grounder(embedding, phrases)]
+
+    def peaks(
+        self, embedding: ImageEmbedding, phrases: Sequence[str]
+    ) -> list[tuple[float, float] | None]:
+        """Where each phrase matches best, (x, y) in pixels, whether it is there or not.
+
+        A detector that finds no box at all for a phrase has no such place.
+        """
+        return [self.maker.peak(found, embedding) for found in self.grounder(embedding, phrases)]
+
+    def ungated(self) -> TextPrompter[AnswerT]:
+        """Return the same prompter with its gate open."""
+        return TextPrompter(self.grounder, self.maker, PresenceGate())
 
 
-def _absent(found: HeatMap, least: float) -> RejectedMask:
-    return RejectedMask(
-        label=found.phrase,
-        reason=f"presence {found.presence:.2f} below {least:.2f}",
-        prompt_score=found.presence,
-    )
-
-
-def _pixels_per_cell(heat: Float32Array, size: tuple[int, int]) -> tuple[float, float]:
-    return size[1] / heat.shape[1], size[0] / heat.shape[0]
-
-
-def _box(mask: BoolArray, step: tuple[float, float]) -> tuple[float, float, float, float]:
-    rows: NDArray[np.intp] = np.flatnonzero(mask.any(1))
-    columns: NDArray[np.intp] = np.flatnonzero(mask.any(0))
-    return (
-        float(columns[0] * step[0]),
-        float(rows[0] * step[1]),
-        float((columns[-1] + 1) * step[0]),
-        float((rows[-1] + 1) * step[1]),
-    )
+def _join_alike(prompts: Sequence[PromptSet]) -> Iterator[PromptSet]:
+    """Join neighbours of one layout, so that they are decoded together."""
+    for _, alike in groupby(prompts, key=lambda item: item.layout):
+        yield PromptSet.join(list(alike))

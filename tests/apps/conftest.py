@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from promptseg.apps import cli
 from promptseg.models.errors import InputError
+from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.ranking import RankingConfig, rank
 from promptseg.pipeline.types import RejectedMask, Result
 
@@ -60,15 +61,15 @@ class FakePipeline:
                 found.append(("box", left, 0.5))
             else:
                 gated.append(RejectedMask(phrase, "presence 0.03 below 0.20", 0.03))
-        return rank(
+        proposals = Proposals.of(
             np.array([mask for _, mask, _ in found]).reshape(-1, height, width).astype(bool),
             [label for label, _, _ in found],
             [score for _, _, score in found],
             np.ones(len(found)),
             np.ones(len(found)),
-            config=RankingConfig(top_k=top_k, min_score=min_score or 0.0),
-            already_rejected=gated,
+            rejected=gated,
         )
+        return rank(proposals, RankingConfig(top_k=top_k, min_score=min_score or 0.0))
 
 
 @pytest.fixture

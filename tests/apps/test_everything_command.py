@@ -18,6 +18,7 @@ from promptseg.apps import everything_command
 from promptseg.apps.console import Bar
 from promptseg.apps.render import draw_overlay
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
+from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.ranking import RankingConfig, rank
 from promptseg.pipeline.types import RejectedMask, Result
 
@@ -44,10 +45,10 @@ class FakeEverything:
             return Result.empty((height, width), rejected)
         masks = np.zeros((2, height, width), bool)
         masks[0, :, : width // 2] = masks[1] = True
-        return rank(
-            masks, ["mask"] * 2, [0.9, 0.8], [1, 1], [1, 1],
-            config=RankingConfig(), already_rejected=rejected,
+        found = Proposals.of(
+            masks, ["mask"] * 2, [0.9, 0.8], [1, 1], [1, 1], rejected=rejected
         )  # fmt: skip
+        return rank(found, RankingConfig())
 
 
 @pytest.fixture

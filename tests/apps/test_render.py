@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from promptseg.apps.render import MASK_OPACITY, PALETTE, draw_overlay
-from promptseg.pipeline.ranking import masks_to_boxes
+from promptseg.pipeline.masks import masks_to_boxes
 from promptseg.pipeline.types import Result
 
 

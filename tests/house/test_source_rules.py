@@ -22,13 +22,15 @@ FAMILIES = {"sam", "grounding", "features"}
 ABOVE_FAMILIES = {"registry", "__init__"}
 # Modules of pipeline/, lowest first; each imports from lower steps only.
 PIPELINE_STEPS = (
+    {"masks"},
     {"types"},
-    {"images", "marks", "masks"},
-    {"regions"},
-    {"segmenter", "ranking", "reference"},
+    {"images", "marks", "boxes", "presence", "regions"},
+    {"segmenter", "proposals", "reference"},
+    {"ranking"},
     {"cascade"},
-    {"prompters", "everything"},
+    {"agreement", "prompters", "everything"},
     {"pipeline"},
+    {"pocket", "published"},
     {"presets"},
 )
 SHIPPED = sorted(

@@ -17,6 +17,9 @@ from promptseg.models.grounding.heat import HeatMap
 from promptseg.models.sam.config import SamViTConfig, build_sam_vit
 from promptseg.models.sam.pocket import PocketSam, PocketSamConfig, build_pocket_sam
 from promptseg.models.sam.sam import ImageFeatures, Sam
+from promptseg.pipeline.presence import PresenceGate
+from promptseg.pipeline.prompters.heat import HeatPrompts
+from promptseg.pipeline.prompters.text import TextPrompter
 from promptseg.pipeline.segmenter import Segmenter
 from promptseg.pipeline.types import ImageEmbedding
 
@@ -92,6 +95,10 @@ class FakeGrounder:
             for phrase in phrases
             for heat in (self.heats.get(phrase, nothing),)
         ]
+
+    def prompter(self, segmenter: Segmenter, least: float = 0.5) -> TextPrompter[HeatMap]:
+        """A text prompter on these heat maps."""
+        return TextPrompter(self, HeatPrompts(segmenter), PresenceGate(least))
 
 
 @pytest.fixture(scope="session")

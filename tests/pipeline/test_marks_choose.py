@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from promptseg.pipeline.marks import read_marks
+from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.ranking import RankingConfig, rank
 from promptseg.pipeline.types import RejectedMask, Result
 
@@ -14,7 +15,7 @@ EARLIER = RejectedMask("dog", "not in this image", 0.1)
 
 
 def found(*boxes: tuple[int, int, int, int], labels: list[str] | None = None) -> dict:
-    """Masks that fill boxes, best first, as the arguments of `rank`."""
+    """Masks that fill boxes, best first, as the arguments of `Proposals.of`."""
     masks = np.zeros((len(boxes), *SIZE), bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
@@ -24,13 +25,13 @@ def found(*boxes: tuple[int, int, int, int], labels: list[str] | None = None) ->
         "iou_predictions": np.linspace(0.9, 0.5, len(boxes)),
         "stability_scores": np.ones(len(boxes)),
         "prompt_scores": np.ones(len(boxes)),
-        "already_rejected": (EARLIER,),
+        "rejected": (EARLIER,),
     }
 
 
 def choose(masks: dict, points=None, labels=None, boxes=None, top_k=None) -> Result:
     marks = read_marks(points, labels, boxes, SIZE)
-    return rank(**masks, config=RankingConfig(nms_iou=1.0, top_k=top_k), marks=marks)
+    return rank(Proposals.of(**masks, marks=marks), RankingConfig(nms_iou=1.0, top_k=top_k))
 
 
 LEFT, RIGHT, ALL = (0, 0, 10, 20), (20, 0, 30, 20), (0, 0, 30, 20)

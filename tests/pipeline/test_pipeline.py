@@ -11,7 +11,6 @@ from PIL import Image
 
 from promptseg.models.errors import InputError
 from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
-from promptseg.pipeline.prompters.text import HeatPromptConfig, TextPrompter
 from promptseg.pipeline.ranking import RankingConfig, combined_score
 from promptseg.pipeline.types import Result
 
@@ -44,7 +43,7 @@ def grounder(make_grounder):
 @pytest.fixture
 def pipeline(obedient_segmenter, grounder) -> Pipeline:
     """Masks are what the heat maps, boxes and clicks say."""
-    return Pipeline(obedient_segmenter, text_prompter=TextPrompter(grounder, obedient_segmenter))
+    return Pipeline(obedient_segmenter, text_prompter=grounder.prompter(obedient_segmenter))
 
 
 def pixels(cells: tuple[int, int, int, int]) -> np.ndarray:
@@ -215,11 +214,11 @@ def test_an_absent_phrase_gives_an_empty_result(pipeline) -> None:
 
 def test_find_on_an_encoded_image_equals_the_call(pipeline, obedient_segmenter) -> None:
     embedding = obedient_segmenter.encode_image(IMAGE)
-    found = pipeline.find(embedding, ["animal", "cat"], negative_text="dog")
+    found = pipeline(embedding, text=["animal", "cat"], negative_text="dog")
     called = pipeline(IMAGE, text=["animal", "cat"], negative_text="dog")
     assert found.to_dict() == called.to_dict()
     with pytest.raises(InputError, match="text is empty"):
-        pipeline.find(embedding, " ")
+        pipeline(embedding, text=" ")
 
 
 @pytest.mark.parametrize(
@@ -246,10 +245,10 @@ def test_what_makes_no_sense_is_refused(pipeline, grounder, query: dict[str, Any
     assert not grounder.asked
 
 
-def configured(segmenter, grounder, prompts=None, **options) -> Pipeline:
+def configured(segmenter, grounder, least=0.5, **options) -> Pipeline:
     return Pipeline(
         segmenter,
-        text_prompter=TextPrompter(grounder, segmenter, prompts),
+        text_prompter=grounder.prompter(segmenter, least),
         config=PipelineConfig(**options),
     )
 
@@ -313,8 +312,7 @@ def test_an_empty_mask_is_refined_from_its_prompts_box(
     )
     # Heat below a half: the prior is below zero everywhere.
     grounder = make_grounder({"cat": heat_of((LEFT, 0.4))})
-    faint = HeatPromptConfig(min_presence=0.3)
-    result = configured(obedient_segmenter, grounder, faint)(IMAGE, text="cat")
+    result = configured(obedient_segmenter, grounder, 0.3)(IMAGE, text="cat")
     np.testing.assert_array_equal(boxes[1], boxes[0])
     assert len(result) == 0
     assert reasons(result) == ["the mask is empty"]
@@ -332,7 +330,7 @@ def test_the_pipelines_own_thresholds_hold_unless_overridden(obedient_segmenter,
 @pytest.fixture
 def random_pipeline(tiny_segmenter, grounder) -> Pipeline:
     """Of a real, if untrained, pocket SAM."""
-    return Pipeline(tiny_segmenter, text_prompter=TextPrompter(grounder, tiny_segmenter))
+    return Pipeline(tiny_segmenter, text_prompter=grounder.prompter(tiny_segmenter))
 
 
 @pytest.mark.parametrize("size", [(96, 96), (40, 130), (200, 30), (1, 1)])

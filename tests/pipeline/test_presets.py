@@ -102,14 +102,14 @@ def test_a_click_is_covered(pocket, photo) -> None:
 def test_clicks_need_no_text_encoder(photo) -> None:
     pipeline = load()
     pipeline(photo[::4, ::4], points=[(50, 40)])
-    grounder = pipeline.text_prompter.grounder.grounder
+    grounder = pipeline.text_prompter.grounder.ground.__self__
     assert "text_encoder" not in vars(grounder)
     pipeline(photo[::4, ::4], text="cat")
     assert "text_encoder" in vars(grounder)
 
 
 def test_text_and_masks_share_the_early_stages_of_a_backbone_made_for_inference(pocket) -> None:
-    sam, grounder = pocket.segmenter.model, pocket.text_prompter.grounder.grounder
+    sam, grounder = pocket.segmenter.model, pocket.text_prompter.grounder.ground.__self__
     assert isinstance(sam, PocketSam)
     tuned, imagenet = sam.image_encoder.backbone, grounder.conse.backbone
     # ConSE goes on from the encoder's early maps, so its own early stages must be the same.
@@ -127,7 +127,7 @@ def test_text_needs_the_image(pocket, photo) -> None:
     embedding = pocket.segmenter.encode_image(photo[::4, ::4])
     object.__setattr__(embedding, "image", None)
     with pytest.raises(ValueError, match="keeps its image"):
-        pocket.find(embedding, "cat")
+        pocket(embedding, text="cat")
 
 
 def test_loading_leaves_the_random_state_alone() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.masks import mask_to_box, masks_to_boxes
+from promptseg.pipeline.masks import masks_to_boxes, tight_box
+from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.ranking import (
     RankingConfig,
     combined_score,
@@ -33,17 +36,19 @@ def rank_equal(
     negative_masks = options.pop("negative_masks", None)
     negative_labels = options.pop("negative_labels", ())
     negative_scores = options.pop("negative_scores", [1.0] * len(negative_labels))
-    return rank(
-        np.array(masks).reshape(-1, *SIZE),
+    negatives = None
+    if negative_masks is not None:
+        witnesses = np.ones((2, len(negative_masks)))
+        negatives = Proposals.of(negative_masks, negative_labels, *witnesses, negative_scores)
+    proposals = Proposals.of(
+        np.array(masks).reshape(-1, *SIZE).astype(bool),
         labels or ["cat"] * len(masks),
         scores,
         ones,
         ones,
-        config=RankingConfig(**options),
-        negative_masks=negative_masks,
-        negative_labels=negative_labels,
-        negative_scores=negative_scores,
+        negatives=negatives,
     )
+    return rank(proposals, RankingConfig(**options))
 
 
 def test_combined_score_is_the_documented_formula() -> None:
@@ -66,12 +71,12 @@ def test_combined_score_stays_in_range_and_never_falls_with_a_witness(
     assert (combined_score(*raised) >= before).all()
 
 
-def test_mask_to_box_counts_pixel_edges() -> None:
-    assert mask_to_box(box_mask(3, 2, 10, 7)) == (3, 2, 10, 7)
-    assert mask_to_box(box_mask(29, 19, 30, 20)) == (29, 19, 30, 20)
-    assert mask_to_box(box_mask(0, 0, 0, 0)) == (0, 0, 0, 0)
+def test_tight_box_counts_pixel_edges() -> None:
+    assert tight_box(box_mask(3, 2, 10, 7)) == (3, 2, 10, 7)
+    assert tight_box(box_mask(29, 19, 30, 20)) == (29, 19, 30, 20)
+    assert tight_box(box_mask(0, 0, 0, 0)) == (0, 0, 0, 0)
     two = box_mask(1, 1, 2, 2) | box_mask(20, 15, 25, 16)
-    assert mask_to_box(two) == (1, 1, 25, 16)
+    assert tight_box(two) == (1, 1, 25, 16)
     assert masks_to_boxes(np.zeros((0, *SIZE), bool)).shape == (0, 4)
 
 
@@ -84,14 +89,10 @@ def test_select_takes_the_iou_tokens_favourite() -> None:
 
 def test_masks_come_best_first_with_all_their_fields() -> None:
     masks = np.array([box_mask(0, 0, 4, 4), box_mask(10, 0, 14, 4), box_mask(20, 0, 24, 4)])
-    result = rank(
-        masks,
-        ["a", "b", "c"],
-        [0.2, 0.9, 0.6],
-        [1.0, 0.25, 1.0],
-        [1.0, 1.0, 0.49],
-        config=RankingConfig(),
+    found = Proposals.of(
+        masks, ["a", "b", "c"], [0.2, 0.9, 0.6], [1.0, 0.25, 1.0], [1.0, 1.0, 0.49]
     )
+    result = rank(found, RankingConfig())
     assert result.labels == ["b", "c", "a"]
     np.testing.assert_allclose(result.scores, [0.45, 0.42, 0.2], rtol=1e-6)
     np.testing.assert_allclose(result.iou_predictions, [0.9, 0.6, 0.2])
@@ -193,14 +194,14 @@ def test_weak_masks_are_dropped_with_the_first_reason_that_holds() -> None:
         box_mask(10, 0, 14, 4),
         box_mask(20, 0, 24, 4),
     ]
-    result = rank(
+    found = Proposals.of(
         np.array(masks),
         ["cat"] * 5,
         [0.9, 0.8, 0.7, 0.2, 0.6],
         [1.0, 1.0, 0.3, 1.0, 1.0],
         np.ones(5),
-        config=RankingConfig(min_score=0.3, min_stability=0.5, min_area=5),
     )
+    result = rank(found, RankingConfig(min_score=0.3, min_stability=0.5, min_area=5))
     assert result.boxes_xyxy[:, 0].tolist() == [20]
     assert [item.reason for item in result.rejected] == [
         "the mask is empty",
@@ -232,18 +233,9 @@ def test_top_k_is_per_label_and_counts_after_nms() -> None:
 
 def test_nothing_in_nothing_out_keeps_earlier_reasons() -> None:
     gated = RejectedMask("zebra", "presence 0.03 below 0.20", 0.03)
-    result = rank(
-        np.zeros((0, *SIZE), bool),
-        [],
-        [],
-        [],
-        [],
-        config=RankingConfig(top_k=1),
-        negative_masks=np.array([box_mask(0, 0, 3, 3)]),
-        negative_labels=["toy"],
-        negative_scores=[1.0],
-        already_rejected=[gated],
-    )
+    negatives = Proposals.of(np.array([box_mask(0, 0, 3, 3)]), ["toy"], [1.0], [1.0], [1.0])
+    nothing = replace(Proposals.none(SIZE), negatives=negatives, rejected=(gated,))
+    result = rank(nothing, RankingConfig(top_k=1))
     assert len(result) == 0
     assert result.image_size == SIZE
     assert result.rejected == (gated,)
@@ -259,7 +251,7 @@ def test_every_mask_is_kept_or_explained(
     masks: np.ndarray, witnesses: np.ndarray, labels: list[str], top_k: int | None
 ) -> None:
     config = RankingConfig(min_score=0.2, nms_iou=0.5, top_k=top_k)
-    result = rank(masks, labels, *witnesses, config=config)
+    result = rank(Proposals.of(masks, labels, *witnesses), config)
     assert len(result) + len(result.rejected) == 6
     assert (np.diff(result.scores) <= 0).all()
     assert all(item.reason for item in result.rejected)
@@ -270,14 +262,14 @@ def test_every_mask_is_kept_or_explained(
                 assert (mask & other).sum() <= 0.5 * (mask | other).sum()
         assert top_k is None or len(chosen) <= top_k
     # Ranking what was ranked changes nothing.
-    again = rank(
+    kept = Proposals.of(
         result.masks,
         result.labels,
         result.iou_predictions,
         result.stability_scores,
         result.prompt_scores,
-        config=config,
     )
+    again = rank(kept, config)
     np.testing.assert_array_equal(again.masks, result.masks)
     assert again.rejected == ()
 
@@ -301,11 +293,13 @@ def test_config_values_are_checked(options: dict[str, float], says: str) -> None
 
 def test_disagreeing_inputs_are_refused() -> None:
     mask = box_mask(0, 0, 3, 3)
-    with pytest.raises(InputError, match="must agree"):
-        rank(np.array([mask]), ["a"], [0.1, 0.2], [0.1], [0.1], config=RankingConfig())
-    with pytest.raises(InputError, match="labels"):
+    with pytest.raises(InputError, match="1 masks, 1 labels"):
+        Proposals.of(np.array([mask]), ["a"], [0.1, 0.2], [0.1], [0.1])
+    with pytest.raises(InputError, match="1 masks, 2 labels"):
         rank_equal([mask], [0.5], ["a", "b"])
-    with pytest.raises(InputError, match="negative_labels"):
+    with pytest.raises(InputError, match="1 masks, 0 labels"):
         rank_equal([mask], [0.5], negative_masks=np.array([mask]))
-    with pytest.raises(InputError, match="negative_masks must be bool"):
+    with pytest.raises(InputError, match=r"image's size \(20, 30\), got \(3, 3\)"):
         rank_equal([mask], [0.5], negative_masks=np.zeros((1, 3, 3), bool), negative_labels=["toy"])
+    with pytest.raises(InputError, match="masks must be bool"):
+        Proposals.of(np.zeros((1, *SIZE)), ["a"], [0.1], [0.1], [0.1])

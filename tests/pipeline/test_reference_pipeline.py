@@ -15,7 +15,6 @@ from promptseg.models.features.pocket import PocketFeatures
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.prompters.matching.prototype import PrototypeConfig, PrototypeStrategy
 from promptseg.pipeline.prompters.reference import ReferencePrompter
-from promptseg.pipeline.prompters.text import TextPrompter
 from promptseg.pipeline.reference import Reference
 from promptseg.pipeline.types import Result
 
@@ -77,7 +76,7 @@ def pipeline(obedient_segmenter, colours, make_grounder) -> Pipeline:
     heat[4:18, 14:22] = 0.9  # RIGHT
     return Pipeline(
         obedient_segmenter,
-        text_prompter=TextPrompter(make_grounder({"right": heat}), obedient_segmenter),
+        text_prompter=make_grounder({"right": heat}).prompter(obedient_segmenter),
         reference_prompter=ReferencePrompter(colours, obedient_segmenter, STRATEGY),
     )
 

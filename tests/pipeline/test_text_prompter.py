@@ -9,17 +9,24 @@ import pytest
 from scipy import ndimage
 
 from promptseg.models.grounding.heat import HeatMap
-from promptseg.pipeline.prompters.text import (
+from promptseg.pipeline.presence import PresenceGate
+from promptseg.pipeline.prompters.heat import (
     HeatPromptConfig,
-    TextPrompter,
+    HeatPrompts,
     hot_regions,
     region_prior,
 )
+from promptseg.pipeline.prompters.text import Grounder, TextPrompter
+from promptseg.pipeline.segmenter import Segmenter
 
-CONFIG = HeatPromptConfig(
-    min_presence=0.2, level=0.5, peak_share=0.75, min_peak=0.6, min_region=0.02, max_prompts=3
-)
+CONFIG = HeatPromptConfig(level=0.5, peak_share=0.75, min_peak=0.6, min_region=0.02, max_prompts=3)
 GRID = (10, 20)
+
+
+def prompter_of(
+    grounder: Grounder[HeatMap], segmenter: Segmenter, config: HeatPromptConfig = CONFIG
+) -> TextPrompter[HeatMap]:
+    return TextPrompter(grounder, HeatPrompts(segmenter, config), PresenceGate(0.2))
 
 
 def heat_of(*boxes: tuple[int, int, int, int, float], ground: float = 0.0) -> np.ndarray:
@@ -143,8 +150,8 @@ def embedding(tiny_segmenter):
 def test_prompts_are_in_pixels_of_the_image(tiny_segmenter, embedding, make_grounder) -> None:
     heat = heat_of((4, 2, 9, 6, 0.6))
     heat[3, 6] = 0.8
-    prompter = TextPrompter(make_grounder({"cat": heat}), tiny_segmenter, CONFIG)
-    prompts, rejected = prompter(embedding, ["cat"])
+    prompter = prompter_of(make_grounder({"cat": heat}), tiny_segmenter)
+    (prompts,), rejected = prompter(embedding, ["cat"])
     assert rejected == ()
     assert prompts.labels == ("cat",)
     np.testing.assert_allclose(prompts.boxes, [[20, 10, 45, 30]])
@@ -163,8 +170,8 @@ def test_prompts_are_in_pixels_of_the_image(tiny_segmenter, embedding, make_grou
 def test_each_prompt_gives_its_own_region_as_mask(tiny_segmenter, embedding, make_grounder) -> None:
     # A third region, too tiny for a prompt of its own, stays in both priors.
     heat = heat_of((1, 1, 4, 5, 0.7), (12, 3, 17, 8, 0.9), (8, 8, 10, 9, 0.8), ground=0.1)
-    prompter = TextPrompter(make_grounder({"two": heat}), tiny_segmenter, CONFIG)
-    prompts, _ = prompter(embedding, ["two"])
+    prompter = prompter_of(make_grounder({"two": heat}), tiny_segmenter)
+    (prompts,), _ = prompter(embedding, ["two"])
     regions = hot_regions(heat, CONFIG)
     hot = regions[0].mask | regions[1].mask
     assert prompts.mask_input.shape == (2, 1, 24, 24)
@@ -181,7 +188,7 @@ def test_each_prompt_gives_its_own_region_as_mask(tiny_segmenter, embedding, mak
 
 def test_presence_is_the_groundings_own(tiny_segmenter, embedding, make_grounder) -> None:
     grounder = make_grounder({"cat": heat_of((4, 2, 9, 6, 0.6)), "dog": heat_of(ground=0.3)})
-    prompter = TextPrompter(grounder, tiny_segmenter, CONFIG)
+    prompter = prompter_of(grounder, tiny_segmenter)
     found = prompter.presence(embedding, ["dog", "zebra", "cat"])
     np.testing.assert_allclose(found, [0.3, 0.01, 0.6])
     assert grounder.asked == [("dog", "zebra", "cat")]
@@ -193,7 +200,7 @@ def test_scores_are_presence_times_the_regions_share_of_the_peak(tiny_segmenter,
     def grounder(_: object, phrases: list[str]) -> list[HeatMap]:
         return [HeatMap(phrase, heat, 0.4) for phrase in phrases]
 
-    prompts, _ = TextPrompter(grounder, tiny_segmenter, CONFIG)(embedding, ["cat"])
+    (prompts,), _ = prompter_of(grounder, tiny_segmenter)(embedding, ["cat"])
     np.testing.assert_allclose(prompts.prompt_scores, [0.4, 0.3], rtol=1e-6)
 
 
@@ -205,8 +212,8 @@ def test_an_absent_phrase_is_rejected_with_the_reason(
         "just": heat_of((1, 1, 4, 5, 0.2)),
         "hardly": heat_of((1, 1, 4, 5, 0.19)),
     }
-    prompter = TextPrompter(make_grounder(heats), tiny_segmenter, CONFIG)
-    prompts, rejected = prompter(embedding, ["hardly", "two", "zebra", "just"])
+    prompter = prompter_of(make_grounder(heats), tiny_segmenter)
+    (prompts,), rejected = prompter(embedding, ["hardly", "two", "zebra", "just"])
     assert prompts.labels == ("two", "two", "just")
     np.testing.assert_allclose(prompts.prompt_scores, [0.9, 0.7, 0.2])
     assert [item.label for item in rejected] == ["hardly", "zebra"]
@@ -217,16 +224,15 @@ def test_an_absent_phrase_is_rejected_with_the_reason(
 
 
 def test_no_phrase_there_gives_no_prompt(tiny_segmenter, embedding, make_grounder) -> None:
-    prompter = TextPrompter(make_grounder({}), tiny_segmenter)
+    prompter = prompter_of(make_grounder({}), tiny_segmenter)
     prompts, rejected = prompter(embedding, ["zebra", "yak"])
-    assert len(prompts) == 0
-    assert prompts.mask_input is None
+    assert prompts == []
     assert [item.label for item in rejected] == ["zebra", "yak"]
 
 
 def test_scores_never_exceed_one(tiny_segmenter, embedding, make_grounder) -> None:
-    prompter = TextPrompter(make_grounder({"cat": heat_of((4, 2, 9, 6, 1.00001))}), tiny_segmenter)
-    prompts, _ = prompter(embedding, ["cat"])
+    prompter = prompter_of(make_grounder({"cat": heat_of((4, 2, 9, 6, 1.00001))}), tiny_segmenter)
+    (prompts,), _ = prompter(embedding, ["cat"])
     assert prompts.prompt_scores.tolist() == [1.0]
 
 

@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from promptseg.models.errors import InputError
+from promptseg.pipeline.masks import CompactMask
 from promptseg.pipeline.types import PromptSet, RejectedMask, Result
 
 
@@ -103,7 +104,7 @@ def test_to_dict_is_json_and_its_masks_decode_to_the_masks() -> None:
         rejected=(
             RejectedMask(
                 "cat", "beyond top_k=1", 0.5, 0.6, 0.7, 0.3, (1.0, 2.0, 3.0, 4.0),
-                make_result().masks[1],
+                CompactMask.of(make_result().masks[1]),
             ),
         ),
     )  # fmt: skip

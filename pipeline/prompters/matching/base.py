@@ -54,6 +54,12 @@ class Matches:
         empty = LowResMasks(np.zeros((0, 1, *size), np.float32), np.zeros((0, 1), np.float32))
         return cls(empty, np.zeros(0, np.float32), presence, rejected)
 
+    @classmethod
+    def absent(cls, segmenter: Segmenter, label: str, presence: float, least: float) -> Matches:
+        """Return the answer "not here" for too little presence."""
+        reason = f"presence {presence:.2f} below {least:.2f}"
+        return cls.none(segmenter, presence, (RejectedMask(label, reason, presence),))
+
 
 class MatchingStrategy(Protocol):
     """Finds what a reference shows in an image."""
@@ -126,10 +132,12 @@ class PresenceConfig:
     Attributes:
         presence_level: Likeness at which presence is undecided.
         presence_gain: Logits that presence rises over a likeness of 1.
+        min_presence: With less presence the object is not there.
     """
 
     presence_level: float = 0.4
     presence_gain: float = 10.0
+    min_presence: float = 0.5
 
 
 def likeness_to(bank: TokenBank, place: Tensor) -> float:

@@ -27,7 +27,6 @@ cascade.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -38,10 +37,11 @@ from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures
 from ....models.grounding.heat import HeatMap
 from ...cascade import check_parts, decode_cascade
+from ...presence import PresenceGate
 from ...reference import EncodedReference
 from ...segmenter import Segmenter
-from ...types import Float32Array, ImageEmbedding, PromptSet
-from ..text import HeatPromptConfig, TextPrompter
+from ...types import Float32Array, ImageEmbedding, PromptSet, RejectedMask
+from ..heat import HeatPromptConfig, HeatPrompts
 from .base import (
     Matches,
     PresenceConfig,
@@ -67,7 +67,7 @@ class PrototypeConfig(PresenceConfig):
             cell at least.
         oversampling: Cells of the heat map along each side of a cell of the features.
         negative_point: Whether the coldest cell becomes a negative point.
-        prompts: How the heat map becomes prompts, and the least presence.
+        prompts: How the heat map becomes prompts.
         first_pass: Parts of the prompts that masks are first decoded from.
         refine_passes: Times that they are decoded again.
 
@@ -129,16 +129,6 @@ def _nearest(cosines: Tensor, count: int) -> Tensor:
     return cosines.topk(min(count, cosines.shape[1]), dim=1).values.mean(1)
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A grounder whose answer is known."""
-
-    found: HeatMap
-
-    def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[HeatMap]:
-        return [self.found]
-
-
 class PrototypeStrategy:
     """Finds objects by prototypes; see the module.
 
@@ -165,10 +155,11 @@ class PrototypeStrategy:
         found = HeatMap(reference.label, heat_of(target, scores, likeness, config), presence)
 
         # From here on a reference is what a phrase is: a heat map with a presence.
-        prompter = TextPrompter(_Known(found), segmenter, config.prompts)
-        prompts, rejected = prompter(embedding, [reference.label])
-        if not len(prompts):
-            return Matches.none(segmenter, presence, rejected)
+        (absent,) = PresenceGate(config.min_presence)(embedding, [reference.label], [presence])
+        if absent:
+            dropped = RejectedMask(reference.label, absent, presence)
+            return Matches.none(segmenter, presence, (dropped,))
+        prompts = HeatPrompts(segmenter, config.prompts)(found, embedding)
         if config.negative_point:
             prompts = _with_negative(prompts, target.cell_centres()[int(scores.argmin())])
         masks = decode_cascade(
@@ -178,7 +169,7 @@ class PrototypeStrategy:
             first_pass=config.first_pass,
             refine_passes=config.refine_passes,
         )
-        return Matches(masks, prompts.prompt_scores, presence, rejected)
+        return Matches(masks, prompts.prompt_scores, presence)
 
 
 def _with_negative(prompts: PromptSet, point: Float32Array) -> PromptSet:

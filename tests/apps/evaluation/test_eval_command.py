@@ -153,9 +153,9 @@ def test_data_that_is_not_there(run, name: str) -> None:
 
 
 def test_the_weights_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch) -> None:
-    from promptseg.pipeline import presets
+    from promptseg.pipeline import pocket
 
-    monkeypatch.setattr(presets, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(pocket, "WEIGHTS", tmp_path)
     seen = set()
     for name, content in (("a", "1"), ("a", "2"), ("b", "2")):
         (tmp_path / f"{name}.safetensors").write_text(content)

@@ -53,8 +53,10 @@ def test_the_figures_of_text(text) -> None:
     # Found: 4 dogs and the cat, of 7 that are there; the cat once where it is not.
     present = 5 * [True] + 2 * [False]
     random = [False, False, True]
+    # Without the gate the bus is found as well, once where it is and once where it is not.
+    loose_present, loose_random = 6 * [True] + [False], [False, True, True]
 
-    def balanced(absent: list[bool]) -> float:
+    def balanced(absent: list[bool], present: list[bool] = present) -> float:
         """The correlation of truth and decision with each group repeated to one size."""
         truth = np.repeat([True, False], len(present) * len(absent))
         decided = present * len(absent) + absent * len(present)
@@ -72,10 +74,12 @@ def test_the_figures_of_text(text) -> None:
             "random empty if absent": 2 / 3,
             "random AUC": wins / 21,
             "random IL_MCC": balanced(random),
+            "random IL_MCC ungated": balanced(loose_random, loose_present),
             "sibling absent": 1,
             "sibling empty if absent": 0.0,
             "sibling AUC": (4 + 2 * 0.5) / 7,
             "sibling IL_MCC": balanced([True]),
+            "sibling IL_MCC ungated": balanced([True], loose_present),
         }
     )
 

@@ -1,0 +1,89 @@
+"""The preset that is there the moment promptseg is installed: one backbone for text and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .. import models
+from ..models.backbones.efficientnet_lite import EfficientNetLite2, imagenet_state_dict
+from ..models.features.pocket import PocketFeatures
+from ..models.grounding.conse import NAMES_FILE, ClassNames, DenseConse
+from ..models.grounding.pocket import TEXT_FILE, PocketGrounder, Views, load_text_head
+from ..models.registry import create_model
+from ..models.sam.pocket import PocketSam
+from .everything import EverythingConfig
+from .pipeline import Pipeline, PipelineConfig
+from .presence import PresenceGate
+from .prompters.heat import HeatPromptConfig, HeatPrompts
+from .prompters.matching.prototype import PrototypeConfig, PrototypeStrategy
+from .prompters.reference import ReferencePrompter
+from .prompters.text import CachedGrounder, TextPrompter
+from .segmenter import Segmenter
+from .types import ImageEmbedding
+
+WEIGHTS = Path(models.__file__).parent / "weights"
+
+# Chosen on the dev split of the training data; docs/prompting.md has the comparison.
+POCKET_GATE = PresenceGate(0.15)
+POCKET_PROMPTS = HeatPromptConfig(smooth=3.0)
+# Everything mode's thresholds are far below the published models': pocket's predicted IoU of a
+# lone click is mostly below 0.5, and its logits are softer.
+POCKET = PipelineConfig(
+    first_pass=("points", "masks"),
+    refine_passes=1,
+    everything=EverythingConfig(
+        points_per_side=16,
+        pred_iou_thresh=0.35,
+        stability_score_thresh=0.7,
+        min_mask_region_area=100,
+    ),
+)
+POCKET_REFERENCES = PrototypeConfig(
+    presence_level=0.31,
+    negative_point=False,
+    first_pass=("masks",),
+    prompts=HeatPromptConfig(min_peak=0.8, min_region=0.01),
+)
+
+
+def build_pocket(device: torch.device, dtype: torch.dtype) -> Pipeline:
+    """Load the preset."""
+    sam = create_model("sam_pocket", checkpoint=WEIGHTS / "sam_pocket.safetensors", device=device)
+    if not isinstance(sam, PocketSam):
+        raise TypeError(f"sam_pocket must be a PocketSam, got {type(sam).__name__}")
+    sam.image_encoder.backbone.fold_batch_norms()
+    sam.to(memory_format=torch.channels_last)
+    segmenter = Segmenter(sam, model_id="sam_pocket")
+    features = PocketFeatures(sam.image_encoder.backbone, input_size=sam.image_size)
+    grounder = _pocket_grounder().to(device).eval()
+
+    def look(embedding: ImageEmbedding) -> Views:
+        """See with the features that the image encoder's backbone left in the embedding."""
+        return grounder.look(
+            embedding.pixels(), embedding.features.backbone_features, embedding.input_size
+        )
+
+    return Pipeline(
+        segmenter,
+        text_prompter=TextPrompter(
+            CachedGrounder(look, grounder.ground),
+            HeatPrompts(segmenter, POCKET_PROMPTS),
+            POCKET_GATE,
+        ),
+        reference_prompter=ReferencePrompter(
+            features, segmenter, PrototypeStrategy(POCKET_REFERENCES)
+        ),
+        config=POCKET,
+    )
+
+
+def _pocket_grounder() -> PocketGrounder:
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before the stored ones come
+        backbone = EfficientNetLite2().eval()
+        head, known = load_text_head(WEIGHTS / TEXT_FILE)
+    backbone.load_state_dict(imagenet_state_dict())
+    backbone.fold_batch_norms()
+    backbone.to(memory_format=torch.channels_last)
+    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(WEIGHTS / NAMES_FILE)))

@@ -1,0 +1,122 @@
+"""Decoded masks with all that is known of them: what the ranking chooses from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..models.errors import InputError
+from .marks import Marks
+from .masks import CompactMask
+from .types import BoolArray, Float32Array, RejectedMask
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Proposals:
+    """N masks of one image, in any order, and what they are judged by.
+
+    Rank them again, with other thresholds, as often as wanted: see
+    :func:`~promptseg.pipeline.ranking.rank`.
+
+    Attributes:
+        image_size: (H, W).
+        masks: N masks of that size.
+        labels: N phrases.
+        iou_predictions: (N,) the IoU token's estimates.
+        stability_scores: (N,) in [0, 1].
+        prompt_scores: (N,) in [0, 1].
+        negatives: What the negative phrases found; None for nothing.
+        marks: Points and boxes that choose among the masks; None for none.
+        rejected: What was dropped before decoding.
+
+    Raises:
+        InputError: Lengths or sizes do not agree.
+    """
+
+    image_size: tuple[int, int]
+    masks: tuple[CompactMask, ...]
+    labels: tuple[str, ...]
+    iou_predictions: Float32Array
+    stability_scores: Float32Array
+    prompt_scores: Float32Array
+    negatives: Proposals | None = None
+    marks: Marks | None = None
+    rejected: tuple[RejectedMask, ...] = ()
+
+    def __post_init__(self) -> None:
+        witnesses = (self.iou_predictions, self.stability_scores, self.prompt_scores)
+        count = len(self.masks)
+        shapes = [np.shape(values) for values in witnesses]
+        if len(self.labels) != count or shapes != [(count,)] * 3:
+            raise InputError(
+                "proposals need a label and three scores, each (N,), for every mask: "
+                f"{count} masks, {len(self.labels)} labels, scores {shapes}"
+            )
+        others = {mask.size for mask in self.masks} - {self.image_size}
+        if self.negatives is not None:
+            others |= {self.negatives.image_size} - {self.image_size}
+        if others:
+            raise InputError(
+                f"all masks must be of the image's size {self.image_size}, got {others.pop()}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @classmethod
+    def of(
+        cls,
+        masks: BoolArray,
+        labels: Sequence[str],
+        iou_predictions: ArrayLike,
+        stability_scores: ArrayLike,
+        prompt_scores: ArrayLike,
+        *,
+        negatives: Proposals | None = None,
+        marks: Marks | None = None,
+        rejected: Sequence[RejectedMask] = (),
+    ) -> Proposals:
+        """Make proposals of masks (N, H, W) bool; the rest is as in the class."""
+        if masks.ndim != 3 or masks.dtype != np.bool_:
+            raise InputError(f"masks must be bool (N, H, W), not {masks.dtype} {masks.shape}")
+        return cls(
+            image_size=(masks.shape[1], masks.shape[2]),
+            masks=tuple(CompactMask.of(mask) for mask in masks),
+            labels=tuple(labels),
+            iou_predictions=np.asarray(iou_predictions, np.float32),
+            stability_scores=np.asarray(stability_scores, np.float32),
+            prompt_scores=np.asarray(prompt_scores, np.float32),
+            negatives=negatives,
+            marks=marks,
+            rejected=tuple(rejected),
+        )
+
+    @classmethod
+    def none(cls, image_size: tuple[int, int]) -> Proposals:
+        """Return no proposals for an image of a size (H, W)."""
+        nothing = np.zeros(0, np.float32)
+        return cls(
+            image_size=image_size,
+            masks=(),
+            labels=(),
+            iou_predictions=nothing,
+            stability_scores=nothing,
+            prompt_scores=nothing,
+        )
+
+    @classmethod
+    def join(cls, image_size: tuple[int, int], parts: Sequence[Proposals]) -> Proposals:
+        """Return the masks and the rejected of all parts, in their order."""
+        parts = (cls.none(image_size), *parts)
+        return cls(
+            image_size=image_size,
+            masks=tuple(mask for part in parts for mask in part.masks),
+            labels=tuple(label for part in parts for label in part.labels),
+            iou_predictions=np.concatenate([part.iou_predictions for part in parts]),
+            stability_scores=np.concatenate([part.stability_scores for part in parts]),
+            prompt_scores=np.concatenate([part.prompt_scores for part in parts]),
+            rejected=tuple(item for part in parts for item in part.rejected),
+        )
