@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,3 +181,14 @@ def shrunken_models(tiny_vit_sam: Sam) -> dict[str, Callable[[], Sam]]:
         **{name: partial(build_sam_vit, config) for name, config in SHRUNKEN_VITS.items()},
         "tiny-vit": partial(build_sam_tiny_vit, SHRUNKEN_TINY_VIT),
     }
+
+
+@pytest.fixture(scope="session")
+def detector_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model type -> the saved folder of a shrunken detector."""
+    # Here, as other tests need not wait for transformers.
+    from .tiny_detectors import save_grounding_dino, save_owlv2, save_sam3
+
+    root = tmp_path_factory.mktemp("detectors")
+    saves = {"grounding-dino": save_grounding_dino, "owlv2": save_owlv2, "sam3": save_sam3}
+    return {name: save(root / name) for name, save in saves.items()}

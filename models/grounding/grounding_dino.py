@@ -1,0 +1,222 @@
+"""Grounding DINO: boxes of what a phrase names.
+
+Source: Liu et al. 2023, "Grounding DINO: Marrying DINO with Grounded Pre-Training for Open-Set
+Object Detection". The model is that of transformers. Its image backbone does not see the text and
+runs once for a picture; each phrase is a caption of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from ..precision import autocast, read_dtype
+from .detections import Detections, best_boxes, corners_xyxy
+from .pretrained import check_batch_size, check_phrase, load_pretrained, text_limit
+
+if TYPE_CHECKING:
+    from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
+
+# The backbone's feature maps (1, C, h, w), each with the mask (1, h, w) of what is no padding.
+FeatureMaps = tuple[tuple[Tensor, Tensor], ...]
+
+# What the stand-in for the backbone gives; each thread has its own.
+_REMEMBERED: ContextVar[FeatureMaps | None] = ContextVar("remembered", default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class GroundingDinoView:
+    """A picture as the image backbone sees it; independent of the phrases.
+
+    Attributes:
+        features: Its maps.
+        input_size: (H', W') of the model's input.
+        image_size: (H, W) of the picture.
+    """
+
+    features: FeatureMaps
+    input_size: tuple[int, int]
+    image_size: tuple[int, int]
+
+
+class _RememberingBackbone(nn.Module):
+    """A backbone that can give maps it gave before, once for each phrase of a batch."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    @contextmanager
+    def remember(self, features: FeatureMaps) -> Iterator[None]:
+        """What to give instead of running."""
+        token = _REMEMBERED.set(features)
+        try:
+            yield
+        finally:
+            _REMEMBERED.reset(token)
+
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+        """Feature maps and masks of pictures (B, 3, H', W')."""
+        remembered = _REMEMBERED.get()
+        if remembered is None:
+            return self.backbone(pixel_values, pixel_mask)
+        count = len(pixel_values)
+        return [
+            (features.expand(count, -1, -1, -1), mask.expand(count, -1, -1))
+            for features, mask in remembered
+        ]
+
+
+class GroundingDino:
+    """Finds boxes for phrases, each scored on its own.
+
+    Args:
+        model: Of transformers, in evaluation mode; its backbone is replaced by one that remembers.
+        processor: Of the same checkpoint.
+        dtype: What the model runs in; see :func:`read_dtype`.
+        batch_size: Phrases that go through the model at once, which bounds the memory.
+    """
+
+    def __init__(
+        self,
+        model: GroundingDinoForObjectDetection,
+        processor: GroundingDinoProcessor,
+        *,
+        dtype: str | torch.dtype = "fp32",
+        batch_size: int = 4,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.dtype = read_dtype(dtype)
+        self.batch_size = check_batch_size(batch_size)
+        encoder = model.model.backbone
+        self.backbone = _RememberingBackbone(encoder.conv_encoder)
+        encoder.conv_encoder = self.backbone
+        self._limit = min(model.config.max_text_len, text_limit(model))
+
+    @torch.inference_mode()
+    def look(self, image: NDArray[np.uint8]) -> GroundingDinoView:
+        """See a picture (H, W, 3) uint8 RGB once, for any number of phrases."""
+        device = self.model.device
+        inputs = self.processor.image_processor(Image.fromarray(image), return_tensors="pt")
+        pixels = inputs["pixel_values"].to(device)
+        with autocast(device, self.dtype):
+            features = self.backbone(pixels, inputs["pixel_mask"].to(device))
+        return GroundingDinoView(
+            features=tuple(features),
+            input_size=(pixels.shape[2], pixels.shape[3]),
+            image_size=(image.shape[0], image.shape[1]),
+        )
+
+    @torch.inference_mode()
+    def ground(self, phrases: Sequence[str], view: GroundingDinoView) -> list[Detections]:
+        """Find what each phrase names.
+
+        A box's score is the highest that one of the phrase's own tokens has with it.
+
+        Args:
+            phrases: What to look for.
+            view: Of :meth:`look`.
+
+        Returns:
+            Boxes for each phrase, in their order.
+
+        Raises:
+            InputError: A phrase has no known word or is too long.
+        """
+        captions = [self._caption(phrase) for phrase in phrases]
+        found = []
+        for start in range(0, len(phrases), self.batch_size):
+            block = slice(start, start + self.batch_size)
+            found += self._ground_block(phrases[block], captions[block], view)
+        return found
+
+    def _caption(self, phrase: str) -> str:
+        """The phrase as the model was taught: lower case, with the one period that ends it.
+
+        Raises:
+            InputError: It has no known word or is too long.
+        """
+        # Periods and question marks within it would make several phrases of it.
+        words = phrase.lower().replace(".", " ").replace("?", " ").split()
+        caption = " ".join(words) + "."
+        tokenizer = self.processor.tokenizer
+        tokens = tokenizer(caption)["input_ids"]
+        # The first token begins every caption; the last two are its period and its end.
+        check_phrase(
+            phrase, tokens[1:-2], length=len(tokens), limit=self._limit, tokenizer=tokenizer
+        )
+        return caption
+
+    def _ground_block(
+        self, phrases: Sequence[str], captions: list[str], view: GroundingDinoView
+    ) -> list[Detections]:
+        device = self.model.device
+        text = self.processor.tokenizer(captions, padding=True, return_tensors="pt").to(device)
+        # The model reads the picture's size off its pixels, and all else from the backbone.
+        pixels = torch.zeros(1, device=device).expand(len(captions), 3, *view.input_size)
+        with autocast(device, self.dtype), self.backbone.remember(view.features):
+            output = self.model(
+                pixel_values=pixels,
+                input_ids=text["input_ids"],
+                token_type_ids=text["token_type_ids"],
+                attention_mask=text["attention_mask"],
+            )
+        boxes = corners_xyxy(output.pred_boxes, view.image_size)
+        lengths = text["attention_mask"].sum(1).tolist()
+        return [
+            best_boxes(
+                phrases[i],
+                boxes[i],
+                output.logits[i, :, 1 : lengths[i] - 2].amax(1).float().sigmoid().cpu().numpy(),
+                view.image_size,
+            )
+            for i in range(len(phrases))
+        ]
+
+
+def create_grounding_dino(
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "fp32",
+    batch_size: int = 4,
+) -> GroundingDino:
+    """Load Grounding DINO.
+
+    Args:
+        checkpoint: A folder in the hub's layout, or the id of a fetched model, such as
+            "IDEA-Research/grounding-dino-tiny" or "IDEA-Research/grounding-dino-base".
+        device: Where the model goes.
+        dtype: What it runs in: fp32, bf16 or fp16.
+        batch_size: Phrases that go through the model at once.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, broken or another model's.
+        InputError: There is no such dtype, or the batch size is not positive.
+    """
+    read_dtype(dtype)
+    model, processor = load_pretrained(
+        checkpoint,
+        model="GroundingDinoForObjectDetection",
+        processor="GroundingDinoProcessor",
+        model_types=("grounding-dino",),
+        needs="4.44",
+        device=device,
+    )
+    return GroundingDino(
+        cast("GroundingDinoForObjectDetection", model),
+        cast("GroundingDinoProcessor", processor),
+        dtype=dtype,
+        batch_size=batch_size,
+    )

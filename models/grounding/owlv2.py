@@ -1,0 +1,173 @@
+"""OWLv2: boxes of what a phrase names.
+
+Source: Minderer et al. 2023, "Scaling Open-Vocabulary Object Detection". The model is that of
+transformers. Its image tower and its boxes do not depend on the text and come once for a picture;
+a phrase is one vector that every box is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..precision import autocast, read_dtype
+from .detections import Detections, best_boxes, corners_xyxy
+from .pretrained import check_batch_size, check_phrase, load_pretrained, text_limit
+
+if TYPE_CHECKING:
+    from transformers import Owlv2ForObjectDetection, Owlv2Processor
+
+
+@dataclass(frozen=True, eq=False)
+class Owlv2View:
+    """What the image tower sees in a picture; independent of the phrases.
+
+    Attributes:
+        features: A vector for each of the Q boxes, (1, Q, C).
+        boxes_xyxy: (Q, 4) in pixels of the picture, which they may overhang.
+        image_size: (H, W) of the picture.
+    """
+
+    features: Tensor
+    boxes_xyxy: NDArray[np.float32]
+    image_size: tuple[int, int]
+
+
+class Owlv2:
+    """Finds boxes for phrases, each scored on its own.
+
+    Phrases are read as they are: "a photo of a" is not put before them.
+
+    Args:
+        model: Of transformers, in evaluation mode.
+        processor: Of the same checkpoint.
+        dtype: What the model runs in; see :func:`read_dtype`.
+        batch_size: Phrases that go through the model at once, which bounds the memory.
+    """
+
+    def __init__(
+        self,
+        model: Owlv2ForObjectDetection,
+        processor: Owlv2Processor,
+        *,
+        dtype: str | torch.dtype = "fp32",
+        batch_size: int = 16,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.dtype = read_dtype(dtype)
+        self.batch_size = check_batch_size(batch_size)
+        self._limit = text_limit(model)
+
+    @torch.inference_mode()
+    def look(self, image: NDArray[np.uint8]) -> Owlv2View:
+        """See a picture (H, W, 3) uint8 RGB once, for any number of phrases."""
+        device = self.model.device
+        inputs = self.processor.image_processor(Image.fromarray(image), return_tensors="pt")
+        with autocast(device, self.dtype):
+            feature_map = self.model.image_embedder(inputs["pixel_values"].to(device))[0].float()
+        # The heads are small and stay in full precision: bf16 rounds a box to 1/256 of the frame.
+        features = feature_map.flatten(1, 2)
+        boxes = self.model.box_predictor(features, feature_map)
+        # The processor pads the picture to a square at its right or its bottom.
+        side = max(image.shape[:2])
+        return Owlv2View(
+            features=features,
+            boxes_xyxy=corners_xyxy(boxes[0], (side, side)),
+            image_size=(image.shape[0], image.shape[1]),
+        )
+
+    @torch.inference_mode()
+    def ground(self, phrases: Sequence[str], view: Owlv2View) -> list[Detections]:
+        """Find what each phrase names.
+
+        Args:
+            phrases: What to look for.
+            view: Of :meth:`look`.
+
+        Returns:
+            Boxes for each phrase, in their order.
+
+        Raises:
+            InputError: A phrase is empty or too long.
+        """
+        for phrase in phrases:
+            tokens = self.processor.tokenizer(phrase)["input_ids"]
+            check_phrase(
+                phrase,
+                tokens[1:-1],
+                length=len(tokens),
+                limit=self._limit,
+                tokenizer=self.processor.tokenizer,
+            )
+        found = []
+        for start in range(0, len(phrases), self.batch_size):
+            block = list(phrases[start : start + self.batch_size])
+            scores = self._score(block, view)
+            found += [
+                best_boxes(block[i], view.boxes_xyxy, scores[i], view.image_size)
+                for i in range(len(block))
+            ]
+        return found
+
+    def _score(self, phrases: list[str], view: Owlv2View) -> NDArray[np.float32]:
+        """Scores (P, Q) of every box for every phrase."""
+        device = self.model.device
+        text = self.processor.tokenizer(
+            phrases, padding="max_length", max_length=self._limit, return_tensors="pt"
+        ).to(device)
+        owlv2 = self.model.owlv2
+        with autocast(device, self.dtype):
+            pooled = owlv2.text_model(
+                input_ids=text["input_ids"], attention_mask=text["attention_mask"]
+            ).pooler_output
+            embeddings = owlv2.text_projection(pooled).float()
+        embeddings = embeddings / embeddings.norm(dim=-1, keepdim=True)
+        logits = self.model.class_predictor(view.features, embeddings[None])[0]
+        scores: NDArray[np.float32] = logits[0].T.sigmoid().cpu().numpy()
+        return scores
+
+
+def create_owlv2(
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "fp32",
+    batch_size: int = 16,
+) -> Owlv2:
+    """Load OWLv2.
+
+    Args:
+        checkpoint: A folder in the hub's layout, or the id of a fetched model, such as
+            "google/owlv2-base-patch16-ensemble" or "google/owlv2-large-patch14-ensemble".
+        device: Where the model goes.
+        dtype: What it runs in: fp32, bf16 or fp16.
+        batch_size: Phrases that go through the model at once.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, broken or another model's.
+        InputError: There is no such dtype, or the batch size is not positive.
+    """
+    read_dtype(dtype)
+    model, processor = load_pretrained(
+        checkpoint,
+        model="Owlv2ForObjectDetection",
+        processor="Owlv2Processor",
+        model_types=("owlv2",),
+        needs="4.44",
+        device=device,
+    )
+    return Owlv2(
+        cast("Owlv2ForObjectDetection", model),
+        cast("Owlv2Processor", processor),
+        dtype=dtype,
+        batch_size=batch_size,
+    )

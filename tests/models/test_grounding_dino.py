@@ -1,0 +1,96 @@
+"""Grounding DINO against transformers' own way from a picture and a caption to boxes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from promptseg.models.errors import InputError
+from promptseg.models.grounding.grounding_dino import GroundingDino, create_grounding_dino
+
+from .tiny_detectors import IMAGES, assert_equal_to_all
+
+SPECIAL = [101, 102, 1012]
+
+
+@pytest.fixture(scope="module")
+def folder(detector_folders: dict[str, Path]) -> Path:
+    return detector_folders["grounding-dino"]
+
+
+@pytest.fixture(scope="module")
+def detector(folder: Path) -> GroundingDino:
+    return create_grounding_dino(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "phrase"),
+    [("wide", "cat"), ("high", "traffic light"), ("square", "The red dog on the bike")],
+)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_equals_transformers(folder: Path, shape: str, phrase: str, dtype: str) -> None:
+    image = IMAGES[shape]
+    model = transformers.GroundingDinoForObjectDetection.from_pretrained(folder).eval()
+    processor = transformers.GroundingDinoProcessor.from_pretrained(folder)
+    inputs = processor(images=Image.fromarray(image), text=[[phrase]], return_tensors="pt")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+        outputs = model(**inputs)
+    (expected,) = processor.post_process_grounded_object_detection(
+        outputs, threshold=0, target_sizes=[image.shape[:2]]
+    )
+    ids = inputs["input_ids"][0]
+    own = torch.isin(ids, torch.tensor(SPECIAL), invert=True).nonzero()[:, 0]
+    scores = outputs.logits[0][:, own].float().sigmoid().max(1).values
+    detector = create_grounding_dino(folder, dtype=dtype)
+    (found,) = detector.ground([phrase], detector.look(image))
+    assert len(own) == len(phrase.split())
+    assert len(scores.unique()) > 10
+    assert_equal_to_all(found, expected["boxes"], scores, image)
+
+
+def test_the_caption_is_lower_case_with_one_period(detector: GroundingDino) -> None:
+    view = detector.look(IMAGES["wide"])
+    asked = ["st bike", " St. Bike. ", "ST  BIKE", "st?bike.", "St.\nBike..."]
+    first, *others = detector.ground(asked, view)
+    assert [found.phrase for found in [first, *others]] == asked
+    for other in others:
+        np.testing.assert_allclose(other.boxes_xyxy, first.boxes_xyxy, atol=1e-3)
+        np.testing.assert_allclose(other.scores, first.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("phrase", ["", " ", ".", "?!", "Ωmega", "猫", "zebra giraffe"])
+def test_unknown_words_alone_are_refused(detector: GroundingDino, phrase: str) -> None:
+    view = detector.look(IMAGES["wide"])
+    with pytest.raises(InputError, match="has no word that the model knows; name the object in"):
+        detector.ground(["cat", phrase], view)
+
+
+def test_an_unknown_word_beside_a_known_one_is_read(detector: GroundingDino) -> None:
+    (found,) = detector.ground(["zebra cat"], detector.look(IMAGES["wide"]))
+    assert found.presence > 0
+
+
+def test_a_long_phrase_is_refused(detector: GroundingDino) -> None:
+    view = detector.look(IMAGES["wide"])
+    detector.ground([" ".join(["cat"] * 13)], view)
+    with pytest.raises(InputError, match="has 17 tokens and the model reads 16; shorten it"):
+        detector.ground([" ".join(["cat"] * 14)], view)
+
+
+def test_threads_do_not_see_each_others_pictures(detector: GroundingDino) -> None:
+    mine, others = detector.look(IMAGES["wide"]), detector.look(IMAGES["high"])
+    (alone,) = detector.ground(["cat"], others)
+    answers = []
+    with detector.backbone.remember(mine.features):
+        thread = threading.Thread(
+            target=lambda: answers.append(detector.ground(["cat"], detector.look(IMAGES["high"])))
+        )
+        thread.start()
+        thread.join()
+    np.testing.assert_allclose(answers[0][0].boxes_xyxy, alone.boxes_xyxy, atol=1e-3)
