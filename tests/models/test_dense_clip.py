@@ -1,0 +1,641 @@
+"""Dense CLIP on tiny open_clip models in the hub's layout, against open_clip itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import socket
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+import open_clip
+import pytest
+import torch
+import transformers
+from open_clip.transform import image_transform
+from PIL import Image
+from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from promptseg.models.errors import CheckpointError, InputError, ModelNotFoundError
+from promptseg.models.grounding import clip_text
+from promptseg.models.grounding.clip_text import default_templates
+from promptseg.models.grounding.clip_vision import dense_features
+from promptseg.models.grounding.dense_clip import DenseClip, DenseClipConfig, create_dense_clip
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 56, 3), dtype=np.uint8)
+PHRASES = ["traffic light", "light", "Rhodesian ridgeback", "naïve café ☕", "一只猫", "light"]
+TEMPLATES = ("a photo of a {}.", "{}", "the {} in a {} scene")
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+SPEC: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "head_width": 8,
+        "layers": 3,
+        "mlp_ratio": 2,
+    },
+    "text_cfg": {"context_length": 24, "width": 16, "heads": 2, "layers": 2},
+}
+
+
+def random_clip(spec: dict[str, Any]) -> torch.nn.Module:
+    """A model of open_clip with other values than any initialisation has."""
+    sizes = {key: value for key, value in spec.items() if key != "custom_text"}
+    kind = open_clip.CustomTextCLIP if "custom_text" in spec else open_clip.CLIP
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = kind(**sizes)
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape)
+            parameter.copy_(parameter + 0.2 * noise if parameter.ndim < 2 else 0.2 * noise)
+    return model.eval()
+
+
+def save(
+    folder: Path, spec: dict[str, Any], *, file: str = "open_clip_model.safetensors"
+) -> torch.nn.Module:
+    """Write a model as the hub has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = random_clip(spec)
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    if file.endswith(".safetensors"):
+        save_file(state, folder / file)
+    else:
+        torch.save(state, folder / file)
+    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
+    content = {"model_cfg": spec, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("hub")
+    save(path, SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference() -> torch.nn.Module:
+    return random_clip(SPEC)
+
+
+def build(folder: Path, **settings: Any) -> DenseClip:
+    config = DenseClipConfig(**{"input_size": 48, "templates": TEMPLATES, **settings})
+    return create_dense_clip("tiny", folder, config=config)
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> DenseClip:
+    return build(folder)
+
+
+def pixels_by_open_clip(image: np.ndarray, size: int | tuple[int, int]) -> torch.Tensor:
+    transform = image_transform(
+        size, is_train=False, mean=MEAN, std=STD, interpolation="bicubic", resize_mode="squash"
+    )
+    return transform(Image.fromarray(image))[None]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("quick_gelu", [True, False])
+@pytest.mark.parametrize("options", [{}, {"no_ln_pre": True}])
+def test_unmodified_it_is_open_clip(tmp_path: Path, quick_gelu: bool, options: dict) -> None:
+    spec = {**SPEC, "quick_gelu": quick_gelu, "vision_cfg": {**SPEC["vision_cfg"], **options}}
+    model = save(tmp_path, spec)
+    view = build(tmp_path, attention="none", input_size=32).look(IMAGE)
+    wanted = model.encode_image(pixels_by_open_clip(IMAGE, 32), normalize=True)[0]
+    torch.testing.assert_close(view.cls, wanted, rtol=0, atol=1e-5)
+    tokens = model.visual.forward_intermediates(
+        pixels_by_open_clip(IMAGE, 32), indices=1, normalize_intermediates=True
+    )["image_intermediates"][0]
+    cells = tokens[0].permute(1, 2, 0) @ model.visual.proj
+    torch.testing.assert_close(view.cells, cells / cells.norm(dim=-1, keepdim=True))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("attention", ["surgery", "sclip"])
+def test_the_whole_picture_is_seen_as_trained(
+    folder: Path, reference: torch.nn.Module, attention: str
+) -> None:
+    view = build(folder, attention=attention, input_size=32).look(IMAGE)
+    wanted = reference.encode_image(pixels_by_open_clip(IMAGE, 32), normalize=True)[0]
+    torch.testing.assert_close(view.cls, wanted, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_text_equals_open_clip(clip: DenseClip, reference: torch.nn.Module) -> None:
+    tokenizer = open_clip.SimpleTokenizer(context_length=24)
+    found = clip.text.encode([*PHRASES, ""])
+    for phrase, feature in zip([*PHRASES, ""], found, strict=True):
+        texts = [f"a photo of a {phrase}.", phrase, f"the {phrase} in a {phrase} scene"]
+        parts = reference.encode_text(tokenizer(texts), normalize=True)
+        mean = parts.mean(0)
+        torch.testing.assert_close(feature, mean / mean.norm(), rtol=0, atol=1e-5)
+
+
+def test_the_default_templates_are_the_85_of_clip_surgery(folder: Path) -> None:
+    templates = default_templates()
+    assert len(set(templates)) == 85
+    assert templates[:80] == tuple(f("{}") for f in open_clip.OPENAI_IMAGENET_TEMPLATES)
+    assert templates[80:] == tuple(
+        f"{start} {article} {{}} in the scene."
+        for start, article in (
+            ("there is", "a"),
+            ("there is", "the"),
+            ("this is", "a"),
+            ("this is", "the"),
+            ("this is", "one"),
+        )
+    )
+    assert create_dense_clip("tiny", folder).text.templates == templates
+
+
+def test_heat_is_the_scaled_similarity(clip: DenseClip) -> None:
+    view = clip.look(IMAGE)
+    found = clip.ground(PHRASES, view)
+    assert [item.phrase for item in found] == PHRASES
+    empty = clip.text.encode([""])[0]
+    for item in found:
+        similarity = (view.cells @ (clip.text.encode([item.phrase])[0] - empty)).numpy()
+        low, high = similarity.min(), similarity.max()
+        assert item.heat.dtype == np.float32
+        np.testing.assert_allclose(item.heat, (similarity - low) / (high - low), atol=1e-5)
+        assert item.heat.min() == 0.0
+        assert item.heat.max() == 1.0
+        assert 0.0 < item.presence < 1.0
+    assert np.array_equal(found[1].heat, found[5].heat)
+    assert not np.allclose(found[0].heat, found[1].heat, atol=1e-2)
+
+
+def test_presence_is_a_softmax_over_rivals(folder: Path) -> None:
+    clip = build(folder, rivals=("dog", "Light"))
+    view = clip.look(IMAGE)
+    scale = math.exp(clip.model.logit_scale.item())
+
+    def share(phrase: str, rivals: list[str]) -> float:
+        own, *others = (
+            math.exp(scale * float(view.cls @ feature))
+            for feature in clip.text.encode([phrase, *rivals])
+        )
+        return own / (own + sum(others))
+
+    found = [item.presence for item in clip.ground(["light", "cat"], view)]
+    # "Light" is no rival of "light".
+    wanted = [share("light", ["", "dog"]), share("cat", ["", "dog", "Light"])]
+    assert found == pytest.approx(wanted, abs=1e-5)
+    with_sibling = clip.presence(["cat"], view, siblings=["lynx", "cat"])
+    assert with_sibling == pytest.approx([share("cat", ["", "dog", "Light", "lynx"])], abs=1e-5)
+    assert with_sibling[0] < found[1]
+
+
+def test_a_batch_equals_one_by_one(folder: Path) -> None:
+    view = build(folder).look(IMAGE)
+    batch = build(folder).ground(PHRASES, view)
+    for phrase, item in zip(PHRASES, batch, strict=True):
+        alone = build(folder).ground([phrase], view)[0]
+        np.testing.assert_allclose(alone.heat, item.heat, atol=1e-5)
+        assert alone.presence == pytest.approx(item.presence, abs=1e-5)
+    assert build(folder).ground([], view) == []
+
+
+def test_removing_redundancy_takes_the_phrases_for_a_set(folder: Path) -> None:
+    clip, single = build(folder, redundancy_removal=True), build(folder)
+    view = clip.look(IMAGE)
+    found = clip.ground(["dog", "cat", "dog"], view)
+    pair = clip.ground(["dog", "cat"], view)
+    assert np.array_equal(found[0].heat, found[2].heat)
+    # A label that is named twice is one label all the same.
+    for a, b in zip(found[:2], pair, strict=True):
+        np.testing.assert_allclose(a.heat, b.heat, atol=1e-5)
+    alone, plain = (model.ground(["dog"], view)[0] for model in (clip, single))
+    assert np.array_equal(alone.heat, plain.heat)
+    assert not np.allclose(alone.heat, found[0].heat, atol=1e-2)
+    assert [item.presence for item in pair] == clip.presence(["dog", "cat"], view)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "grid"),
+    [
+        ((40, 56), {}, (6, 6)),
+        ((40, 56), {"keep_shape": True}, (6, 8)),
+        ((56, 40), {"keep_shape": True}, (8, 6)),
+        ((30, 900), {"keep_shape": True, "input_size": 16}, (2, 8)),
+        ((1, 1), {}, (6, 6)),
+        ((1, 1), {"keep_shape": True, "input_size": 3}, (1, 1)),
+        ((40, 56), {"input_size": 45, "attention": "sclip"}, (6, 6)),
+    ],
+)
+def test_the_grid_spans_pictures_of_all_shapes(
+    folder: Path, shape: tuple[int, int], settings: dict, grid: tuple[int, int]
+) -> None:
+    clip = build(folder, **settings)
+    view = clip.look(np.full((*shape, 3), 90, np.uint8))
+    assert view.image_size == shape
+    assert view.cells.shape == (*grid, 16)
+    torch.testing.assert_close(view.cells.norm(dim=-1), torch.ones(grid))
+    heat = clip.ground(["cat"], view)[0].heat
+    assert heat.shape == grid
+    assert np.isfinite(heat).all()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("attention", ["surgery", "sclip"])
+def test_cells_lie_where_the_picture_has_them(
+    folder: Path, reference: torch.nn.Module, attention: str
+) -> None:
+    config = {"attention": attention, "blocks": 2, "keep_shape": True}
+    cells = build(folder, **config).look(IMAGE).cells
+    # 40 x 56 pixels at a short side of 48 are 48 x 67.2, which is 6 x 8 patches.
+    pixels = pixels_by_open_clip(IMAGE, (48, 64))
+    wanted, _ = dense_features(reference.visual, pixels, attention=attention, blocks=2)
+    torch.testing.assert_close(cells, wanted / wanted.norm(dim=-1, keepdim=True))
+
+
+def test_bfloat16_runs_the_networks_alone(folder: Path, clip: DenseClip) -> None:
+    config = clip.config
+    half = create_dense_clip("tiny", folder, dtype="bf16", config=config)
+    exact, rough = clip.look(IMAGE), half.look(IMAGE)
+    assert rough.cells.dtype == rough.cls.dtype == torch.float32
+    assert not torch.equal(rough.cells, exact.cells)
+    assert (rough.cells * exact.cells).sum(-1).min() > 0.99
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    found, wanted = half.ground(["cat"], rough)[0], clip.ground(["cat"], exact)[0]
+    assert found.presence == pytest.approx(wanted.presence, abs=0.05)
+    with pytest.raises(InputError, match="int8"):
+        create_dense_clip("tiny", folder, dtype="int8")
+
+
+def test_nothing_global_changes(folder: Path) -> None:
+    def state() -> list[object]:
+        return [
+            torch.get_rng_state().tolist(),
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.is_autocast_enabled("cpu"),
+            torch.get_num_threads(),
+            list(logging.getLogger().handlers),
+            logging.getLogger().level,
+        ]
+
+    before = state()
+    config = DenseClipConfig(input_size=48, templates=TEMPLATES)
+    clip = create_dense_clip("tiny", folder, dtype="bf16", config=config)
+    clip.ground(["cat"], clip.look(IMAGE))
+    assert state() == before
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that anything makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("redundancy_removal", [False, True])
+def test_memory_does_not_grow_with_the_phrases(folder: Path, redundancy_removal: bool) -> None:
+    peaks = []
+    for count in (2, 30):
+        clip = build(folder, redundancy_removal=redundancy_removal)
+        view = clip.look(IMAGE)
+        with Largest() as largest:
+            clip.ground([f"thing number {i:02}" for i in range(count)], view)
+        peaks.append(largest.elements)
+    assert peaks[0] == peaks[1]
+
+
+def test_texts_are_encoded_in_blocks_and_remembered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = build(folder)
+    blocks: list[int] = []
+    run = clip.text._run
+
+    def spy(tokens: torch.Tensor) -> torch.Tensor:
+        blocks.append(len(tokens))
+        return run(tokens)
+
+    monkeypatch.setattr(clip.text, "_run", spy)
+    monkeypatch.setattr(clip_text, "BATCH_SIZE", 2)
+    monkeypatch.setattr(clip_text, "CACHE_SIZE", 2)
+    whole = build(folder).text.encode(["cat", "dog"])
+    torch.testing.assert_close(clip.text.encode(["cat", "dog"]), whole, rtol=0, atol=1e-6)
+    assert blocks == [2, 1] * 2
+    clip.text.encode(["dog", "cat", "dog"])
+    assert blocks == [2, 1] * 2  # nothing new
+    clip.text.encode(["cow"])  # "cat" is what was used longest ago
+    clip.text.encode(["dog"])
+    assert blocks == [2, 1] * 3
+    clip.text.encode(["cat"])
+    assert blocks == [2, 1] * 4
+    assert len(clip.text._recent) == 2
+
+
+@pytest.mark.parametrize("phrase", ["", "  ", "\n\t"])
+def test_an_empty_phrase_is_refused(clip: DenseClip, phrase: str) -> None:
+    view = clip.look(IMAGE)
+    with pytest.raises(InputError, match="is empty; write what to look for"):
+        clip.ground(["cat", phrase], view)
+    with pytest.raises(InputError, match="is empty"):
+        clip.presence(["cat"], view, siblings=[phrase])
+
+
+def test_a_phrase_is_never_cut_in_silence(folder: Path) -> None:
+    clip = build(folder, templates=("{}", "a {}"))
+    # 24 tokens hold two marks and, with the longer template, one word more.
+    assert clip.text.encode([" ".join(["cat"] * 21)]).shape == (1, 16)
+    with pytest.raises(InputError, match=r"longer than the 24 tokens .*; shorten the phrase"):
+        clip.text.encode([" ".join(["cat"] * 22)])
+
+
+def test_braces_and_formats_are_plain_text(clip: DenseClip) -> None:
+    assert torch.isfinite(clip.text.encode(["{0} {x!r} {}"])).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "sharp"}, "attention must be one of surgery, sclip, none"),
+        ({"blocks": 0}, "blocks must be 1 or more"),
+        ({"input_size": 0}, "input_size must be 1 or more"),
+        ({"templates": ()}, "templates must hold one or more"),
+        ({"templates": ("a photo",)}, "'a photo' has no {}"),
+    ],
+)
+def test_settings_without_sense_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DenseClipConfig(**settings)
+
+
+def same_weights(clip: DenseClip, reference: torch.nn.Module) -> bool:
+    ours, theirs = clip.model.state_dict(), reference.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_weights_come_in_the_hubs_layouts(tmp_path: Path, reference: torch.nn.Module) -> None:
+    save(tmp_path / "bin", SPEC, file="open_clip_pytorch_model.bin")
+    assert same_weights(build(tmp_path / "bin"), reference)
+    file = tmp_path / "bin" / "open_clip_pytorch_model.bin"
+    by_file = create_dense_clip("tiny", str(file))
+    assert same_weights(by_file, reference)
+    assert by_file._mean.flatten().tolist() == pytest.approx(MEAN)
+    # As training scripts leave it.
+    state = torch.load(file, weights_only=True)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, file)
+    assert same_weights(build(tmp_path / "bin"), reference)
+
+
+def test_safetensors_are_preferred(tmp_path: Path, reference: torch.nn.Module) -> None:
+    save(tmp_path, SPEC)
+    (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"broken")
+    assert same_weights(build(tmp_path), reference)
+
+
+@pytest.fixture
+def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache with nothing in it."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PROMPTSEG_WEIGHTS", raising=False)
+    return tmp_path
+
+
+def test_a_hub_id_is_found_in_the_cache(empty_machine: Path, reference: torch.nn.Module) -> None:
+    repo = empty_machine / "cache" / "models--owner--tiny"
+    save(repo / "snapshots" / "abc", SPEC)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    found = create_dense_clip("tiny", "owner/tiny")
+    assert same_weights(found, reference)
+    assert found._std.flatten().tolist() == pytest.approx(STD)
+
+
+def test_a_hub_id_is_found_in_the_folder_of_weights(
+    empty_machine: Path, monkeypatch: pytest.MonkeyPatch, reference: torch.nn.Module
+) -> None:
+    monkeypatch.setenv("PROMPTSEG_WEIGHTS", str(empty_machine))
+    save(empty_machine / "owner--tiny", SPEC, file="open_clip_pytorch_model.bin")
+    assert same_weights(create_dense_clip("tiny", "owner/tiny"), reference)
+
+
+@pytest.mark.usefixtures("empty_machine")
+@pytest.mark.parametrize(
+    ("repo", "command"),
+    [
+        ("owner/tiny", "hf download owner/tiny"),
+        ("timm/vit_base_patch16_clip_224.openai", r"promptseg models fetch \w+"),
+    ],
+)
+def test_a_hub_id_that_is_not_here_is_never_fetched(repo: str, command: str) -> None:
+    with pytest.raises(CheckpointError, match=f"run `{command}`, or give the path of open_clip_"):
+        create_dense_clip("ViT-B-16", repo)
+
+
+def test_a_name_without_weights_gives_seeded_random_ones() -> None:
+    state = torch.get_rng_state()
+    one, same, other = (create_dense_clip("ViT-S/32-alt", None, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same_weights(one, same.model)
+    assert not same_weights(one, other.model)
+    assert one._mean.flatten().tolist() == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    assert not one.model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ViT-Z-99", "no model called 'ViT-Z-99'"),
+        ("RN50", "its image encoder is a ResNet"),
+        ("ViT-B-16-SigLIP", "its image encoder is timm's"),
+        ("coca_ViT-B-32", "CoCa"),
+        ("roberta-ViT-B-32", "its text encoder is roberta-base"),
+    ],
+)
+def test_models_without_dense_features_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"{reason}.*such as ViT-B-16"):
+        create_dense_clip(name, None)
+
+
+@pytest.mark.parametrize(
+    ("section", "options", "reason"),
+    [
+        ("vision_cfg", {"qk_norm": True}, "its attention has other parts"),
+        ("vision_cfg", {"block_type": "custom"}, "its attention has other parts"),
+        ("text_cfg", {"tokenizer_mode": "clips"}, "its tokenizer has a mode of its own"),
+    ],
+)
+def test_models_of_other_parts_are_refused(
+    folder: Path, tmp_path: Path, section: str, options: dict, reason: str
+) -> None:
+    (tmp_path / "open_clip_model.safetensors").symlink_to(folder / "open_clip_model.safetensors")
+    spec = {**SPEC, section: {**SPEC[section], **options}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": spec}))
+    with pytest.raises(ModelNotFoundError, match=reason):
+        create_dense_clip("tiny", tmp_path)
+
+
+def _break_config(folder: Path) -> None:
+    (folder / "open_clip_config.json").write_text("{")
+
+
+def _empty_config(folder: Path) -> None:
+    (folder / "open_clip_config.json").write_text(
+        '{"model_cfg": {"vision_cfg": {}, "text_cfg": 1}}'
+    )
+
+
+def _unknown_option(folder: Path) -> None:
+    spec = {**SPEC, "vision_cfg": {**SPEC["vision_cfg"], "future": 1}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": spec}))
+
+
+def _other_width(folder: Path) -> None:
+    spec = {**SPEC, "vision_cfg": {**SPEC["vision_cfg"], "width": 40}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": spec}))
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "open_clip_model.safetensors").unlink()
+
+
+def _cut_short(folder: Path) -> None:
+    file = folder / "open_clip_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def _program(folder: Path) -> None:
+    (folder / "open_clip_model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "open_clip_pytorch_model.bin", "w") as archive:
+        archive.writestr("clip/code/__torch__.py", "")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_break_config, "is not the config of an open_clip model .*download it again"),
+        (_empty_config, "lacks vision_cfg or text_cfg"),
+        (_unknown_option, "cannot build tiny .*pip install -U open-clip-torch"),
+        (_other_width, "does not fit tiny: .* of another shape .*give a checkpoint of tiny"),
+        (_cut_short, "is not a whole safetensors file"),
+        (_no_weights, "holds no open_clip weights: expected open_clip_model.safetensors or"),
+    ],
+)
+def test_broken_folders_are_named(
+    tmp_path: Path, harm: Callable[[Path], None], message: str
+) -> None:
+    save(tmp_path, SPEC)
+    harm(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        create_dense_clip("tiny", tmp_path)
+
+
+def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, SPEC)
+    _program(tmp_path)
+    with pytest.raises(CheckpointError, match=r"TorchScript program.*hf download timm/"):
+        create_dense_clip("tiny", tmp_path / "open_clip_pytorch_model.bin")
+
+
+def test_weights_of_another_model_than_named_are_refused(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"another model than ViT-B-16: .* 'width': 32"):
+        create_dense_clip("ViT-B-16", folder)
+
+
+@pytest.mark.usefixtures("empty_machine")
+def test_a_wrong_path_fails_before_anything_heavy_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)  # importing it would fail
+    for missing in ("nowhere/at/all", Path("owner/name"), "no id!"):
+        with pytest.raises(CheckpointError, match="neither a file, nor a folder"):
+            create_dense_clip("ViT-B-16", missing)
+
+
+@pytest.fixture
+def bert_folder(tmp_path: Path) -> Path:
+    """A model like CLIPA: BERT's tokenizer, no causal mask, patches averaged."""
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *["a", "cat", "dog", "photo", "of", "sits", "."],
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    vision = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
+    text = {
+        "context_length": 12,
+        "vocab_size": len(words),
+        "hf_tokenizer_name": "bert-base-uncased",
+        "tokenizer_kwargs": {"strip_sep_token": True},
+        "pool_type": "last",
+        "no_causal_mask": True,
+    }
+    spec = {
+        "embed_dim": 16,
+        "custom_text": True,
+        "vision_cfg": {**SPEC["vision_cfg"], **vision},
+        "text_cfg": {**SPEC["text_cfg"], **text},
+    }
+    save(tmp_path, spec)
+    return tmp_path
+
+
+@torch.inference_mode()
+def test_a_tokenizer_beside_the_weights(bert_folder: Path) -> None:
+    spec = json.loads((bert_folder / "open_clip_config.json").read_text())["model_cfg"]
+    model = random_clip(spec)
+    clip = build(bert_folder, templates=("a photo of a {}.",), attention="none", input_size=32)
+    wanted = model.encode_image(pixels_by_open_clip(IMAGE, 32), normalize=True)[0]
+    torch.testing.assert_close(clip.look(IMAGE).cls, wanted, rtol=0, atol=1e-5)
+    tokens = open_clip.tokenizer.HFTokenizer(str(bert_folder), strip_sep_token=True)(
+        ["a photo of a cat."], context_length=12
+    )
+    text = model.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(clip.text.encode(["cat"]), text, rtol=0, atol=1e-5)
+    # The end mark counts, though it is blanked out: [CLS], the template's five, five words, [SEP].
+    clip.text.encode(["cat sits sits sits sits"])
+    with pytest.raises(InputError, match="longer than the 12 tokens"):
+        clip.text.encode(["cat sits sits sits sits sits"])
+
+
+def test_a_tokenizer_that_is_not_there(bert_folder: Path) -> None:
+    for file in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (bert_folder / file).unlink(missing_ok=True)
+    with pytest.raises(
+        CheckpointError, match="the tokenizer of bert-base-uncased: give the folder"
+    ):
+        create_dense_clip("tiny", bert_folder)
+    with pytest.raises(
+        CheckpointError, match="the tokenizer of bert-base-uncased: give the folder"
+    ):
+        create_dense_clip("ViT-L-14-CLIPA", None)

@@ -1,0 +1,300 @@
+"""Every formula of dense CLIP against a plain NumPy restatement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from open_clip.transformer import QuickGELU, VisionTransformer
+from scipy.special import erf
+from torch import nn
+
+from promptseg.models.grounding.clip_similarity import (
+    average_templates,
+    global_presence,
+    min_max,
+    similarity_to_labels,
+    similarity_to_text,
+)
+from promptseg.models.grounding.clip_vision import (
+    dense_features,
+    resize_positions,
+    self_self_attention,
+    value_attention,
+)
+
+Array = NDArray[np.float64]
+WIDTH, HEADS, PATCH, LAYERS = 24, 3, 4, 4
+
+
+def unit(rows: Array) -> Array:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def random_units(seed: int, *shape: int) -> Array:
+    return unit(np.random.default_rng(seed).normal(size=shape))
+
+
+def as_tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+class PlainVit:
+    """CLIP's image encoder in NumPy, one token at a time in the reader's eyes.
+
+    Holds the weights of an open_clip model by their names.
+    """
+
+    def __init__(self, visual: VisionTransformer, activation: str) -> None:
+        self.w = {k: v.detach().numpy().astype(float) for k, v in visual.state_dict().items()}
+        self.activation = activation
+
+    def norm(self, x: Array, name: str) -> Array:
+        if f"{name}.weight" not in self.w:
+            return x
+        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        return (x - mean) / np.sqrt(variance + 1e-5) * self.w[f"{name}.weight"] + self.w[
+            f"{name}.bias"
+        ]
+
+    def heads(self, i: int, x: Array, part: int) -> Array:
+        """Queries (0), keys (1) or values (2) of block i, (heads, N, d)."""
+        name = f"transformer.resblocks.{i}.attn."
+        rows = slice(part * WIDTH, (part + 1) * WIDTH)
+        y = x @ self.w[name + "in_proj_weight"][rows].T + self.w[name + "in_proj_bias"][rows]
+        return y.reshape(len(x), HEADS, -1).swapaxes(0, 1)
+
+    def attend(self, i: int, x: Array, kind: str) -> Array:
+        name = f"transformer.resblocks.{i}."
+        q, k, v = (self.heads(i, x, part) for part in range(3))
+        scale = (WIDTH // HEADS) ** -0.5
+        weights = {
+            "qk": lambda: softmax(q @ k.swapaxes(1, 2) * scale),
+            "vv": lambda: softmax(v @ v.swapaxes(1, 2) * scale),
+            "qq+kk": lambda: (
+                softmax(q @ q.swapaxes(1, 2) * scale) + softmax(k @ k.swapaxes(1, 2) * scale)
+            ),
+        }[kind]()
+        y = (weights @ v).swapaxes(0, 1).reshape(len(x), WIDTH)
+        y = y @ self.w[name + "attn.out_proj.weight"].T + self.w[name + "attn.out_proj.bias"]
+        return y * self.w.get(name + "ls_1.gamma", 1.0)
+
+    def feed_forward(self, i: int, x: Array) -> Array:
+        name = f"transformer.resblocks.{i}."
+        y = self.norm(x, name + "ln_2")
+        y = y @ self.w[name + "mlp.c_fc.weight"].T + self.w[name + "mlp.c_fc.bias"]
+        if self.activation == "quick":
+            y = y / (1 + np.exp(-1.702 * y))
+        else:
+            y = y * 0.5 * (1 + erf(y / np.sqrt(2)))
+        y = y @ self.w[name + "mlp.c_proj.weight"].T + self.w[name + "mlp.c_proj.bias"]
+        return y * self.w.get(name + "ls_2.gamma", 1.0)
+
+    def tokens(self, pixels: Array) -> Array:
+        """Tokens of an image (3, H, W) at the native size, as they enter the first block."""
+        rows, columns = pixels.shape[1] // PATCH, pixels.shape[2] // PATCH
+        patches = pixels.reshape(3, rows, PATCH, columns, PATCH).transpose(1, 3, 0, 2, 4)
+        x = patches.reshape(rows * columns, -1) @ self.w["conv1.weight"].reshape(WIDTH, -1).T
+        x = np.concatenate([self.w["class_embedding"][None], x]) + self.w["positional_embedding"]
+        return self.norm(x, "ln_pre")
+
+    def run(self, pixels: Array, kind: str, blocks: int) -> tuple[Array, Array]:
+        """Tokens of the dense path without the class token, and all of the original path."""
+        x = self.tokens(pixels)
+        new = None
+        for i in range(LAYERS):
+            normed = self.norm(x, f"transformer.resblocks.{i}.ln_1")
+            if kind == "surgery" and i >= LAYERS - blocks:
+                new = (x if new is None else new) + self.attend(i, normed, "vv")
+            if kind == "sclip" and i == LAYERS - 1:
+                new = x + self.attend(i, normed, "qq+kk")
+                new = new + self.feed_forward(i, new)
+            x = x + self.attend(i, normed, "qk")
+            x = x + self.feed_forward(i, x)
+        return (x if new is None else new)[1:], x
+
+
+VARIANTS = {
+    "openai": {"act_layer": QuickGELU},
+    "laion": {},
+    "layer-scale": {"ls_init_value": 0.5},
+    "clipa": {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+    "average": {"pool_type": "avg"},
+}
+
+
+@pytest.fixture(scope="module", params=list(VARIANTS))
+def variant(request: pytest.FixtureRequest) -> tuple[VisionTransformer, PlainVit]:
+    """An image encoder of each kind that open_clip has, beside its restatement."""
+    options = VARIANTS[request.param]
+    visual = VisionTransformer(
+        image_size=(12, 20),
+        patch_size=PATCH,
+        width=WIDTH,
+        layers=LAYERS,
+        heads=HEADS,
+        mlp_ratio=2,
+        output_dim=10,
+        **options,
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in visual.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(0.3 * noise if parameter.ndim > 1 else parameter + 0.3 * noise)
+    return visual, PlainVit(visual, "quick" if "act_layer" in options else "exact")
+
+
+PIXELS = np.random.default_rng(1).normal(size=(3, 12, 20))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("kind", "blocks"), [("surgery", 1), ("surgery", 3), ("surgery", 9), ("sclip", 6), ("none", 6)]
+)
+def test_dense_paths(
+    variant: tuple[VisionTransformer, PlainVit], kind: str, blocks: int, request
+) -> None:
+    visual, plain = variant
+    cells, cls = dense_features(visual, as_tensor(PIXELS)[None], attention=kind, blocks=blocks)
+    dense, original = plain.run(PIXELS, kind, blocks)
+    projection = plain.w["proj"]
+    wanted = (plain.norm(dense, "ln_post") @ projection).reshape(3, 5, -1)
+    np.testing.assert_allclose(cells.numpy(), wanted, rtol=1e-4, atol=1e-5)
+    if "clipa" in request.node.callspec.params["variant"]:
+        pooled = plain.norm(original[1:].mean(0), "ln_post")
+    elif "average" in request.node.callspec.params["variant"]:
+        pooled = plain.norm(original, "ln_post")[1:].mean(0)
+    else:
+        pooled = plain.norm(original[0], "ln_post")
+    np.testing.assert_allclose(cls.numpy(), pooled @ projection, rtol=1e-4, atol=1e-5)
+    # Whatever the cells' path, the whole picture's vector is the model's own.
+    torch.testing.assert_close(cls, visual(as_tensor(PIXELS)[None])[0], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_modes_differ(variant: tuple[VisionTransformer, PlainVit]) -> None:
+    visual, _ = variant
+    run = partial(dense_features, visual, as_tensor(PIXELS)[None])
+    plain, sclip = run(attention="none", blocks=6)[0], run(attention="sclip", blocks=6)[0]
+    one, all_ = run(attention="surgery", blocks=1)[0], run(attention="surgery", blocks=4)[0]
+    for a, b in ((plain, sclip), (plain, one), (one, all_), (sclip, all_)):
+        assert not torch.allclose(a, b, atol=1e-2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_of_values_and_of_likes(bias: bool) -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 2, bias=bias, batch_first=True)
+    if bias:
+        for tensor in (attention.in_proj_bias, attention.out_proj.bias):
+            tensor.copy_(torch.randn(tensor.shape))
+    x = torch.randn(1, 5, 8)
+    weight = attention.in_proj_weight.numpy().astype(float)
+    offset = attention.in_proj_bias.numpy() if bias else np.zeros(24)
+    projected = x[0].numpy().astype(float) @ weight.T + offset
+    values, likes = [], []
+    for head in range(2):
+        q, k, v = (projected[:, 8 * part + 4 * head :][:, :4] for part in range(3))
+        values.append(softmax(v @ v.T / 2) @ v)  # sqrt(4) is 2
+        likes.append((softmax(q @ q.T / 2) + softmax(k @ k.T / 2)) @ v)
+    for found, heads in ((value_attention, values), (self_self_attention, likes)):
+        wanted = np.concatenate(heads, axis=1) @ attention.out_proj.weight.numpy().T
+        wanted = wanted + (attention.out_proj.bias.numpy() if bias else 0)
+        np.testing.assert_allclose(found(attention, x)[0].numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def linear(distance: Array) -> Array:
+    return np.maximum(0, 1 - distance)
+
+
+def cubic(distance: Array, a: float = -0.75) -> Array:
+    """Keys' convolution kernel with PyTorch's parameter."""
+    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+def resize(values: Array, size: int, kernel: Callable[[Array], Array]) -> Array:
+    """Resize the first axis: pixels lie at their centres, beyond the border it repeats."""
+    padded = np.concatenate([values[:1]] * 2 + [values] + [values[-1:]] * 2)
+    places = (np.arange(size) + 0.5) * len(values) / size - 0.5
+    distance = np.abs(places[:, None] - (np.arange(len(padded)) - 2))
+    return np.tensordot(kernel(distance), padded, axes=1)
+
+
+@pytest.mark.parametrize(("mode", "kernel"), [("bilinear", linear), ("bicubic", cubic)])
+def test_positions_are_resized(mode: str, kernel: Callable[[Array], Array]) -> None:
+    positions = np.random.default_rng(0).normal(size=(1 + 3 * 4, 6))
+    found = resize_positions(as_tensor(positions), (3, 4), (7, 5), mode).numpy()
+    grid = resize(positions[1:].reshape(3, 4, 6), 7, kernel)
+    grid = resize(grid.swapaxes(0, 1), 5, kernel).swapaxes(0, 1)
+    np.testing.assert_allclose(found[1:], grid.reshape(35, 6), atol=1e-5)
+    np.testing.assert_allclose(found[:1], positions[:1], atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_positions_at_the_native_grid_are_unchanged(mode: str) -> None:
+    positions = torch.randn(1 + 12, 6, generator=torch.Generator().manual_seed(0))
+    assert resize_positions(positions, (3, 4), (3, 4), mode) is positions
+
+
+def test_template_average() -> None:
+    features = np.random.default_rng(0).normal(size=(7, 5)) * np.arange(1, 8)[:, None]
+    mean = unit(features).mean(0)
+    found = average_templates(as_tensor(features)).numpy()
+    np.testing.assert_allclose(found, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_a_single_text_is_held_against_the_empty_one() -> None:
+    cells, text, empty = random_units(0, 6, 5), random_units(1, 5), random_units(2, 5)
+    wanted = [float(cell @ text - cell @ empty) for cell in cells]
+    found = similarity_to_text(as_tensor(cells), as_tensor(text), as_tensor(empty))
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_redundancy_removal(count: int) -> None:
+    cells, cls, text = random_units(0, 6, 5), random_units(1, 5), random_units(2, count, 5)
+    share = softmax(2 * text @ cls)
+    weights = share / share.mean()
+    # As in the paper: all products, with the channels, of every cell and every label.
+    products = np.zeros((6, count, 5))
+    for n in range(6):
+        for p in range(count):
+            products[n, p] = cells[n] * text[p] * weights[p]
+    products -= products.mean(axis=1, keepdims=True)
+    found = similarity_to_labels(as_tensor(cells), as_tensor(cls), as_tensor(text))
+    np.testing.assert_allclose(found.numpy(), products.sum(-1).T, atol=1e-6)
+
+
+def test_min_max() -> None:
+    similarity = np.array([0.3, -0.1, 0.1, 0.7])
+    found = min_max(as_tensor(similarity)).numpy()
+    np.testing.assert_allclose(found, (similarity + 0.1) / 0.8, atol=1e-6)
+    assert min_max(torch.full((4,), 0.3)).tolist() == [0.0] * 4
+    assert min_max(0.3 + torch.tensor([0.0, 1e-7])).tolist() == [0.0] * 2
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_presence(count: int) -> None:
+    cls, text, rivals = random_units(0, 5), random_units(1, 5), random_units(2, count, 5)
+    odds = [np.exp(20 * float(rival @ cls)) for rival in rivals]
+    own = np.exp(20 * float(text @ cls))
+    found = global_presence(as_tensor(cls), as_tensor(text), as_tensor(rivals), 20.0)
+    assert found == pytest.approx(own / (own + sum(odds)), abs=1e-5)
+
+
+def test_presence_of_a_text_that_is_its_own_rival() -> None:
+    cls, text = as_tensor(random_units(0, 5)), as_tensor(random_units(1, 5))
+    assert global_presence(cls, text, text[None], 100.0) == pytest.approx(0.5)
