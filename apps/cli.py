@@ -31,6 +31,7 @@ from .console import (
 )
 from .eval_command import eval_command
 from .everything_command import everything_command
+from .models_command import models_app
 from .query import Query, read_query
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-models_app = typer.Typer(help="The models there are.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
 
@@ -128,24 +128,6 @@ def segment(
 
 app.command("eval")(eval_command)
 app.command("everything")(everything_command)
-
-
-@models_app.command("list")
-def list_models_command() -> None:
-    """List presets, and models by name with their sizes and licences."""
-    from ..models.registry import get_model_info, list_models
-    from ..pipeline.presets import PRESETS
-    from .report import models_table, presets_table
-
-    infos = [get_model_info(name) for name in list_models()]
-    console = Console()
-    console.print(presets_table((preset.name, preset.description) for preset in PRESETS.values()))
-    console.print(
-        models_table(
-            (info.name, info.description, info.parameters, info.license, info.weights)
-            for info in infos
-        )
-    )
 
 
 class _Runner:

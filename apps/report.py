@@ -59,14 +59,36 @@ def describe_missing(result: Result, phrases: Sequence[str]) -> list[str]:
     return lines
 
 
-def presets_table(rows: Iterable[tuple[str, str]]) -> Table:
-    """Return the table of presets: name and description."""
+def presets_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """Return the table of presets: name, description, the weights they need, what is there."""
     table = Table(title="presets", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("name", no_wrap=True)
     table.add_column("what it is", overflow="fold")
-    for name, description in rows:
-        table.add_row(Text(name), Text(description))
+    table.add_column("weights", overflow="fold")
+    table.add_column("state", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(value) for value in row))
     return table
+
+
+def weights_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
+    """Return the table of published weights: name, hub id, bytes, licence, state."""
+    table = Table(title="weights", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("name", no_wrap=True)
+    table.add_column("on the Hugging Face hub", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name, repo, size, licence, state in rows:
+        table.add_row(*(Text(v) for v in (name, repo, describe_size(size), licence, state)))
+    return table
+
+
+def describe_size(count: int) -> str:
+    """Return a number of bytes for people, such as "375 MB" or "1.8 GB"."""
+    if count >= 999_500_000:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
 
 
 def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
