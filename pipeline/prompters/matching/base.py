@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....models.features.dense import DenseFeatures
+from ...presence import PresenceGate
 from ...reference import EncodedReference, Shot
 from ...segmenter import Segmenter
 from ...types import Float32Array, ImageEmbedding, LowResMasks, RejectedMask
@@ -53,12 +54,6 @@ class Matches:
         size = segmenter.model.mask_input_size
         empty = LowResMasks(np.zeros((0, 1, *size), np.float32), np.zeros((0, 1), np.float32))
         return cls(empty, np.zeros(0, np.float32), presence, rejected)
-
-    @classmethod
-    def absent(cls, segmenter: Segmenter, label: str, presence: float, least: float) -> Matches:
-        """Return the answer "not here" for too little presence."""
-        reason = f"presence {presence:.2f} below {least:.2f}"
-        return cls.none(segmenter, presence, (RejectedMask(label, reason, presence),))
 
 
 class MatchingStrategy(Protocol):
@@ -148,3 +143,17 @@ def likeness_to(bank: TokenBank, place: Tensor) -> float:
 def presence_of(likeness: float, config: PresenceConfig) -> float:
     """How surely the object is in the image, in [0, 1]."""
     return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))
+
+
+def absent(
+    segmenter: Segmenter,
+    embedding: ImageEmbedding,
+    label: str,
+    presence: float,
+    config: PresenceConfig,
+) -> Matches | None:
+    """The answer "not here" if there is too little presence, else None."""
+    (reason,) = PresenceGate(config.min_presence)(embedding, [label], [presence])
+    if not reason:
+        return None
+    return Matches.none(segmenter, presence, (RejectedMask(label, reason, presence),))

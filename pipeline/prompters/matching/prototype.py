@@ -37,15 +37,15 @@ from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures
 from ....models.grounding.heat import HeatMap
 from ...cascade import check_parts, decode_cascade
-from ...presence import PresenceGate
 from ...reference import EncodedReference
 from ...segmenter import Segmenter
-from ...types import Float32Array, ImageEmbedding, PromptSet, RejectedMask
+from ...types import Float32Array, ImageEmbedding, PromptSet
 from ..heat import HeatPromptConfig, HeatPrompts
 from .base import (
     Matches,
     PresenceConfig,
     TokenBank,
+    absent,
     collect_tokens,
     likeness_to,
     presence_of,
@@ -155,10 +155,9 @@ class PrototypeStrategy:
         found = HeatMap(reference.label, heat_of(target, scores, likeness, config), presence)
 
         # From here on a reference is what a phrase is: a heat map with a presence.
-        (absent,) = PresenceGate(config.min_presence)(embedding, [reference.label], [presence])
-        if absent:
-            dropped = RejectedMask(reference.label, absent, presence)
-            return Matches.none(segmenter, presence, (dropped,))
+        nothing = absent(segmenter, embedding, reference.label, presence, config)
+        if nothing is not None:
+            return nothing
         prompts = HeatPrompts(segmenter, config.prompts)(found, embedding)
         if config.negative_point:
             prompts = _with_negative(prompts, target.cell_centres()[int(scores.argmin())])
