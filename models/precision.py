@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
+from torch.nn import functional as F
 
 from .errors import InputError
 
@@ -40,3 +43,37 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def check_support(device: torch.device, dtype: torch.dtype) -> None:
+    """Find out, before a network runs, whether it can.
+
+    Args:
+        device: Where the network is to run.
+        dtype: Of :func:`read_dtype`.
+
+    Raises:
+        InputError: The installed PyTorch cannot run networks in ``dtype`` on ``device``.
+    """
+    if dtype != torch.float32 and not _runs(device, dtype):
+        name = str(dtype).removeprefix("torch.")
+        other = "bf16" if dtype == torch.float16 else "fp16"
+        raise InputError(
+            f"PyTorch {torch.__version__} cannot run networks in {name} on {device} here; use "
+            f"dtype='fp32' or try {other!r}"
+        )
+
+
+@cache
+def _runs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a convolution and a matrix product come out in ``dtype``."""
+    x = torch.zeros(1, 1, 2, 2, device=device)
+    with warnings.catch_warnings():
+        # Where autocast does not know the type it warns and switches itself off.
+        warnings.simplefilter("ignore")
+        try:
+            with torch.autocast(device.type, dtype=dtype):
+                outputs = (F.conv2d(x, x), x @ x)
+        except RuntimeError:
+            return False
+    return all(output.dtype == dtype for output in outputs)

@@ -1,8 +1,9 @@
 """Masks for prompts on one image: the model in blocks of bounded memory, and post-processing.
 
-Pre- and post-processing are those of the official SamPredictor, to the pixel: the long side is
-resized to the model's size, colours are normalised, the right and the bottom padded; logits are
-upscaled to the padded input, cropped, upscaled to the image and thresholded.
+Pre- and post-processing are the model's own. For SAM they are those of the official SamPredictor,
+to the pixel: the long side is resized to the model's size, colours are normalised, the right and
+the bottom padded; logits are upscaled to the padded input, cropped, upscaled to the image and
+thresholded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.errors import InputError
-from ..models.sam.sam import Sam
+from ..models.precision import autocast, check_support, read_dtype
+from ..models.sam.interface import PromptableModel
 from .images import ImageSource, load_image
 from .marks import check_boxes, check_points
 from .masks import masks_to_boxes
@@ -71,15 +73,28 @@ class Segmenter:
         batch_size: Prompts that the decoder takes at a time; bounds memory, not results.
         model_id: Name of the model, kept in its embeddings, so that another's are refused; by
             default the model's own.
+        dtype: Arithmetic of the model's calls, by autocast: "fp32", "bf16" or "fp16". Weights,
+            embeddings, logits and scores stay float32.
 
     Raises:
-        InputError: ``batch_size`` is not positive.
+        InputError: ``batch_size`` is not positive, or ``dtype`` is unknown or more than the
+            device can do.
     """
 
-    def __init__(self, model: Sam, *, batch_size: int = 32, model_id: str | None = None) -> None:
+    def __init__(
+        self,
+        model: PromptableModel,
+        *,
+        batch_size: int = 32,
+        model_id: str | None = None,
+        dtype: str | torch.dtype = "fp32",
+    ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, got {batch_size}")
-        self.model = model.eval()
+        self.dtype = read_dtype(dtype)
+        check_support(model.device, self.dtype)
+        model.eval()
+        self.model = model
         self.batch_size = batch_size
         self.model_id = model.model_id if model_id is None else model_id
 
@@ -107,8 +122,10 @@ class Segmenter:
         pixel_values, input_size = self.model.preprocess(array)
         read_only = array.view()
         read_only.flags.writeable = False
+        with autocast(self.device, self.dtype):
+            features = self.model.encode_image(pixel_values)
         return ImageEmbedding(
-            features=self.model.encode_image(pixel_values),
+            features=features.to_float32(),
             original_size=(array.shape[0], array.shape[1]),
             input_size=input_size,
             model_id=self.model_id,
@@ -133,7 +150,7 @@ class Segmenter:
             point_labels: (B, N): 1 foreground, 0 background, -1 padding (its place is ignored).
             boxes: (B, 4) XYXY in pixels of the image.
             mask_input: (B, 1, h, w) logits, such as the ``low_res_logits`` of an earlier call.
-            multimask_output: Three masks for a prompt (whole, part, subpart), not the single one.
+            multimask_output: Several masks for a prompt (three: whole, part, subpart), not one.
 
         Returns:
             Masks at the image's size with their scores.
@@ -171,20 +188,21 @@ class Segmenter:
                 f"{self.model_id!r}; encode the image with it"
             )
         prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
-        channels = self.model.mask_decoder.num_mask_tokens - 1 if multimask_output else 1
+        channels = self.model.num_multimask_outputs if multimask_output else 1
         shape = (prompts.count, channels)
         iou_predictions = np.empty(shape, np.float32)
         low_res_logits = np.empty((*shape, *self.model.mask_input_size), np.float32)
         for start in range(0, prompts.count, self.batch_size):
             block = slice(start, start + self.batch_size)
-            logits, ious = self.model.decode(
-                embedding.features,
-                point_coords=_cut(prompts.point_coords, block),
-                point_labels=_cut(prompts.point_labels, block),
-                boxes=_cut(prompts.boxes, block),
-                mask_input=_cut(prompts.mask_input, block),
-                multimask_output=multimask_output,
-            )
+            with autocast(self.device, self.dtype):
+                logits, ious = self.model.decode(
+                    embedding.features,
+                    point_coords=_cut(prompts.point_coords, block),
+                    point_labels=_cut(prompts.point_labels, block),
+                    boxes=_cut(prompts.boxes, block),
+                    mask_input=_cut(prompts.mask_input, block),
+                    multimask_output=multimask_output,
+                )
             low_res_logits[block] = logits.float().cpu().numpy()
             iou_predictions[block] = ious.float().cpu().numpy()
         return LowResMasks(low_res_logits, iou_predictions)
@@ -241,32 +259,36 @@ class Segmenter:
             (B, 1, *mask_input_size); beyond the image the border is repeated.
         """
         height, width = self.model.mask_input_size
-        inner = (
-            max(1, round(height * embedding.input_size[0] / self.model.image_size)),
-            max(1, round(width * embedding.input_size[1] / self.model.image_size)),
-        )
+        inner = self.mask_input_extent(embedding)
         x = F.interpolate(
             torch.from_numpy(logits).unsqueeze(1), inner, mode="bilinear", align_corners=False
         )
         x = F.pad(x, (0, width - inner[1], 0, height - inner[0]), mode="replicate")
         return x.numpy()
 
+    def mask_input_extent(self, embedding: ImageEmbedding) -> tuple[int, int]:
+        """Size (h, w) of the image within the model's mask input; the rest is padding."""
+        height, width = self.model.mask_input_size
+        return (
+            max(1, round(height * embedding.input_size[0] / self.model.image_size)),
+            max(1, round(width * embedding.input_size[1] / self.model.image_size)),
+        )
+
     def _upscale(
         self, logits: Float32Array, embedding: ImageEmbedding
     ) -> Iterator[tuple[slice, Tensor]]:
         """Logits (M, h, w) at the image's size, a part of the masks at a time."""
-        height, width = embedding.input_size
-        padded = (self.model.image_size, self.model.image_size)
         largest = max(
-            padded[0] * padded[1], embedding.original_size[0] * embedding.original_size[1]
+            self.model.image_size**2, embedding.original_size[0] * embedding.original_size[1]
         )
         step = max(1, MAX_LOGIT_PIXELS // largest)
         for start in range(0, logits.shape[0], step):
             part = slice(start, start + step)
-            x = torch.from_numpy(logits[part]).to(self.device).unsqueeze(1)
-            x = F.interpolate(x, padded, mode="bilinear", align_corners=False)
-            x = x[..., :height, :width]
-            x = F.interpolate(x, embedding.original_size, mode="bilinear", align_corners=False)
+            x = self.model.postprocess_masks(
+                torch.from_numpy(logits[part]).to(self.device).unsqueeze(1),
+                input_size=embedding.input_size,
+                original_size=embedding.original_size,
+            )
             yield part, x.squeeze(1)
 
     def _prepare(

@@ -190,6 +190,7 @@ def mask_evidence(logits: Tensor) -> Tensor:
         logit of the stability score's IoU between thresholds +1 and -1; the share of the grid
         that the mask covers, as its fourth root.
     """
+    logits = logits.float()  # a sure mask's IoU would round to 1 under autocast: no finite logit
     probability = logits.sigmoid()
     mask = (logits > 0).to(logits.dtype)
     inside, area = (probability * mask).sum((-2, -1)), mask.sum((-2, -1))

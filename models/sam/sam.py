@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..preprocess import longest_side_size, to_pixel_values
 from .mask_decoder import MaskDecoder
@@ -36,6 +37,14 @@ class ImageFeatures:
     image_embeddings: Tensor
     high_res_features: tuple[Tensor, ...] = ()
     backbone_features: tuple[Tensor, ...] = ()
+
+    def to_float32(self) -> ImageFeatures:
+        """Return the same in float32, whatever arithmetic it was made in."""
+        return ImageFeatures(
+            image_embeddings=self.image_embeddings.float(),
+            high_res_features=tuple(x.float() for x in self.high_res_features),
+            backbone_features=tuple(x.float() for x in self.backbone_features),
+        )
 
 
 class Sam(nn.Module):
@@ -89,6 +98,11 @@ class Sam(nn.Module):
     def mask_input_size(self) -> tuple[int, int]:
         """Size (H, W) of ``mask_input`` and of the low-resolution logits."""
         return self.prompt_encoder.mask_input_size
+
+    @property
+    def num_multimask_outputs(self) -> int:
+        """Masks of an ambiguous prompt, beside the single one."""
+        return self.mask_decoder.num_mask_tokens - 1
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
         """Turn an image (H, W, 3) uint8 RGB into what :meth:`encode_image` takes.
@@ -146,6 +160,26 @@ class Sam(nn.Module):
             multimask_output=multimask_output,
         )
         return masks, iou_predictions
+
+    def postprocess_masks(
+        self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
+    ) -> Tensor:
+        """Bring low-resolution logits to the image's size, as the official code does.
+
+        They are upscaled to the padded input, the padding is cut off, and the rest is upscaled.
+
+        Args:
+            logits: (M, 1, h, w).
+            input_size: (H', W') of the picture within the model input.
+            original_size: (H, W) of the image.
+
+        Returns:
+            (M, 1, H, W).
+        """
+        padded = (self.image_size, self.image_size)
+        x = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
+        x = x[..., : input_size[0], : input_size[1]]
+        return F.interpolate(x, original_size, mode="bilinear", align_corners=False)
 
     @staticmethod
     def pair_points(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from segment_anything import SamPredictor
 from segment_anything.utils.amg import calculate_stability_score
+from skimage import data
 
-from promptseg.models import InputError
+from promptseg.models import InputError, create_model
 from promptseg.models.preprocess import longest_side_size
-from promptseg.models.sam.pocket import PocketSamConfig, build_pocket_sam
+from promptseg.models.sam.interface import PromptableModel
+from promptseg.models.sam.pocket import PocketSamConfig, build_pocket_sam, mask_evidence
+from promptseg.models.sam.sam import ImageFeatures
 from promptseg.pipeline import Segmenter, segmenter
 from promptseg.pipeline.segmenter import stability_score
 
+WEIGHTS = Path(segmenter.__file__).parents[1] / "models" / "weights"
 SIZES = [(128, 128), (90, 200), (333, 77), (40, 41), (129, 128)]
 
 
@@ -284,3 +290,133 @@ def test_a_model_that_is_not_padded_to_a_square(photo, size):
     candidates = ours.decode(ours.encode_image(photo(size)), **prompts_for(size, 2))
     assert candidates.masks.shape == (2, 3, *size)
     assert max(input_size) == 128
+
+
+def union_of(first: np.ndarray, second: np.ndarray) -> float:
+    """IoU of two stacks of masks, each taken as one."""
+    return float((first & second).sum() / (first | second).sum())
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("bf16", 0.97), ("fp16", 0.995)])
+def test_half_precision_gives_nearly_the_same_masks(sam, photo, dtype, least):
+    image, prompts = photo((90, 200)), prompts_for((90, 200), 3)
+    full, half = (
+        ours.decode(ours.encode_image(image), **prompts)
+        for ours in (Segmenter(sam), Segmenter(sam, dtype=dtype))
+    )
+    assert union_of(full.masks, half.masks) > least
+    np.testing.assert_allclose(half.iou_predictions, full.iou_predictions, atol=0.05)
+    scores = (half.iou_predictions, half.low_res_logits, half.stability_scores)
+    assert {array.dtype for array in scores} == {np.dtype(np.float32)}
+    # It was really run in fewer bits.
+    assert not np.array_equal(half.low_res_logits, full.low_res_logits)
+
+
+def test_half_precision_of_the_shipped_pocket():
+    """On a narrow strip of a photograph, since CPUs may be slow at it."""
+    pocket = create_model("sam_pocket", checkpoint=WEIGHTS / "sam_pocket.safetensors")
+    strip = data.chelsea()[110:170, :450]
+    prompts = {"point_coords": [[[205, 20]], [[60, 30]]], "point_labels": [[1], [1]]}
+    full, half = (
+        ours.decode(ours.encode_image(strip), **prompts)
+        for ours in (Segmenter(pocket), Segmenter(pocket, dtype="bf16"))
+    )
+    assert 0.01 < full.masks.mean() < 0.9
+    assert union_of(full.masks, half.masks) > 0.95
+    np.testing.assert_allclose(half.iou_predictions, full.iou_predictions, atol=0.05)
+
+
+def test_half_precision_stays_inside_the_calls(photo):
+    """Embeddings are float32, weights stay as they are, and nothing is set outside."""
+    torch.manual_seed(0)
+    pocket = build_pocket_sam(PocketSamConfig(image_size=96, embed_dim=32, num_heads=2))
+    weights = {name: x.clone() for name, x in pocket.state_dict().items()}
+    seen = []
+    pocket.mask_decoder.iou_prediction_head.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.dtype)
+    )
+    ours = Segmenter(pocket, dtype=torch.bfloat16)
+    embedding = ours.encode_image(photo((60, 96)))
+    maps = embedding.features
+    ours.decode(embedding, boxes=[[5, 5, 40, 50]])
+    assert set(seen) == {torch.bfloat16}
+    for tensor in (maps.image_embeddings, *maps.high_res_features, *maps.backbone_features):
+        assert tensor.dtype == torch.float32
+    assert all(torch.equal(x, weights[name]) for name, x in pocket.state_dict().items())
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_sure_mask_has_a_finite_iou_in_half_precision():
+    logits = torch.full((1, 4, 64, 64), 30.0)
+    full, half = mask_evidence(logits), mask_evidence(logits.bfloat16())
+    assert torch.isfinite(half).all()
+    assert torch.equal(full, half)
+
+
+def test_full_precision_is_the_model_alone(sam, photo):
+    """Bit for bit what the model's own calls give."""
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(photo((128, 128)))
+    with torch.no_grad():
+        features = sam.encode_image(sam.preprocess(photo((128, 128)))[0])
+        logits, ious = sam.decode(features, boxes=torch.tensor([[10.0, 20.0, 90.0, 100.0]]))
+    assert torch.equal(embedding.features.image_embeddings, features.image_embeddings)
+    low_res = ours.decode_low_res(embedding, boxes=[[10, 20, 90, 100]])
+    assert np.array_equal(low_res.logits, logits)
+    assert np.array_equal(low_res.iou_predictions, ious)
+
+
+@pytest.mark.parametrize("dtype", ["fp64", torch.float64, "double"])
+def test_unknown_dtype(sam, dtype):
+    with pytest.raises(InputError, match=r"no dtype .* to run in; use fp32, bf16 or fp16"):
+        Segmenter(sam, dtype=dtype)
+
+
+def test_a_device_that_cannot_do_a_dtype_is_refused_at_once(photo):
+    model = build_pocket_sam(PocketSamConfig(image_size=96, embed_dim=32, num_heads=2)).to("meta")
+    with pytest.raises(InputError, match="cannot run networks in bfloat16 on meta"):
+        Segmenter(model, dtype="bf16")
+
+
+def test_any_model_of_the_interface_will_do(photo):
+    """The pipeline asks for nothing that the interface does not have."""
+
+    class Halves:
+        """Two masks for each prompt: the left and the upper half of its own frame, 40 x 40."""
+
+        model_id = "halves"
+        device = torch.device("cpu")
+        image_size = 40
+        mask_input_size = (10, 10)
+        mask_threshold = 0.5
+        num_multimask_outputs = 2
+
+        def eval(self) -> Halves:
+            return self
+
+        def preprocess(self, image: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:
+            return torch.zeros(1, 3, 40, 40), (40, 40)
+
+        def encode_image(self, pixel_values: torch.Tensor) -> ImageFeatures:
+            return ImageFeatures(pixel_values)
+
+        def decode(self, features, *, boxes, multimask_output, **_):
+            self.boxes = boxes
+            logits = torch.zeros(len(boxes), 2, 10, 10)
+            logits[:, 0, :, :5] = logits[:, 1, :5] = 1
+            return logits[:, : 1 + multimask_output], torch.ones(len(boxes), 1 + multimask_output)
+
+        def postprocess_masks(self, logits, *, input_size, original_size):
+            return torch.nn.functional.interpolate(logits, original_size)
+
+    model: PromptableModel = Halves()
+    ours = Segmenter(model)
+    embedding = ours.encode_image(photo((80, 20)))
+    candidates = ours.decode(embedding, boxes=[[5, 8, 20, 60]])
+    assert model.boxes.tolist() == [[10, 4, 40, 30]]  # each axis has its own scale
+    assert candidates.masks.shape == (1, 2, 80, 20)
+    assert candidates.masks[0, 0].all(0).tolist() == [True] * 10 + [False] * 10
+    assert candidates.masks[0, 1].all(1).tolist() == [True] * 40 + [False] * 40
+    low_res = ours.decode_low_res(embedding, boxes=[[5, 8, 20, 60]], multimask_output=False)
+    assert ours.low_res_boxes(embedding, low_res).tolist() == [[0, 0, 10, 80]]
+    assert ours.to_mask_input(np.ones((1, 4, 4), np.float32), embedding).shape == (1, 1, 10, 10)

@@ -1,0 +1,182 @@
+"""SAM 2 and 2.1 on single images, through transformers' Sam2Model.
+
+Source: Ravi et al. 2024, "SAM 2: Segment Anything in Images and Videos". Masks are transformers':
+a single mask that is unstable gives way to the best of the several ("dynamic multimask via
+stability", if the folder's configuration has it), as with the official image predictor; the object
+score, which serves videos, changes no mask; logits are not clamped to +-32, as the official
+predictor's low-resolution ones are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoint import load_strictly, read_state_dict
+from ..errors import CheckpointError
+from ..preprocess import to_pixel_values
+from .sam import PIXEL_MEAN, PIXEL_STD, ImageFeatures, Sam
+
+if TYPE_CHECKING:
+    from transformers import Sam2Model
+
+# The published folders are of the video model, which holds all of the image model.
+_MODEL_TYPES = ("sam2_video", "sam2")
+# One matrix under two names: files hold either or both.
+_POSITIONS = (
+    "shared_image_embedding.positional_embedding",
+    "prompt_encoder.shared_embedding.positional_embedding",
+)
+_REMEDY = (
+    "fetch it with `promptseg models fetch`, or give the folder of a downloaded "
+    "facebook/sam2.1-hiera-{tiny,small,base-plus,large}"
+)
+
+
+class Sam2(nn.Module):
+    """Masks for prompts on an image, as :class:`Sam` gives them.
+
+    Args:
+        model: The network.
+        model_id: Its name.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    mask_threshold = 0.0
+
+    def __init__(self, model: Sam2Model, *, model_id: str = "") -> None:
+        super().__init__()
+        self.model = model
+        self.model_id = model_id
+        self.image_size = cast(int, model.prompt_encoder.input_image_size)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.pixel_mean.device
+
+    @property
+    def mask_input_size(self) -> tuple[int, int]:
+        """Size (H, W) of ``mask_input`` and of the low-resolution logits."""
+        return self.model.prompt_encoder.mask_input_size
+
+    @property
+    def num_multimask_outputs(self) -> int:
+        """Masks of an ambiguous prompt, beside the single one."""
+        return self.model.mask_decoder.num_multimask_outputs
+
+    def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+        """Stretch an image (H, W, 3) uint8 RGB to the model's square and normalise it.
+
+        Returns:
+            Pixel values (1, 3, S, S) and the size (S, S).
+        """
+        size = (self.image_size, self.image_size)
+        mean, std = self.pixel_mean, self.pixel_std
+        return to_pixel_values(image, size, mean=mean, std=std, pad_to=size), size
+
+    def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
+        """Encode one normalised image (1, 3, S, S)."""
+        *fine_to_coarse, embedding = self.model.get_image_embeddings(pixel_values)
+        return ImageFeatures(embedding, high_res_features=tuple(reversed(fine_to_coarse)))
+
+    def decode(
+        self,
+        features: ImageFeatures,
+        *,
+        point_coords: Tensor | None = None,
+        point_labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`Sam.decode`; shapes as there."""
+        coords, labels = Sam.pair_points(point_coords, point_labels) or (None, None)
+        # transformers takes one mask an image: each prompt gets its own view of the image.
+        count = next((len(x) for x in (coords, boxes, mask_input) if x is not None), 1)
+        maps = (*reversed(features.high_res_features), features.image_embeddings)
+        output = self.model(
+            image_embeddings=[x.expand(count, -1, -1, -1) for x in maps],
+            input_points=None if coords is None else coords.unsqueeze(1),
+            input_labels=None if labels is None else labels.unsqueeze(1).long(),
+            input_boxes=None if boxes is None else boxes.unsqueeze(1),
+            input_masks=mask_input,
+            multimask_output=multimask_output,
+        )
+        return output.pred_masks[:, 0], output.iou_scores[:, 0]
+
+    def postprocess_masks(
+        self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
+    ) -> Tensor:
+        """Upscale logits (M, 1, h, w), which span the whole image, to its size (H, W)."""
+        return F.interpolate(logits, original_size, mode="bilinear", align_corners=False)
+
+
+def create_sam2(checkpoint: str | Path, *, device: str | torch.device = "cpu") -> Sam2:
+    """Load a SAM 2 or 2.1 in evaluation mode.
+
+    Args:
+        checkpoint: Folder of a model in the layout of the Hugging Face hub, such as that of
+            facebook/sam2.1-hiera-tiny.
+        device: Where the model goes.
+
+    Returns:
+        The model; its ``model_id`` is the folder's name.
+
+    Raises:
+        CheckpointError: The folder is missing, broken or another model's, or transformers is
+            missing or too old.
+    """
+    folder = Path(checkpoint)
+    config = _read_config(folder)
+    state = read_state_dict(folder)
+    for name, other in (_POSITIONS, _POSITIONS[::-1]):
+        if name in state:
+            state.setdefault(other, state[name])
+    model = _build(folder, config)
+    parts = {name.split(".")[0] for name in model.state_dict()}
+    of_images = {name: x for name, x in state.items() if name.split(".")[0] in parts}
+    load_strictly(model, of_images, source=folder, name="SAM 2", hint=_REMEDY)
+    return Sam2(model, model_id=folder.resolve().name).to(device).eval()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """What the folder's config.json says."""
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder} with a SAM 2; {_REMEDY}")
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model_type = config["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} holds no config.json of a model; {_REMEDY}") from error
+    if model_type not in _MODEL_TYPES:
+        raise CheckpointError(f"{folder} holds a model of type {model_type!r}; {_REMEDY}")
+    return config
+
+
+def _build(folder: Path, config: dict[str, Any]) -> Sam2Model:
+    """The network with random weights."""
+    try:
+        # Importing it takes seconds, and other models do not need it.
+        from transformers import Sam2Config, Sam2Model
+    except ImportError as error:
+        raise CheckpointError(
+            "SAM 2 runs through transformers 4.56 or newer: `pip install -U transformers`"
+        ) from error
+    parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return Sam2Model(Sam2Config(**{part: config[part] for part in parts}))
+    except Exception as error:  # of many kinds, and others in each version of transformers
+        what = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{folder}/config.json is no SAM 2's ({what}); {_REMEDY}") from error

@@ -1,0 +1,84 @@
+"""The arithmetic of networks: names, autocast inside a call only, and what a device can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from promptseg.models import precision
+from promptseg.models.errors import InputError
+from promptseg.models.precision import autocast, check_support, read_dtype
+
+CPU = torch.device("cpu")
+HALVES = [torch.bfloat16, torch.float16]
+
+
+@pytest.fixture
+def ask_again() -> Iterator[None]:
+    """Forget what devices could do, before and after."""
+    precision._runs.cache_clear()
+    yield
+    precision._runs.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("names", "dtype"),
+    [
+        (("fp32", "float32", torch.float32), torch.float32),
+        (("bf16", "bfloat16", torch.bfloat16), torch.bfloat16),
+        (("fp16", "float16", torch.float16), torch.float16),
+    ],
+)
+def test_names(names, dtype):
+    assert {read_dtype(name) for name in names} == {dtype}
+
+
+@pytest.mark.parametrize("name", ["fp64", "half", "", torch.float64, torch.int8])
+def test_unknown_names(name):
+    with pytest.raises(InputError, match=r"no dtype .* to run in; use fp32, bf16 or fp16"):
+        read_dtype(name)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_autocast_ends_with_the_block(dtype):
+    layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    with autocast(CPU, dtype):
+        assert layer(x).dtype == dtype
+        assert layer.weight.dtype == torch.float32
+    assert layer(x).dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_full_precision_changes_nothing():
+    with autocast(CPU, torch.float32):
+        assert not torch.is_autocast_enabled("cpu")
+        assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
+def test_what_the_cpu_can_do(dtype):
+    check_support(CPU, dtype)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_device_without_autocast_is_refused_with_a_remedy(ask_again):
+    with pytest.raises(InputError, match="bfloat16 on meta here; use dtype='fp32' or try 'fp16'"):
+        check_support(torch.device("meta"), torch.bfloat16)
+    check_support(torch.device("meta"), torch.float32)
+
+
+def test_a_build_without_the_kernels_is_refused(ask_again, monkeypatch):
+    def missing(*_: object) -> None:
+        raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
+
+    monkeypatch.setattr(precision.F, "conv2d", missing)
+    with pytest.raises(InputError, match="float16 on cpu here; use dtype='fp32' or try 'bf16'"):
+        check_support(CPU, torch.float16)
+
+
+def test_a_build_that_leaves_autocast_off_is_refused(ask_again):
+    """As for an unknown type: PyTorch warns and goes on in full precision."""
+    with pytest.raises(InputError, match="float64 on cpu"):
+        check_support(CPU, torch.float64)
