@@ -1,9 +1,10 @@
-"""Compare ways of making prompts from a phrase's heat, over the same decoder.
+"""Compare ways from the answer for a phrase to masks, over the same decoder.
 
     python benchmarks/prompt_strategies.py DATA [--split dev] [--source S] [--limit N]
+    python benchmarks/prompt_strategies.py DATA --preset base [--weights FOLDER]
 
 DATA is a folder in the layout of docs/data.md. Prints a table in Markdown: how masks are made of
-the heat of what is there; the presence gate is off.
+the answers for what is there; the presence gate is off.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -25,10 +27,11 @@ from promptseg.apps.metrics import mask_iou
 from promptseg.apps.pictures import Picture, large
 from promptseg.apps.siblings import is_person
 from promptseg.apps.tasks.base import open_picture, union
+from promptseg.pipeline.agreement import AgreementConfig
 from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
 from promptseg.pipeline.presence import PresenceGate
-from promptseg.pipeline.prompters.heat import HeatPromptConfig, HeatPrompts
-from promptseg.pipeline.prompters.text import TextPrompter
+from promptseg.pipeline.prompters.heat import HeatPrompts
+from promptseg.pipeline.prompters.text import PromptMaker, TextPrompter
 
 PARTS = (
     ("points",),
@@ -47,36 +50,72 @@ class Strategy:
 
     Attributes:
         name: What differs.
-        prompts: How the heat becomes prompts.
+        maker: Turns answers into prompts.
         config: How the prompts become masks.
     """
 
     name: str
-    prompts: HeatPromptConfig
+    maker: PromptMaker[Any]
     config: PipelineConfig
 
 
-def strategies(prompts: HeatPromptConfig, config: PipelineConfig) -> list[Strategy]:
-    """Parts of the first pass with and without refinement, then the heat's thresholds."""
+def strategies(pipe: Pipeline) -> list[Strategy]:
+    """The ways that the answers of a preset's text allow."""
+    if pipe.text_prompter is None:
+        raise SystemExit("this preset has no text")
+    maker = pipe.text_prompter.maker
+    if isinstance(maker, HeatPrompts):
+        return heat_strategies(maker, pipe.config)
+    return box_strategies(maker, pipe.config)
+
+
+def box_strategies(maker: PromptMaker[Any], config: PipelineConfig) -> list[Strategy]:
+    """For detectors: of three masks or the single one, with and without refinement."""
+    return [
+        Strategy(
+            f"boxes, {'best of three' if three else 'single mask'}, refined {passes}x",
+            maker,
+            replace(config, multimask_output=three, refine_passes=passes),
+        )
+        for three in (False, True)
+        for passes in (0, 1, 2)
+    ]
+
+
+def heat_strategies(maker: HeatPrompts, config: PipelineConfig) -> list[Strategy]:
+    """For heat maps: parts of the first pass, refinement, then the heat's thresholds."""
+
+    def changed(**change: float) -> HeatPrompts:
+        return HeatPrompts(maker.segmenter, replace(maker.config, **change))  # type: ignore[arg-type]
+
     rows = [
         Strategy(
             f"{' + '.join(parts)}, refined {passes}x",
-            prompts,
+            maker,
             replace(config, first_pass=parts, refine_passes=passes),
         )
         for parts in PARTS
         for passes in (0, 1, 2)
     ]
     rows += [
-        Strategy(f"preset, heat level {level}", replace(prompts, level=level), config)
+        Strategy(
+            f"Trident: all parts, logits x {scale:g}, kept at IoU {least}",
+            maker,
+            replace(config, agreement=AgreementConfig(logit_scale=scale, min_iou=least)),
+        )
+        for scale in (0.005, 1.0)
+        for least in (0.8, 0.5)
+    ]
+    rows += [
+        Strategy(f"preset, heat level {level}", changed(level=level), config)
         for level in (0.3, 0.4, 0.6)
     ]
     rows += [
-        Strategy(f"preset, gaps of {2 * merge} cells closed", replace(prompts, merge=merge), config)
+        Strategy(f"preset, gaps of {2 * merge} cells closed", changed(merge=merge), config)
         for merge in (2, 4)
     ]
     rows += [
-        Strategy(f"preset, further peaks from {share}", replace(prompts, min_peak=share), config)
+        Strategy(f"preset, further peaks from {share}", changed(min_peak=share), config)
         for share in (0.3, 0.7, 0.9, 1.0)
     ]
     return rows
@@ -92,9 +131,7 @@ def measure(
     variants = {
         row.name: Pipeline(
             pipe.segmenter,
-            text_prompter=TextPrompter(
-                prompter.grounder, HeatPrompts(pipe.segmenter, row.prompts), PresenceGate()
-            ),
+            text_prompter=TextPrompter(prompter.grounder, row.maker, PresenceGate()),
             config=row.config,
         )
         for row in rows
@@ -144,21 +181,16 @@ def main() -> None:
     parser.add_argument("--source", action="append", help="only these sources; repeat it")
     parser.add_argument("--limit", type=int, help="most pictures")
     parser.add_argument("--preset", default="pocket")
+    parser.add_argument("--weights", help="folder with the preset's weights")
     arguments = parser.parse_args()
-    pipe = promptseg.load(arguments.preset)
+    pipe = promptseg.load(arguments.preset, weights=arguments.weights)
     collection = read_index_collection(arguments.data, arguments.split)
     pictures = [
         picture
         for picture in collection.pictures
         if not arguments.source or picture.source in arguments.source
     ][: arguments.limit]
-    if pipe.text_prompter is None:
-        raise SystemExit("this preset has no text")
-    maker = pipe.text_prompter.maker
-    if not isinstance(maker, HeatPrompts):
-        raise SystemExit("this preset's text gives no heat maps")
-    rows = strategies(maker.config, pipe.config)
-    found = measure(pipe, pictures, rows)
+    found = measure(pipe, pictures, strategies(pipe))
     columns = sorted({c for row in found.values() for c in row} - {"ms"})
     print(table("first pass, refinement", found, [*columns, "ms"]))
 

@@ -11,13 +11,16 @@ from ..models.backbones.efficientnet_lite import EfficientNetLite2, imagenet_sta
 from ..models.features.pocket import PocketFeatures
 from ..models.grounding.conse import NAMES_FILE, ClassNames, DenseConse
 from ..models.grounding.pocket import TEXT_FILE, PocketGrounder, Views, load_text_head
+from ..models.precision import autocast
 from ..models.registry import create_model
 from ..models.sam.pocket import PocketSam
 from .everything import EverythingConfig
+from .loading import LoadOptions
 from .pipeline import Pipeline, PipelineConfig
 from .presence import PresenceGate
 from .prompters.heat import HeatPromptConfig, HeatPrompts
-from .prompters.matching.prototype import PrototypeConfig, PrototypeStrategy
+from .prompters.matching.prototype import PrototypeConfig
+from .prompters.matching.strategies import StrategyConfigs, create_strategy
 from .prompters.reference import ReferencePrompter
 from .prompters.text import CachedGrounder, TextPrompter
 from .segmenter import Segmenter
@@ -48,22 +51,26 @@ POCKET_REFERENCES = PrototypeConfig(
 )
 
 
-def build_pocket(device: torch.device, dtype: torch.dtype) -> Pipeline:
+POCKET_STRATEGIES = StrategyConfigs(prototype=POCKET_REFERENCES)
+
+
+def build_pocket(options: LoadOptions) -> Pipeline:
     """Load the preset."""
+    device, dtype = options.device, options.dtype
     sam = create_model("sam_pocket", checkpoint=WEIGHTS / "sam_pocket.safetensors", device=device)
     if not isinstance(sam, PocketSam):
         raise TypeError(f"sam_pocket must be a PocketSam, got {type(sam).__name__}")
     sam.image_encoder.backbone.fold_batch_norms()
     sam.to(memory_format=torch.channels_last)
-    segmenter = Segmenter(sam, model_id="sam_pocket")
+    segmenter = Segmenter(sam, model_id="sam_pocket", dtype=dtype)
     features = PocketFeatures(sam.image_encoder.backbone, input_size=sam.image_size)
     grounder = _pocket_grounder().to(device).eval()
 
     def look(embedding: ImageEmbedding) -> Views:
         """See with the features that the image encoder's backbone left in the embedding."""
-        return grounder.look(
-            embedding.pixels(), embedding.features.backbone_features, embedding.input_size
-        )
+        maps = embedding.features.backbone_features
+        with autocast(device, dtype):
+            return grounder.look(embedding.pixels(), maps, embedding.input_size)
 
     return Pipeline(
         segmenter,
@@ -73,7 +80,7 @@ def build_pocket(device: torch.device, dtype: torch.dtype) -> Pipeline:
             POCKET_GATE,
         ),
         reference_prompter=ReferencePrompter(
-            features, segmenter, PrototypeStrategy(POCKET_REFERENCES)
+            features, segmenter, create_strategy(options.strategy or "prototype", POCKET_STRATEGIES)
         ),
         config=POCKET,
     )

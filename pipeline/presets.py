@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from ..models.errors import ModelNotFoundError
-from ..models.precision import read_dtype
+from ..models.precision import check_support, read_dtype
+from .loading import LoadOptions
 from .pipeline import Pipeline
 from .pocket import build_pocket
+from .published import BASE, LARGE, MOBILE, build_published
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,12 @@ class Preset:
     Attributes:
         name: For :func:`load`.
         description: One line.
-        build: Makes the pipeline on a device, in an arithmetic.
+        build: Makes the pipeline.
     """
 
     name: str
     description: str
-    build: Callable[[torch.device, torch.dtype], Pipeline]
+    build: Callable[[LoadOptions], Pipeline]
 
 
 PRESETS: dict[str, Preset] = {
@@ -36,6 +40,15 @@ PRESETS: dict[str, Preset] = {
             "EfficientNet-Lite2 for text and masks, MiniLM for phrases; all weights installed",
             build_pocket,
         ),
+        Preset("mobile", "OWLv2 base, DINOv2 S/14, MobileSAM", partial(build_published, MOBILE)),
+        Preset(
+            "base",
+            "Grounding DINO tiny with CLIP B/16 on presence, DINOv2 B/14, SAM ViT-B",
+            partial(build_published, BASE),
+        ),
+        Preset(
+            "large", "Grounding DINO base, DINOv2 L/14, SAM ViT-H", partial(build_published, LARGE)
+        ),
     )
 }
 
@@ -45,20 +58,29 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "fp32",
+    weights: str | Path | None = None,
+    strategy: str | None = None,
 ) -> Pipeline:
-    """Load a preset.
+    """Load a preset. Nothing is downloaded: `promptseg models fetch PRESET` does that.
 
     Args:
         preset: A name of ``PRESETS``.
-        device: Where the models run.
+        device: Where the networks run.
         dtype: "fp32", "bf16" or "fp16": what networks compute in, inside their calls only.
+        weights: A folder to look for weights in, before the Hugging Face hub's cache; by default
+            the one that the environment's PROMPTSEG_WEIGHTS names.
+        strategy: How references are matched: "prototype", "bidirectional" or "graph"; by default
+            the preset's choice.
 
     Raises:
-        InputError: There is no such dtype.
-        ModelNotFoundError: There is no preset of that name.
-        CheckpointError: Weights are missing or broken.
+        InputError: There is no such dtype, or the device cannot compute in it.
+        ModelNotFoundError: There is no preset or strategy of that name.
+        CheckpointError: Weights are missing or broken; the message has the command that helps.
     """
     found = PRESETS.get(preset)
     if found is None:
         raise ModelNotFoundError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
-    return found.build(torch.device(device), read_dtype(dtype))
+    place, arithmetic = torch.device(device), read_dtype(dtype)
+    check_support(place, arithmetic)
+    folder = None if weights is None else Path(weights)
+    return found.build(LoadOptions(place, arithmetic, folder, strategy))

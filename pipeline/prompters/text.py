@@ -55,11 +55,28 @@ class PromptMaker(Protocol[AnswerT_contra]):
         ...
 
 
+class SeenOnce(Generic[ViewT]):
+    """What a model sees in a picture, kept as long as the picture's embedding lives.
+
+    Args:
+        look: What the model sees in an encoded image.
+    """
+
+    def __init__(self, look: Callable[[ImageEmbedding], ViewT]) -> None:
+        self._look = look
+        self._seen: WeakKeyDictionary[ImageEmbedding, ViewT] = WeakKeyDictionary()
+
+    def __call__(self, embedding: ImageEmbedding) -> ViewT:
+        if embedding not in self._seen:
+            self._seen[embedding] = self._look(embedding)
+        return self._seen[embedding]
+
+
 class CachedGrounder(Generic[ViewT, AnswerT]):
     """A grounder that sees a picture once: further phrases on the same embedding cost little.
 
     Args:
-        look: What the model sees in an encoded image, kept as long as its embedding lives.
+        look: What the model sees in an encoded image.
         ground: Answers phrases on what was seen.
     """
 
@@ -68,18 +85,11 @@ class CachedGrounder(Generic[ViewT, AnswerT]):
         look: Callable[[ImageEmbedding], ViewT],
         ground: Callable[[Sequence[str], ViewT], Sequence[AnswerT]],
     ) -> None:
-        self.look = look
+        self.see = SeenOnce(look)
         self.ground = ground
-        self._seen: WeakKeyDictionary[ImageEmbedding, ViewT] = WeakKeyDictionary()
 
     def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Sequence[AnswerT]:
         return self.ground(phrases, self.see(embedding))
-
-    def see(self, embedding: ImageEmbedding) -> ViewT:
-        """Return what the model sees in an encoded image."""
-        if embedding not in self._seen:
-            self._seen[embedding] = self.look(embedding)
-        return self._seen[embedding]
 
 
 class TextPrompter(Generic[AnswerT]):

@@ -22,7 +22,7 @@ FAMILIES = {"sam", "grounding", "features"}
 ABOVE_FAMILIES = {"registry", "__init__"}
 # Modules of pipeline/, lowest first; each imports from lower steps only.
 PIPELINE_STEPS = (
-    {"masks"},
+    {"masks", "loading"},
     {"types"},
     {"images", "marks", "boxes", "presence", "regions"},
     {"segmenter", "proposals", "reference"},

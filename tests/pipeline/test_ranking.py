@@ -133,6 +133,49 @@ def test_nms_stays_within_a_label() -> None:
     assert rank_equal(masks, [0.9, 0.8], ["cat", "pet"]).labels == ["cat", "pet"]
 
 
+def test_nms_across_labels_if_asked() -> None:
+    masks = [box_mask(0, 0, 10, 10), box_mask(0, 0, 10, 10), box_mask(20, 0, 29, 9)]
+    result = rank_equal(masks, [0.8, 0.9, 0.7], ["cat", "pet", "cat"], nms_across_labels=True)
+    assert result.labels == ["pet", "cat"]
+    assert [(item.label, item.reason) for item in result.rejected] == [
+        ("cat", "overlaps a better mask of 'pet' (IoU 1.00)")
+    ]
+
+
+def test_without_overlap_each_pixel_goes_to_the_best_mask() -> None:
+    masks = [box_mask(0, 0, 10, 10), box_mask(5, 0, 15, 10), box_mask(2, 2, 8, 8)]
+    result = rank_equal(masks, [0.8, 0.9, 0.7], ["a", "b", "c"], no_overlap=True, min_area=5)
+    np.testing.assert_array_equal(result.masks, [box_mask(5, 0, 15, 10), box_mask(0, 0, 5, 10)])
+    np.testing.assert_array_equal(result.boxes_xyxy, [[5, 0, 15, 10], [0, 0, 5, 10]])
+    assert result.labels == ["b", "a"]
+    (covered,) = result.rejected
+    assert (covered.label, covered.reason) == ("c", "better masks cover all but 0 px of it")
+    np.testing.assert_array_equal(covered.mask, masks[2])
+    assert len(rank_equal(masks, [0.8, 0.9, 0.7], ["a", "b", "c"])) == 3
+
+
+@given(hnp.arrays(bool, (5, *SIZE)), hnp.arrays(np.float64, 5, elements=st.floats(0.1, 1)))
+def test_without_overlap_nothing_is_lost_and_nothing_is_shared(
+    masks: np.ndarray, scores: np.ndarray
+) -> None:
+    labels = [str(i) for i in range(5)]
+    result = rank_equal(list(masks), list(scores), labels, no_overlap=True)
+    assert (result.masks.sum(0) == masks.any(0)).all()
+
+
+def test_proposals_are_ranked_as_often_as_wanted() -> None:
+    masks = np.array([box_mask(0, 0, 10, 10), box_mask(20, 0, 29, 9)])
+    gated = RejectedMask("zebra", "presence 0.03 below 0.20", 0.03)
+    found = Proposals.of(masks, ["cat"] * 2, [0.9, 0.5], [1, 1], [1, 1], rejected=[gated])
+    strict = rank(found, RankingConfig(min_score=0.7))
+    loose = rank(found, RankingConfig())
+    assert [len(strict), len(loose)] == [1, 2]
+    assert [item.reason for item in strict.rejected] == [
+        gated.reason, "score 0.50 below min_score 0.70",
+    ]  # fmt: skip
+    assert loose.rejected == (gated,)
+
+
 def test_nms_at_exactly_the_threshold_keeps() -> None:
     masks = [box_mask(0, 0, 10, 10), box_mask(0, 0, 7, 10)]  # IoU 0.7 and within
     assert len(rank_equal(masks, [0.9, 0.8], nms_iou=0.75)) == 2

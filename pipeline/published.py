@@ -1,0 +1,207 @@
+"""Presets of published models: a detector for phrases, DINOv2 for references, and SAM.
+
+Thresholds are the ones that the models' own demonstrations use: none could be tuned here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.features.dense import DenseFeatures, FeatureExtractor
+from ..models.features.dino import create_dino
+from ..models.grounding.dense_clip import ClipView, DenseClip, DenseClipConfig, create_dense_clip
+from ..models.grounding.detections import Detections
+from ..models.grounding.grounding_dino import create_grounding_dino
+from ..models.grounding.owlv2 import create_owlv2
+from ..models.hub import find_source
+from ..models.registry import create_model
+from ..models.sources import PRESET_WEIGHTS, get_source
+from .loading import LoadOptions
+from .pipeline import Pipeline, PipelineConfig
+from .presence import PresenceGate, Witness
+from .prompters.boxes import BoxPromptConfig, BoxPrompts
+from .prompters.matching.strategies import create_strategy
+from .prompters.reference import ReferencePrompter
+from .prompters.text import CachedGrounder, SeenOnce, TextPrompter
+from .segmenter import Segmenter
+from .types import ImageEmbedding
+
+# A box leaves little doubt: SAM's single mask, as its authors advise.
+FROM_BOXES = PipelineConfig(first_pass=("boxes",), multimask_output=False, refine_passes=0)
+# CLIP sees the whole picture at its own size, unchanged; at 0.5 a phrase says as much of the
+# picture as no words do.
+PRESENCE_CLIP = DenseClipConfig(attention="none", input_size=224)
+LEAST_CLIP_PRESENCE = 0.5
+
+ViewT = TypeVar("ViewT")
+
+
+class Detector(Protocol[ViewT]):
+    """A detector that sees a picture once and answers any number of phrases."""
+
+    def look(self, image: NDArray[np.uint8]) -> ViewT:
+        """See a picture (H, W, 3) uint8 RGB."""
+        ...
+
+    def ground(self, phrases: Sequence[str], view: ViewT) -> list[Detections]:
+        """Boxes of each phrase, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class PublishedParts:
+    """What a preset is made of; its weights are in :data:`~promptseg.models.sources.SOURCES`.
+
+    Attributes:
+        name: Of the preset.
+        detector: Builds the detector from a folder.
+        boxes: Which boxes become prompts; no phrase passes the gate with a lower best score.
+        features: timm's name of the DINOv2 model.
+        sam: Name of the SAM, for ``create_model``.
+    """
+
+    name: str
+    detector: Callable[..., Detector[Any]]
+    boxes: BoxPromptConfig
+    features: str
+    sam: str
+
+
+MOBILE = PublishedParts(
+    "mobile", create_owlv2, BoxPromptConfig(min_score=0.2), "vit_small_patch14_dinov2", "sam_vit_t"
+)
+BASE = PublishedParts(
+    "base",
+    create_grounding_dino,
+    BoxPromptConfig(min_score=0.3),
+    "vit_base_patch14_dinov2",
+    "sam_vit_b",
+)
+LARGE = PublishedParts(
+    "large",
+    create_grounding_dino,
+    BoxPromptConfig(min_score=0.3),
+    "vit_large_patch14_dinov2",
+    "sam_vit_h",
+)
+
+
+def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
+    """Load a preset; all that phrases and masks need is looked for at once.
+
+    The detector, CLIP and DINOv2 are built when they are first asked: clicks need none of them.
+
+    Raises:
+        CheckpointError: Weights are missing or broken; the message says what to do.
+    """
+    roles = PRESET_WEIGHTS[parts.name]
+    device, dtype = options.device, options.dtype
+    masks = _weights_of(roles["masks"], options)
+    text = find_source(roles["text"], options.weights)
+    witnesses: tuple[Witness, ...] = ()
+    if "presence" in roles:
+        clip = partial(
+            create_dense_clip,
+            "ViT-B-16-quickgelu",
+            find_source(roles["presence"], options.weights),
+            device=device,
+            dtype=dtype,
+            config=PRESENCE_CLIP,
+        )
+        witnesses = (Witness("CLIP", ClipJudge(clip), LEAST_CLIP_PRESENCE),)
+    sam = create_model(parts.sam, checkpoint=masks, device=device)
+    segmenter = Segmenter(sam, dtype=dtype)
+    features = LazyFeatures(
+        lambda: create_dino(
+            parts.features, checkpoint=_weights_of(roles["reference"], options), device=device
+        )
+    )
+    return Pipeline(
+        segmenter,
+        text_prompter=detector_prompter(
+            partial(parts.detector, text, device=device, dtype=dtype), parts.boxes, witnesses
+        ),
+        reference_prompter=ReferencePrompter(
+            features, segmenter, create_strategy(options.strategy or "prototype")
+        ),
+        config=FROM_BOXES,
+    )
+
+
+def detector_prompter(
+    build: Callable[[], Detector[ViewT]],
+    boxes: BoxPromptConfig | None = None,
+    witnesses: tuple[Witness, ...] = (),
+) -> TextPrompter[Detections]:
+    """Return a text prompter on a detector that is built when it is first asked.
+
+    Args:
+        build: Makes the detector.
+        boxes: Which boxes become prompts; no phrase passes the gate with a lower best score.
+        witnesses: Further opinions on presence.
+    """
+    boxes = boxes or BoxPromptConfig()
+    detector = cache(build)
+
+    def look(embedding: ImageEmbedding) -> ViewT:
+        return detector().look(embedding.pixels())
+
+    def ground(phrases: Sequence[str], view: ViewT) -> list[Detections]:
+        return detector().ground(phrases, view)
+
+    return TextPrompter(
+        CachedGrounder(look, ground), BoxPrompts(boxes), PresenceGate(boxes.min_score, witnesses)
+    )
+
+
+class ClipJudge:
+    """A witness of presence: CLIP on the whole picture, which it sees once.
+
+    Args:
+        build: Makes the CLIP, when it is first asked.
+    """
+
+    def __init__(self, build: Callable[[], DenseClip]) -> None:
+        self._clip = cache(build)
+        self._see: SeenOnce[ClipView] = SeenOnce(
+            lambda embedding: self._clip().look(embedding.pixels())
+        )
+
+    def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
+        return self._clip().presence(phrases, self._see(embedding))
+
+
+class LazyFeatures:
+    """A feature extractor that is built when it is first asked.
+
+    Args:
+        build: Makes it.
+    """
+
+    def __init__(self, build: Callable[[], FeatureExtractor]) -> None:
+        self._build = build
+
+    @cached_property
+    def _extractor(self) -> FeatureExtractor:
+        return self._build()
+
+    @property
+    def model_id(self) -> str:
+        """Name of the model."""
+        return self._extractor.model_id
+
+    def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
+        """Features of an image (H, W, 3) uint8 RGB."""
+        return self._extractor.extract(image)
+
+
+def _weights_of(source: str, options: LoadOptions) -> Path:
+    """Path of the file with a source's weights."""
+    return find_source(source, options.weights) / get_source(source).weights

@@ -1,0 +1,49 @@
+"""A process of its own, so that its peak memory is that of a few phrases, then of many.
+
+    python memory_run.py FEW MANY
+
+prints, in bytes: the masks of FEW phrases, the highest memory so far, and the same for MANY.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import numpy as np
+import torch
+
+from promptseg.models.grounding.heat import HeatMap
+from promptseg.models.sam.pocket import PocketSamConfig, build_pocket_sam
+from promptseg.pipeline.pipeline import Pipeline
+from promptseg.pipeline.presence import PresenceGate
+from promptseg.pipeline.prompters.heat import HeatPrompts
+from promptseg.pipeline.prompters.text import TextPrompter
+from promptseg.pipeline.segmenter import Segmenter
+
+SIZE = (1080, 1920)
+TINY = PocketSamConfig(image_size=96, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2)
+
+
+def heat_maps(embedding: object, phrases: list[str]) -> list[HeatMap]:
+    heat = np.full((24, 24), 0.01, np.float32)
+    heat[2:10, 3:15] = 0.9
+    return [HeatMap(phrase, heat, 0.9) for phrase in phrases]
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    segmenter = Segmenter(build_pocket_sam(TINY).eval())
+    prompter = TextPrompter(heat_maps, HeatPrompts(segmenter), PresenceGate())
+    pipeline = Pipeline(segmenter, text_prompter=prompter)
+    embedding = segmenter.encode_image(np.zeros((*SIZE, 3), np.uint8))
+    for count in map(int, sys.argv[1:]):
+        result = pipeline(embedding, text=[f"thing {i}" for i in range(count)])
+        assert len(result) == count, result.rejected
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        sys.stdout.write(f"{result.masks.nbytes} {peak}\n")
+        del result
+
+
+if __name__ == "__main__":
+    main()

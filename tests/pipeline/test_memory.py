@@ -1,0 +1,48 @@
+"""Many phrases on a large picture: memory grows with the results and with nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from promptseg.models.grounding.heat import HeatMap
+from promptseg.pipeline.pipeline import Pipeline
+from promptseg.pipeline.presence import PresenceGate
+from promptseg.pipeline.prompters.heat import HeatPrompts
+from promptseg.pipeline.prompters.text import TextPrompter
+
+RUN = Path(__file__).with_name("memory_run.py")
+PIXELS = 1080 * 1920
+
+
+def test_thirty_phrases_need_no_more_than_their_results() -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN), "10", "30"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (few, before), (many, after) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert many - few == 20 * PIXELS
+    # The 20 masks more of the result, and beside them less than 4 in all.
+    assert after - before < (many - few) + 4 * PIXELS
+
+
+def test_what_is_dropped_is_kept_small(obedient_segmenter) -> None:
+    heat = np.full((24, 24), 0.01, np.float32)
+    heat[2:10, 3:15] = 0.9
+
+    def grounder(embedding, phrases) -> list[HeatMap]:
+        return [HeatMap(phrase, heat, 0.9) for phrase in phrases]
+
+    prompter = TextPrompter(grounder, HeatPrompts(obedient_segmenter), PresenceGate())
+    pipeline = Pipeline(obedient_segmenter, text_prompter=prompter)
+    image = np.zeros((1080, 1920, 3), np.uint8)
+    result = pipeline(image, text=["one", "two", "three"], min_score=1.0)
+    assert len(result) == 0
+    assert [item.label for item in result.rejected] == ["one", "two", "three"]
+    for item in result.rejected:
+        assert len(item.compact_mask.packed) < PIXELS / 100
+        assert item.mask.shape == (1080, 1920)
+        assert item.mask.sum() == item.compact_mask.area > 0
