@@ -10,6 +10,7 @@ import torch
 from promptseg.models import precision
 from promptseg.models.errors import InputError
 from promptseg.models.precision import autocast, check_support, read_dtype
+from promptseg.models.sam.layers import LayerNorm2d
 
 CPU = torch.device("cpu")
 HALVES = [torch.bfloat16, torch.float16]
@@ -82,3 +83,8 @@ def test_a_build_that_leaves_autocast_off_is_refused(ask_again):
     """As for an unknown type: PyTorch warns and goes on in full precision."""
     with pytest.raises(InputError, match="float64 on cpu"):
         check_support(CPU, torch.float64)
+
+
+def test_layer_norm_of_values_whose_squares_half_precision_cannot_hold():
+    x = torch.tensor([-600.0, 0.0, 600.0]).view(1, 3, 1, 1)
+    assert torch.allclose(LayerNorm2d(3)(x.half()), LayerNorm2d(3)(x), atol=1e-3)
