@@ -284,6 +284,17 @@ def test_a_file_that_was_cut_off_is_fetched_anew(
     assert find_places(SOURCES["tiny"], tmp_path / "own")[0].missing == ()
 
 
+def test_a_cache_without_links_is_mended(run, hub: FakeHub) -> None:
+    run("models", "fetch", "tiny")
+    link = find_source("tiny") / "model.safetensors"
+    link.resolve().unlink()  # as where files cannot be linked: the content lies in the snapshot
+    link.unlink()
+    link.write_bytes(WEIGHTS[:1000])
+    done = run("models", "fetch", "tiny")
+    assert done.exit_code == 0, done.output
+    assert (find_source("tiny") / "model.safetensors").read_bytes() == WEIGHTS
+
+
 def test_wrong_content_is_removed(run, hub: FakeHub, tmp_path: Path) -> None:
     hub.lies = b"?" * len(WEIGHTS)
     done = run("models", "fetch", "tiny")
