@@ -60,9 +60,16 @@ def stability_score(
     Returns:
         (...) in [0, 1]; 0 where even the larger mask is empty.
     """
-    inner = (logits > mask_threshold + offset).sum(dim=(-2, -1))
-    outer = (logits > mask_threshold - offset).sum(dim=(-2, -1))
+    inner = _areas(logits > mask_threshold + offset)
+    outer = _areas(logits > mask_threshold - offset)
     return inner / outer.clamp(min=1)
+
+
+def _areas(masks: Tensor) -> Tensor:
+    """Pixels of masks (..., H, W)."""
+    # A row's sum in few bits is several times as fast as the sum over both axes in many.
+    row = torch.int16 if masks.shape[-1] < 2**15 else torch.int32
+    return masks.sum(-1, dtype=row).sum(-1, dtype=torch.int64)
 
 
 class Segmenter:

@@ -38,7 +38,7 @@ class ImageEmbedding:
     Attributes:
         features: The image encoder's output.
         original_size: (H, W) of the input image.
-        input_size: (H', W') after the resize of the long side, before padding.
+        input_size: (H', W') of the picture within the model input.
         model_id: Name of the model that made it; "" if unnamed.
         image: The RGB image itself, (H, W, 3) uint8, read-only; text grounders read it.
     """
