@@ -211,7 +211,6 @@ def create_grounding_dino(
         model="GroundingDinoForObjectDetection",
         processor="GroundingDinoProcessor",
         model_types=("grounding-dino",),
-        needs="4.44",
         device=device,
     )
     return GroundingDino(

@@ -162,7 +162,6 @@ def create_owlv2(
         model="Owlv2ForObjectDetection",
         processor="Owlv2Processor",
         model_types=("owlv2",),
-        needs="4.44",
         device=device,
     )
     return Owlv2(

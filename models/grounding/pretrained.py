@@ -18,6 +18,8 @@ from ..errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+# Older versions have no SAM 3, and pad pictures for OWLv2 with another colour than its training.
+_REMEDY = "`pip install 'transformers>=5.0' torchvision`"
 _EXAMPLES = 3
 _LONGEST_QUOTE = 100
 
@@ -28,7 +30,6 @@ def load_pretrained(
     model: str,
     processor: str,
     model_types: Sequence[str],
-    needs: str,
     device: str | torch.device,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A model with all its weights, in float32 and evaluation mode, and its processor.
@@ -39,7 +40,6 @@ def load_pretrained(
         model: Name of the model's class in transformers.
         processor: Name of the processor's class.
         model_types: What the folder's ``config.json`` may call the model.
-        needs: The first version of transformers that has these classes.
         device: Where the model goes.
 
     Raises:
@@ -49,15 +49,20 @@ def load_pretrained(
     # The folder first: a wrong path should not cost the import, which takes seconds.
     folder = find_folder(checkpoint)
     _check_model_type(folder, model_types)
-    model_class, processor_class = _import(model, needs), _import(processor, needs)
+    model_class, processor_class = _import(model), _import(processor)
     try:
         with _quiet():
             network, report = model_class.from_pretrained(
-                folder, local_files_only=True, output_loading_info=True
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below
             )
             processing = processor_class.from_pretrained(folder, local_files_only=True)
     except ImportError as error:
-        raise CheckpointError(f"{model} lacks a library: {_quote(error)}") from error
+        raise CheckpointError(
+            f"{model} needs another library ({_quote(error)}): {_REMEDY}"
+        ) from error
     # A broken folder fails anywhere in transformers, with any kind of error.
     except Exception as error:
         raise CheckpointError(
@@ -69,15 +74,12 @@ def load_pretrained(
         raise CheckpointError(
             f"the tokenizer in {folder} lacks words of its model; download the folder again"
         )
-    wrong = [
-        f"{len(names)} {what} ({', '.join(sorted(map(str, names))[:_EXAMPLES])})"
-        for what in ("missing_keys", "mismatched_keys", "unexpected_keys")
-        if (names := report[what])
-    ]
+    # What is left over does no harm: older versions saved more than the weights.
+    wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if wrong:
         raise CheckpointError(
-            f"the weights in {folder} do not fit {model}: {'; '.join(wrong)}; "
-            "download the folder again"
+            f"the weights in {folder} do not fit {model}: {len(wrong)} are missing or of another "
+            f"shape ({', '.join(sorted(wrong)[:_EXAMPLES])}); download the folder again"
         )
     return network.float().to(device).eval(), processing
 
@@ -163,16 +165,15 @@ def _check_model_type(folder: Path, model_types: Sequence[str]) -> None:
         )
 
 
-def _import(name: str, needs: str) -> Any:
-    remedy = f"`pip install 'transformers>={needs}' torchvision`"
+def _import(name: str) -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise CheckpointError(f"this model needs the transformers library: {remedy}") from error
+        raise CheckpointError(f"this model needs the transformers library: {_REMEDY}") from error
     found = getattr(transformers, name, None)
     if found is None:
         raise CheckpointError(
-            f"the installed transformers {transformers.__version__} has no {name}: {remedy}"
+            f"the installed transformers {transformers.__version__} has no {name}: {_REMEDY}"
         )
     return found
 

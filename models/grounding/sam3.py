@@ -134,7 +134,6 @@ def create_sam3_grounder(
         processor="Sam3Processor",
         # The published folder is that of the video model, which has this one in it.
         model_types=("sam3", "sam3_video"),
-        needs="5.0",
         device=device,
     )
     return Sam3Grounder(cast("Sam3Model", model), cast("Sam3Processor", processor), dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from promptseg.models.errors import InputError
 from promptseg.models.grounding.grounding_dino import GroundingDino, create_grounding_dino
@@ -94,3 +96,26 @@ def test_threads_do_not_see_each_others_pictures(detector: GroundingDino) -> Non
         thread.start()
         thread.join()
     np.testing.assert_allclose(answers[0][0].boxes_xyxy, alone.boxes_xyxy, atol=1e-3)
+
+
+def test_the_layout_of_the_published_weights_is_read(
+    detector: GroundingDino, folder: Path, tmp_path: Path
+) -> None:
+    """They have the indices of Swin's windows, and no norm after its last stage."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    weights = load_file(folder / "model.safetensors")
+    norm = [name for name in weights if "swin.layernorm" in name]
+    tables = [name for name in weights if name.endswith("self.relative_position_bias_table")]
+    assert (len(norm), len(tables)) == (2, 4)
+    for name in norm:
+        del weights[name]
+    for name in tables:
+        index = name.replace("bias_table", "index")
+        weights[index] = torch.zeros(9, 9, dtype=torch.int64)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    image = IMAGES["wide"]
+    other = create_grounding_dino(tmp_path)
+    (expected,) = detector.ground(["cat"], detector.look(image))
+    (found,) = other.ground(["cat"], other.look(image))
+    np.testing.assert_allclose(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)

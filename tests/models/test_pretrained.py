@@ -112,7 +112,7 @@ def test_broken_weights_are_refused(name: str, copied: Path) -> None:
         CREATE[name](copied)
 
 
-@pytest.mark.parametrize("damage", ["missing", "mismatched", "unexpected"])
+@pytest.mark.parametrize("damage", ["missing", "mismatched"])
 def test_weights_that_do_not_fit_are_refused(
     name: str, copied: Path, damage: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,16 +120,19 @@ def test_weights_that_do_not_fit_are_refused(
     victim = next(key for key in weights if "layer_norm" in key or "norm1" in key)
     if damage == "missing":
         del weights[victim]
-    elif damage == "mismatched":
-        weights[victim] = torch.zeros(3)
     else:
-        weights["something.else"] = torch.zeros(3)
+        weights[victim] = torch.zeros(3)
     save_file(weights, copied / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"download the folder again") as raised:
+    with pytest.raises(CheckpointError, match=r"do not fit .*: 1 are missing or of another shape"):
         CREATE[name](copied)
-    told = victim if damage != "unexpected" else "something.else"
-    assert told.rpartition(".")[2] in str(raised.value) or damage == "mismatched"
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_left_over_does_no_harm(name: str, copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    weights["something.position_ids"] = torch.zeros(3)
+    save_file(weights, copied / "model.safetensors", {"format": "pt"})
+    assert CREATE[name](copied).model.config.model_type == name
 
 
 def test_half_precision_weights_become_float32(name: str, copied: Path) -> None:

@@ -121,7 +121,7 @@ def save_owlv2(folder: Path) -> Path:
     )
     model = build(transformers.Owlv2ForObjectDetection, config, scale=0.05)
     with torch.no_grad():  # boxes of a third of the frame at the patches' places
-        model.box_head.dense2.weight.mul_(0.1)
+        model.box_head.dense2.weight.mul_(0.02)
         model.box_head.dense2.bias.copy_(torch.tensor([0.0, 0.0, 0.5, 0.5]))
         model.class_head.logit_shift.weight.mul_(0.1)  # or all scores would be 0 or 1
         model.class_head.logit_scale.weight.mul_(0.1)
