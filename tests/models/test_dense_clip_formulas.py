@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -46,6 +47,25 @@ def random_units(seed: int, *shape: int) -> Array:
 
 def as_tensor(array: Array) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.float32))
+
+
+def linear(distance: Array) -> Array:
+    return np.maximum(0, 1 - distance)
+
+
+def cubic(distance: Array, a: float = -0.75) -> Array:
+    """Keys' convolution kernel with PyTorch's parameter."""
+    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+def resize(values: Array, size: int, kernel: Callable[[Array], Array]) -> Array:
+    """Resize the first axis: pixels lie at their centres, beyond the border it repeats."""
+    padded = np.concatenate([values[:1]] * 2 + [values] + [values[-1:]] * 2)
+    places = (np.arange(size) + 0.5) * len(values) / size - 0.5
+    distance = np.abs(places[:, None] - (np.arange(len(padded)) - 2))
+    return np.tensordot(kernel(distance), padded, axes=1)
 
 
 class PlainVit:
@@ -192,6 +212,25 @@ def test_the_modes_differ(variant: tuple[VisionTransformer, PlainVit]) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize(
+    ("kind", "kernel"), [("surgery", linear), ("none", linear), ("sclip", cubic)]
+)
+def test_a_larger_picture_is_seen_with_resized_positions(
+    variant: tuple[VisionTransformer, PlainVit], kind: str, kernel: Callable[[Array], Array]
+) -> None:
+    visual, plain = variant
+    larger = copy.deepcopy(visual)
+    positions = plain.w["positional_embedding"]
+    grid = resize(positions[1:].reshape(3, 5, WIDTH), 7, kernel)
+    grid = resize(grid.swapaxes(0, 1), 6, kernel).swapaxes(0, 1).reshape(42, WIDTH)
+    larger.positional_embedding = nn.Parameter(as_tensor(np.concatenate([positions[:1], grid])))
+    pixels = torch.randn(1, 3, 28, 24, generator=torch.Generator().manual_seed(0))
+    cells, cls = dense_features(visual, pixels, attention=kind, blocks=2)
+    assert cells.shape == (7, 6, 10)
+    torch.testing.assert_close(cls, larger(pixels)[0], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("bias", [True, False])
 def test_attention_of_values_and_of_likes(bias: bool) -> None:
     torch.manual_seed(0)
@@ -212,25 +251,6 @@ def test_attention_of_values_and_of_likes(bias: bool) -> None:
         wanted = np.concatenate(heads, axis=1) @ attention.out_proj.weight.numpy().T
         wanted = wanted + (attention.out_proj.bias.numpy() if bias else 0)
         np.testing.assert_allclose(found(attention, x)[0].numpy(), wanted, rtol=1e-4, atol=1e-5)
-
-
-def linear(distance: Array) -> Array:
-    return np.maximum(0, 1 - distance)
-
-
-def cubic(distance: Array, a: float = -0.75) -> Array:
-    """Keys' convolution kernel with PyTorch's parameter."""
-    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
-    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
-
-
-def resize(values: Array, size: int, kernel: Callable[[Array], Array]) -> Array:
-    """Resize the first axis: pixels lie at their centres, beyond the border it repeats."""
-    padded = np.concatenate([values[:1]] * 2 + [values] + [values[-1:]] * 2)
-    places = (np.arange(size) + 0.5) * len(values) / size - 0.5
-    distance = np.abs(places[:, None] - (np.arange(len(padded)) - 2))
-    return np.tensordot(kernel(distance), padded, axes=1)
 
 
 @pytest.mark.parametrize(("mode", "kernel"), [("bilinear", linear), ("bicubic", cubic)])
