@@ -1,0 +1,247 @@
+"""From text to ranked masks with published models, shrunken, random and saved as the hub's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from promptseg.models.errors import CheckpointError, InputError
+from promptseg.models.grounding.dense_clip import DenseClipConfig, create_dense_clip
+from promptseg.models.grounding.grounding_dino import create_grounding_dino
+from promptseg.models.grounding.owlv2 import create_owlv2
+from promptseg.models.grounding.sam3 import create_sam3_grounder
+from promptseg.models.registry import create_model
+from promptseg.models.sam.sam2 import create_sam2
+from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
+from promptseg.pipeline.presence import PresenceGate, Witness
+from promptseg.pipeline.presets import load
+from promptseg.pipeline.prompters.boxes import BoxPromptConfig
+from promptseg.pipeline.prompters.similarity import PointPrompts
+from promptseg.pipeline.prompters.text import CachedGrounder, TextPrompter
+from promptseg.pipeline.published import FROM_BOXES, ClipJudge, detector_prompter
+from promptseg.pipeline.segmenter import Segmenter
+from promptseg.pipeline.types import Result
+
+from ..models.tiny_clip import save_clip
+from ..models.tiny_detectors import save_grounding_dino, save_owlv2, save_sam3
+from ..models.tiny_sam2 import build as build_sam2
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (60, 100, 3), dtype=np.uint8)
+PHRASES = ["traffic light", "light", "cat", "a red dog on the bike"]
+CLIP = DenseClipConfig(input_size=48, templates=("{}", "a photo of a {}."))
+DETECTORS: dict[str, tuple[Callable[[Path], Path], Callable[..., Any]]] = {
+    "grounding-dino": (save_grounding_dino, create_grounding_dino),
+    "owlv2": (save_owlv2, create_owlv2),
+    "sam3": (save_sam3, create_sam3_grounder),
+}
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def detector(request, tmp_path_factory) -> Callable[[], Any]:
+    save, create = DETECTORS[request.param]
+    return partial(create, save(tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture
+def pipeline(detector, obedient_segmenter) -> Pipeline:
+    """Takes unsure boxes too, since the detector is random; its masks are the boxes."""
+    prompter = detector_prompter(detector, BoxPromptConfig(min_score=0.05, max_prompts=4))
+    return Pipeline(obedient_segmenter, text_prompter=prompter, config=FROM_BOXES)
+
+
+def assert_same(result: Result, other: Result) -> None:
+    assert result.labels == other.labels
+    np.testing.assert_array_equal(result.masks, other.masks)
+    for name in ("boxes_xyxy", "scores", "iou_predictions", "stability_scores", "prompt_scores"):
+        np.testing.assert_allclose(getattr(result, name), getattr(other, name), rtol=0, atol=1e-5)
+
+
+def of_label(result: Result, label: str) -> Result:
+    return result[np.array([name == label for name in result.labels], bool)]
+
+
+def decoded(result: Result) -> set[str]:
+    """Phrases for which there was something to decode; a box may be thinner than a cell."""
+    dropped = {item.label for item in result.rejected if item.iou_prediction is not None}
+    return dropped | set(result.labels)
+
+
+def test_text_becomes_ranked_masks(pipeline) -> None:
+    result = pipeline(IMAGE, text=PHRASES)
+    assert decoded(result) == set(PHRASES)
+    assert len(result) > 0
+    assert result.masks.shape == (len(result), 60, 100)
+    assert (np.diff(result.scores) <= 0).all()
+    assert ((result.prompt_scores >= 0.05) & (result.prompt_scores <= 1)).all()
+
+
+def test_many_phrases_are_each_on_its_own(pipeline) -> None:
+    together = pipeline(IMAGE, text=PHRASES)
+    for phrase in PHRASES:
+        assert_same(of_label(together, phrase), pipeline(IMAGE, text=phrase))
+
+
+def test_phrases_that_share_words_keep_their_labels(pipeline) -> None:
+    there = pipeline(IMAGE, text=["light", "traffic light"])
+    back = pipeline(IMAGE, text=["traffic light", "light"])
+    for phrase in ("light", "traffic light"):
+        assert_same(of_label(there, phrase), of_label(back, phrase))
+    assert_same(of_label(there, "light"), pipeline(IMAGE, text="light"))
+
+
+def test_no_detection_is_an_empty_result_with_the_reason(detector, tiny_segmenter) -> None:
+    prompter = detector_prompter(detector, BoxPromptConfig(min_score=1.0))
+    result = Pipeline(tiny_segmenter, text_prompter=prompter)(IMAGE, text=["cat", "dog"])
+    assert len(result) == 0
+    assert result.masks.shape == (0, 60, 100)
+    assert result.boxes_xyxy.shape == (0, 4)
+    assert result.scores.shape == result.prompt_scores.shape == (0,)
+    assert [item.label for item in result.rejected] == ["cat", "dog"]
+    assert all("below 1.00" in item.reason for item in result.rejected)
+
+
+def test_negatives_and_clicks_choose(pipeline) -> None:
+    """What a phrase finds lies wholly on what the same words find as a negative."""
+    before = pipeline(IMAGE, text=PHRASES)
+    result = pipeline(IMAGE, text=PHRASES, negative_text=PHRASES)
+    assert len(result) == 0
+    reasons = [item.reason for item in result.rejected if item.mask is not None]
+    assert len(reasons) >= len(before)
+    assert all("the negative" in reason for reason in reasons)
+    marked = pipeline(IMAGE, text=PHRASES, points=[(3, 3)])
+    assert len(marked) == before.masks[:, 3, 3].sum()
+    assert all(mask[3, 3] for mask in marked.masks)
+
+
+@pytest.mark.parametrize("phrase", ["", " ", "\ud800"])
+def test_phrases_without_sense_are_refused(pipeline, phrase: str) -> None:
+    with pytest.raises(InputError):
+        pipeline(IMAGE, text=phrase)
+
+
+def test_sam2_decodes_what_a_detector_finds(detector, tmp_path) -> None:
+    build_sam2().save_pretrained(tmp_path / "sam2")
+    segmenter = Segmenter(create_sam2(tmp_path / "sam2"))
+    prompter = detector_prompter(detector, BoxPromptConfig(min_score=0.05, max_prompts=2))
+    pipeline = Pipeline(segmenter, text_prompter=prompter, config=FROM_BOXES)
+    result = pipeline(IMAGE, text=PHRASES)
+    assert decoded(result) == set(PHRASES)
+    assert result.masks.shape == (len(result), 60, 100)
+    assert_same(of_label(result, "light"), pipeline(IMAGE, text="light"))
+
+
+def test_a_detector_is_built_when_first_asked_and_sees_a_picture_once(tiny_segmenter) -> None:
+    class Detector:
+        looks = 0
+
+        def look(self, image: np.ndarray) -> str:
+            self.looks += 1
+            return "view"
+
+        def ground(self, phrases: list[str], view: str) -> list:
+            return []
+
+    built: list[Detector] = []
+
+    def build() -> Detector:
+        built.append(Detector())
+        return built[-1]
+
+    prompter = detector_prompter(build)
+    pipeline = Pipeline(tiny_segmenter, text_prompter=prompter)
+    pipeline(IMAGE, points=[(5, 5)])
+    assert not built
+    embedding = tiny_segmenter.encode_image(IMAGE)
+    for _ in range(3):
+        prompter.grounder(embedding, ["cat"])
+    assert [detector.looks for detector in built] == [1]
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    save_clip(folder)
+    return folder
+
+
+def test_dense_clip_makes_points(clip_folder, tiny_segmenter) -> None:
+    clip = create_dense_clip("tiny", clip_folder, config=CLIP)
+    grounder = CachedGrounder(lambda embedding: clip.look(embedding.pixels()), clip.ground)
+    config = PipelineConfig(first_pass=("points",))
+    pipeline = Pipeline(
+        tiny_segmenter,
+        text_prompter=TextPrompter(grounder, PointPrompts(), PresenceGate()),
+        config=config,
+    )
+    phrases = ["cat", "dog", "traffic light", "light"]
+    together = pipeline(IMAGE, text=phrases)
+    assert set(together.labels) <= set(phrases)
+    assert len(together) > 0
+    for phrase in phrases:
+        assert_same(of_label(together, phrase), pipeline(IMAGE, text=phrase))
+
+
+def test_clip_witnesses_presence(clip_folder, detector, obedient_segmenter) -> None:
+    judge = ClipJudge(partial(create_dense_clip, "tiny", clip_folder, config=CLIP))
+    embedding = obedient_segmenter.encode_image(IMAGE)
+    phrases = ["cat", "dog", "traffic light"]
+    opinions = dict(zip(phrases, judge(embedding, phrases), strict=True))
+    assert len(set(opinions.values())) == 3
+    least = sorted(opinions.values())[1]
+    prompter = detector_prompter(
+        detector, BoxPromptConfig(min_score=0.05), (Witness("CLIP", judge, least),)
+    )
+    pipeline = Pipeline(obedient_segmenter, text_prompter=prompter, config=FROM_BOXES)
+    result = pipeline(embedding, text=phrases)
+    absent = min(opinions, key=opinions.__getitem__)
+    gated = [item.label for item in result.rejected if item.reason.startswith("CLIP presence")]
+    assert gated == [absent]
+    assert decoded(result) == set(phrases) - {absent}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """The weights of the preset mobile as `models fetch --dir` leaves them; OWLv2 shrunken."""
+    folder = tmp_path_factory.mktemp("weights")
+    owlv2 = save_owlv2(folder / "google--owlv2-base-patch16-ensemble")
+    (owlv2 / "special_tokens_map.json").write_text("{}")  # the hub has it, transformers 5 not
+    sam = folder / "dhkim2810--MobileSAM"
+    sam.mkdir()
+    torch.save(create_model("sam_vit_t").state_dict(), sam / "mobile_sam.pt")
+    dino = folder / "timm--vit_small_patch14_dinov2.lvd142m"
+    dino.mkdir()
+    from promptseg.models.features.dino import create_dino
+
+    state = create_dino("vit_small_patch14_dinov2").model.state_dict()
+    save_file(
+        {name: value.contiguous() for name, value in state.items()}, dino / "model.safetensors"
+    )
+    return folder
+
+
+def test_a_preset_is_loaded_from_a_folder(weights) -> None:
+    pipe = load("mobile", weights=weights)
+    maker = pipe.text_prompter.maker
+    maker.config = replace(maker.config, min_score=0.0, max_prompts=2)
+    loose = pipe.ungated()
+    result = loose(IMAGE, text=["cat", "traffic light"])
+    assert decoded(result) == {"cat", "traffic light"}
+    assert pipe.segmenter.model_id == "sam_vit_t"
+    found = pipe(IMAGE, points=[(50, 30)])
+    assert len(found) + len(found.rejected) == 3
+
+
+@pytest.mark.parametrize("preset", ["mobile", "base", "large"])
+def test_missing_weights_are_told_at_once(preset: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("PROMPTSEG_WEIGHTS", raising=False)
+    with pytest.raises(CheckpointError, match=f"promptseg models fetch {preset}.*pocket"):
+        load(preset, weights=tmp_path / "nothing")
