@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..pipeline.files import write_whole
 from .render import draw_overlay
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ def file_names(folder: Path, result: Result) -> dict[str, Any]:
         # Bytes of a path that are not UTF-8 cannot be in JSON; they become "?".
         "folder": str(folder).encode("utf-8", "replace").decode("utf-8"),
         "overlay": OVERLAY_FILE,
-        "masks": [f"mask_{i:02d}_{slug(name)}.png" for i, name in enumerate(result.labels, 1)],
+        "masks": mask_names(result.labels),
     }
+
+
+def mask_names(labels: Sequence[str]) -> list[str]:
+    """Return a name for each mask's PNG, by its number from 1 and its label."""
+    return [f"mask_{i:02d}_{slug(label)}.png" for i, label in enumerate(labels, 1)]
 
 
 def write_outputs(
@@ -101,10 +107,28 @@ def write_outputs(
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all, its folder made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text.encode("utf-8"))
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder of just these files, in the place of one that is there.
+
+    It stands when it is whole; an interruption leaves the earlier one, or none.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Always of this name, so that what a killed run left is swept away by the next.
+    staging = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        whole = staging / "whole"
+        whole.mkdir(parents=True)
+        for name, content in files.items():
+            (whole / name).write_bytes(content)
+        if folder.exists():
+            folder.replace(staging / "earlier")
+        whole.replace(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def slug(text: str) -> str:

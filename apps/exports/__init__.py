@@ -1,0 +1,53 @@
+"""Results in the formats of others: datasets to train on, annotation tools, image editors.
+
+Every format is written from the same :class:`~promptseg.pipeline.types.Result`, image by image; a
+file stands when it is whole. Importing this package is cheap: the formats are imported when used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Exporter
+
+# What `--format` offers, and what each writes.
+FORMATS = {
+    "coco": "one COCO file for all images, masks as run lengths",
+    "coco-polygons": "one COCO file for all images, masks as polygons",
+    "yolo": "YOLO segmentation: labels/IMAGE.txt and data.yaml",
+    "labelme": "a labelme JSON for each image, masks as polygons",
+    "voc": "PASCAL VOC: a PNG of classes and one of objects for each image, and labels.txt",
+    "cutout": "a PNG of each object alone, transparent around it",
+    "png": "a black and white PNG of each mask",
+    "json": "a JSON for each image with every score, masks as COCO run lengths",
+}
+
+
+def exporter_class(name: str) -> type[Exporter]:
+    """Return the exporter of a format.
+
+    Raises:
+        InputError: There is no such format.
+    """
+    from ...models.errors import InputError
+    from .coco import CocoExporter, CocoPolygonsExporter
+    from .images import CutoutExporter, PngExporter
+    from .labelme import LabelmeExporter
+    from .record import JsonExporter
+    from .voc import VocExporter
+    from .yolo import YoloExporter
+
+    classes: dict[str, type[Exporter]] = {
+        "coco": CocoExporter,
+        "coco-polygons": CocoPolygonsExporter,
+        "yolo": YoloExporter,
+        "labelme": LabelmeExporter,
+        "voc": VocExporter,
+        "cutout": CutoutExporter,
+        "png": PngExporter,
+        "json": JsonExporter,
+    }
+    if name not in classes:
+        raise InputError(f"there is no format {name!r}; use one of {', '.join(FORMATS)}")
+    return classes[name]

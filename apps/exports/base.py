@@ -1,0 +1,134 @@
+"""What all exporters have in common."""
+
+from __future__ import annotations
+
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, ClassVar
+
+from PIL import Image
+
+from ...models.errors import InputError
+from ..console import printable
+
+if TYPE_CHECKING:
+    from ...pipeline.types import Result, UInt8Array
+
+
+class Exporter(ABC):
+    """Writes results of many images into a folder, each complete before the next begins.
+
+    Files of images from earlier runs in the same folder stay, and so do the numbers of their
+    classes. Adding an image again replaces what was there of it.
+
+    Args:
+        folder: Where to write; made when needed.
+        labels: Classes to number first, in this order: all that is looked for, so that their
+            numbers do not depend on what is found where. Others follow as they are found.
+        images: Folder that the names of the images are relative to, for formats that refer to
+            the photographs; None if they are no files.
+
+    Raises:
+        InputError: A file that is there cannot be added to.
+        OSError: A file cannot be read.
+    """
+
+    # Name in FORMATS.
+    name: ClassVar[str]
+    # Whether files are named like the images without their endings.
+    by_stem: ClassVar[bool] = True
+
+    def __init__(
+        self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
+    ) -> None:
+        self.folder = folder
+        self.labels = ClassNames(labels)
+        self.images = images
+
+    @abstractmethod
+    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+        """Write what was found in an image.
+
+        Args:
+            name: The image's path below its folder, with slashes: "holiday/beach.jpg".
+            image: (H, W, 3) uint8 RGB.
+            result: What was found in it; it may be empty.
+
+        Returns:
+            What the format cannot hold of it, a line each.
+
+        Raises:
+            InputError: The name is not of a path below the folder.
+            OSError: A file cannot be written.
+        """
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Return whether an image's result has been written, also by an earlier run."""
+
+    def close(self) -> None:  # noqa: B027 - most formats have nothing left to write
+        """Write what is not written yet."""
+
+    def __enter__(self) -> Exporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ClassNames:
+    """Names of classes by their numbers, which never change.
+
+    Args:
+        names: Those to begin with, numbered from 0.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self.numbers_of(names)
+
+    def numbers_of(self, labels: Iterable[str]) -> list[int]:
+        """Return the number of each label; new ones get the next numbers."""
+        found = []
+        for label in labels:
+            name = class_name(label)
+            if name not in self._numbers:
+                self._numbers[name] = len(self.names)
+                self.names.append(name)
+            found.append(self._numbers[name])
+        return found
+
+
+def class_name(label: str) -> str:
+    """Return a label as a name on one line; "object" if nothing is left of it."""
+    # Control characters cannot be in YAML or a list of lines.
+    visible = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", printable(label))
+    return " ".join(visible.split()) or "object"
+
+
+def stem(name: str) -> str:
+    """Return an image's name without its ending: the path of its files below a folder.
+
+    Raises:
+        InputError: The name is not of a path below a folder.
+    """
+    path = PurePosixPath(name)
+    if not path.name or path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{name!r} is not the path of an image below a folder")
+    return str(path.with_suffix(""))
+
+
+def to_png(image: Image.Image) -> bytes:
+    """Return an image as the content of a PNG file."""
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()
+
+
+def count_masks(number: int) -> str:
+    """Return "1 mask" or "3 masks"."""
+    return "1 mask" if number == 1 else f"{number} masks"

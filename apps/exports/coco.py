@@ -1,0 +1,223 @@
+"""Many images in one COCO file of instances.
+
+Source: Lin et al. 2014, "Microsoft COCO"; https://cocodataset.org/#format-data and, for the
+scores, #format-results.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...models.errors import InputError
+from ...pipeline.masks import tight_box
+from ...pipeline.types import mask_to_rle
+from ..console import printable
+from ..outputs import write_text
+from .base import Exporter, class_name, count_masks, stem
+
+if TYPE_CHECKING:
+    from ...pipeline.types import BoolArray, Result, UInt8Array
+
+COCO_FILE = "annotations.json"
+# The file is written again when this share of its images is new, so that a long run writes it a
+# bounded number of times; what came since is in a file beside it.
+_NEW_SHARE = 1 / 20
+
+
+class CocoExporter(Exporter):
+    """Writes annotations.json, with masks as compressed run lengths, exact to the pixel.
+
+    An image has the number it got first, and so has a category; the annotations of an image that
+    is added again take over the numbers of those they replace. A COCO file of others that lies
+    there is added to.
+
+    Between two writes of the file, images are kept in a file of lines beside it, and are read from
+    there by the next run if this one is interrupted.
+    """
+
+    name = "coco"
+    by_stem = False
+    polygons: ClassVar[bool] = False
+
+    def __init__(
+        self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
+    ) -> None:
+        super().__init__(folder, labels, images)
+        self.path = folder / COCO_FILE
+        self._pending_path = self.path.with_name(f".{COCO_FILE}.pending.jsonl")
+        self._document = self._read_document()
+        try:
+            self._index()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._refusal(f"it is not of COCO's instances layout ({error!r})") from error
+        for label in labels:
+            self._category(class_name(label))
+        self._new = 0
+        for entry in self._read_pending():
+            self._insert(entry)
+        # At once: a line that was cut off must not be added to.
+        self.close()
+
+    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+        stem(name)  # for its check
+        height, width = result.image_size
+        empty = 0
+        annotations = []
+        for i, mask in enumerate(result.masks):
+            x0, y0, x1, y1 = tight_box(mask)
+            empty += x0 == x1
+            annotations.append(
+                {
+                    "category": class_name(result.labels[i]),
+                    "segmentation": self._segmentation(mask),
+                    "area": int(mask.sum()),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "score": float(result.scores[i]),
+                }
+            )
+        entry = {
+            "file_name": printable(name),
+            "height": height,
+            "width": width,
+            "annotations": annotations,
+        }
+        self._insert(entry)
+        if self._new >= len(self._images) * _NEW_SHARE:
+            self._write()
+        else:
+            with self._pending_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry, allow_nan=False) + "\n")
+        if empty and self.polygons:
+            return [f"{self.name}: {count_masks(empty)} without a pixel, written as run lengths"]
+        return []
+
+    def has(self, name: str) -> bool:
+        return printable(name) in self._images
+
+    def close(self) -> None:
+        if self._new:
+            self._write()
+
+    def _segmentation(self, mask: BoolArray) -> object:
+        if self.polygons and mask.any():
+            from .outlines import edge_polygons
+
+            return [polygon.ravel().tolist() for polygon in edge_polygons(mask)]
+        return mask_to_rle(mask)
+
+    def _read_document(self) -> dict[str, Any]:
+        try:
+            document = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {"info": {"description": "promptseg"}}
+        except ValueError as error:
+            raise self._refusal(f"it is not JSON ({error})") from error
+        if not isinstance(document, dict):
+            raise self._refusal("it is not a JSON object")
+        return document
+
+    def _index(self) -> None:
+        """Look up what the file has by name and number."""
+        document = self._document
+        self._images: dict[str, dict[str, Any]] = {}
+        for entry in document.pop("images", []):
+            if self._images.setdefault(entry["file_name"], entry) is not entry:
+                raise ValueError(f"two images are named {entry['file_name']!r}")
+        self._categories: dict[str, dict[str, Any]] = {}
+        self._category_list: list[dict[str, Any]] = document.pop("categories", [])
+        for entry in self._category_list:
+            self._categories.setdefault(entry["name"], entry)
+        self._annotations: dict[object, list[dict[str, Any]]] = {}
+        last = 0
+        for entry in document.pop("annotations", []):
+            if "segments_info" in entry:
+                raise ValueError("panoptic segments")
+            self._annotations.setdefault(entry["image_id"], []).append(entry)
+            last = max(last, int(entry["id"]))
+        self._last_annotation = last
+        self._last_image = max((int(entry["id"]) for entry in self._images.values()), default=0)
+        self._last_category = max((int(entry["id"]) for entry in self._category_list), default=0)
+
+    def _category(self, name: str) -> int:
+        if name not in self._categories:
+            self._last_category += 1
+            entry = {"id": self._last_category, "name": name, "supercategory": ""}
+            self._categories[name] = entry
+            self._category_list.append(entry)
+        number: int = self._categories[name]["id"]
+        return number
+
+    def _insert(self, entry: Mapping[str, Any]) -> None:
+        """Put an image and its annotations in the place of what was there of it."""
+        name = entry["file_name"]
+        known = self._images.get(name)
+        if known is None:
+            self._last_image += 1
+            known = {"id": self._last_image, "file_name": name}
+            self._images[name] = known
+        known.update(height=entry["height"], width=entry["width"])
+        numbers = [item["id"] for item in self._annotations.get(known["id"], [])]
+        annotations = []
+        for i, item in enumerate(entry["annotations"]):
+            if i < len(numbers):
+                number = numbers[i]
+            else:
+                self._last_annotation += 1
+                number = self._last_annotation
+            annotations.append(
+                {
+                    "id": number,
+                    "image_id": known["id"],
+                    "category_id": self._category(item["category"]),
+                    "iscrowd": 0,
+                    **{key: item[key] for key in ("segmentation", "area", "bbox", "score")},
+                }
+            )
+        self._annotations[known["id"]] = annotations
+        self._new += 1
+
+    def _write(self) -> None:
+        document = {
+            **self._document,
+            "images": list(self._images.values()),
+            "annotations": [item for items in self._annotations.values() for item in items],
+            "categories": self._category_list,
+        }
+        write_text(self.path, json.dumps(document, allow_nan=False) + "\n")
+        self._pending_path.unlink(missing_ok=True)
+        self._new = 0
+
+    def _read_pending(self) -> list[dict[str, Any]]:
+        try:
+            # Without the last line, where an interruption cut it off.
+            lines = self._pending_path.read_text(encoding="utf-8").split("\n")[:-1]
+            entries = [json.loads(line) for line in lines]
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            raise InputError(
+                f"{str(self._pending_path)!r} is broken ({error}); delete it and segment the "
+                "images of the last run again"
+            ) from error
+        return entries
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(
+            f"nothing can be added to {str(self.path)!r}: {reason}; "
+            "move it away or give another folder"
+        )
+
+
+class CocoPolygonsExporter(CocoExporter):
+    """Writes annotations.json with masks as polygons, which pycocotools draws to the same pixels.
+
+    Each part is a polygon; holes are joined with the outline by a seam. A mask without a pixel,
+    which has no polygon, is written as run lengths. Readers that count the polygon's rim in
+    (supervision) make masks larger by up to a pixel.
+    """
+
+    name = "coco-polygons"
+    polygons = True

@@ -1,0 +1,56 @@
+"""Masks as pictures: cut-outs with transparency, and black and white."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..outputs import mask_names, write_folder
+from .base import Exporter, stem, to_png
+
+if TYPE_CHECKING:
+    from ...pipeline.types import BoolArray, Result, UInt8Array
+
+
+class _PictureExporter(Exporter):
+    """Writes a folder for each image with one PNG for each mask, best first."""
+
+    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+        pictures = [to_png(self._draw(image, mask)) for mask in result.masks]
+        files = dict(zip(mask_names(result.labels), pictures, strict=True))
+        write_folder(self._path(name), files)
+        return []
+
+    def has(self, name: str) -> bool:
+        return self._path(name).is_dir()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / stem(name)
+
+    @abstractmethod
+    def _draw(self, image: UInt8Array, mask: BoolArray) -> Image.Image:
+        """Return the picture of a mask."""
+
+
+class CutoutExporter(_PictureExporter):
+    """Writes IMAGE/mask_01_LABEL.png: RGBA as large as the image, black and clear outside."""
+
+    name = "cutout"
+
+    def _draw(self, image: UInt8Array, mask: BoolArray) -> Image.Image:
+        return Image.fromarray(
+            np.dstack([image, np.full_like(image[:, :, 0], 255)]) * mask[..., None]
+        )
+
+
+class PngExporter(_PictureExporter):
+    """Writes IMAGE/mask_01_LABEL.png: white where the mask is."""
+
+    name = "png"
+
+    def _draw(self, image: UInt8Array, mask: BoolArray) -> Image.Image:
+        return Image.fromarray(mask).convert("L")

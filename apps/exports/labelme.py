@@ -1,0 +1,80 @@
+"""The JSON files of labelme, one an image.
+
+Source: https://github.com/wkentaro/labelme, the files that its version 5 writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ..console import printable
+from ..outputs import write_text
+from .base import Exporter, class_name, count_masks, stem
+
+if TYPE_CHECKING:
+    from ...pipeline.types import Result, UInt8Array
+
+LABELME_VERSION = "5.5.0"
+
+
+class LabelmeExporter(Exporter):
+    """Writes IMAGE.json with polygons, which labelme and supervision draw to the same pixels.
+
+    Each part of a mask is a polygon, and the parts of one mask share a group; holes are joined
+    with the outline by a seam. The score is in the description.
+    """
+
+    name = "labelme"
+
+    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+        from .outlines import pixel_polygons
+
+        path = self._path(name)
+        height, width = result.image_size
+        shapes: list[dict[str, Any]] = []
+        empty = 0
+        for i, mask in enumerate(result.masks):
+            polygons = pixel_polygons(mask)
+            empty += not polygons
+            shapes += [
+                {
+                    "label": class_name(result.labels[i]),
+                    "points": polygon.round(2).tolist(),
+                    "group_id": i + 1 if len(polygons) > 1 else None,
+                    "description": f"score {result.scores[i]:.4f}",
+                    "shape_type": "polygon",
+                    "flags": {},
+                    "mask": None,
+                }
+                for polygon in polygons
+            ]
+        document: dict[str, Any] = {
+            "version": LABELME_VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": printable(self._image_path(name, path.parent)),
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        return [f"{self.name}: {count_masks(empty)} without a pixel, left out"] if empty else []
+
+    def has(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{stem(name)}.json"
+
+    def _image_path(self, name: str, folder: Path) -> str:
+        """Return the photograph's path relative to the folder of its JSON."""
+        if self.images is None:
+            return PurePosixPath(name).name
+        photograph = self.images.absolute() / name
+        try:
+            return Path(os.path.relpath(photograph, folder.absolute())).as_posix()
+        except ValueError:  # on another drive of Windows
+            return photograph.as_posix()

@@ -1,0 +1,31 @@
+"""The record of a result, as `promptseg segment --json` prints it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..console import printable
+from ..outputs import write_text
+from .base import Exporter, stem
+
+if TYPE_CHECKING:
+    from ...pipeline.types import Result, UInt8Array
+
+
+class JsonExporter(Exporter):
+    """Writes IMAGE.json: the image's name and `Result.to_dict`, which keeps everything."""
+
+    name = "json"
+
+    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+        record = {"image": printable(name), **result.to_dict()}
+        write_text(self._path(name), json.dumps(record, indent=2, allow_nan=False) + "\n")
+        return []
+
+    def has(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{stem(name)}.json"

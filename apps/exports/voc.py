@@ -1,0 +1,103 @@
+"""PASCAL VOC's PNGs of classes and of objects.
+
+Source: Everingham et al. 2010, "The PASCAL Visual Object Classes Challenge", and the development
+kit's colour map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...pipeline.files import write_whole
+from ..outputs import write_text
+from .base import Exporter, count_masks, stem, to_png
+
+if TYPE_CHECKING:
+    from ...pipeline.types import Result, UInt8Array
+
+LABELS_FILE = "labels.txt"
+CLASS_FOLDER = "SegmentationClass"
+OBJECT_FOLDER = "SegmentationObject"
+BACKGROUND = "background"
+# 255 is void.
+_LARGEST = 254
+
+
+class VocExporter(Exporter):
+    """Writes SegmentationClass/, SegmentationObject/ and labels.txt.
+
+    0 is the background, in both PNGs. A class is the number of its line in labels.txt, from 0; an
+    object the number of its mask, from 1. Where masks overlap, the better one is on top. Scores
+    are not kept. PNGs have VOC's colours, or 16 bits and none where a number is above 254.
+    """
+
+    name = "voc"
+
+    def __init__(
+        self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
+    ) -> None:
+        super().__init__(folder, (), images)
+        self._written = self._read_names()
+        self.labels.numbers_of(self._written or ())
+        self.labels.numbers_of(labels)
+
+    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+        below = f"{stem(name)}.png"
+        numbers = self.labels.numbers_of(result.labels)
+        if self._written != self.labels.names:
+            names = [BACKGROUND, *self.labels.names]
+            write_text(self.folder / LABELS_FILE, "".join(f"{name}\n" for name in names))
+            self._written = list(self.labels.names)
+        objects = np.zeros(result.image_size, np.uint16)
+        for i in reversed(range(len(result))):
+            objects[result.masks[i]] = i + 1
+        classes = np.array([0, *(number + 1 for number in numbers)], np.uint16)[objects]
+        notes: list[str] = []
+        write_whole(self.folder / CLASS_FOLDER / below, self._png(classes, "classes", notes))
+        # Last: where it stands, the other one stands too.
+        write_whole(self.folder / OBJECT_FOLDER / below, self._png(objects, "objects", notes))
+        visible = np.bincount(objects.ravel(), minlength=len(result) + 1)[1:]
+        covered = result.masks.sum(axis=(1, 2)) - visible
+        if covered.any():
+            hidden = int((visible == 0).sum())
+            notes.append(
+                f"{self.name}: {count_masks(int((covered > 0).sum()))} partly under a better one"
+                + (f", {hidden} wholly" if hidden else "")
+            )
+        return notes
+
+    def has(self, name: str) -> bool:
+        return (self.folder / OBJECT_FOLDER / f"{stem(name)}.png").is_file()
+
+    def _read_names(self) -> list[str] | None:
+        try:
+            lines = (self.folder / LABELS_FILE).read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            return None
+        return [line for line in lines[1:] if line]
+
+    def _png(self, numbers: NDArray[np.uint16], what: str, notes: list[str]) -> bytes:
+        if numbers.max(initial=0) > _LARGEST:
+            notes.append(f"{self.name}: more than {_LARGEST} {what}, in 16 bits without colours")
+            return to_png(Image.fromarray(numbers))
+        image = Image.fromarray(numbers.astype(np.uint8))
+        image.putpalette(palette().tobytes())
+        return to_png(image)
+
+
+def palette() -> UInt8Array:
+    """Return VOC's (256, 3) colours: the bits of a number, dealt to red, green and blue in turn."""
+    numbers = np.arange(256)
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            if 3 * bit + channel < 8:
+                value = (numbers >> (3 * bit + channel) & 1) << (7 - bit)
+                colors[:, channel] |= value.astype(np.uint8)
+    return colors
