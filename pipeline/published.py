@@ -37,7 +37,9 @@ from .types import ImageEmbedding
 FROM_BOXES = PipelineConfig(first_pass=("boxes",), multimask_output=False, refine_passes=0)
 # CLIP sees the whole picture at its own size, unchanged; at 0.5 a phrase says as much of the
 # picture as no words do.
-PRESENCE_CLIP = DenseClipConfig(attention="none", input_size=224)
+PRESENCE_CLIP = DenseClipConfig(
+    attention="none", input_size=224, templates=("a photo of a {}.",)
+)
 LEAST_CLIP_PRESENCE = 0.5
 
 ViewT = TypeVar("ViewT")
