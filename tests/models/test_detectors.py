@@ -126,7 +126,7 @@ def test_half_precision_comes_near(
     np.testing.assert_allclose(found.boxes_xyxy[0], expected.boxes_xyxy[0], atol=0.5)
 
 
-def test_nothing_global_changes(name: str, folder: Path) -> None:
+def test_nothing_global_changes(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def state() -> list[object]:
         return [
             torch.get_default_dtype(),
@@ -140,7 +140,10 @@ def test_nothing_global_changes(name: str, folder: Path) -> None:
             logging.is_progress_bar_enabled(),
         ]
 
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    monkeypatch.setattr(logging._get_library_root_logger(), "level", logging.INFO)
     before = state()
+    assert before[-2:] == [logging.INFO, True]
     detector = CREATE[name](folder, dtype="bf16")
     assert state() == before
     detector.ground(["cat"], detector.look(IMAGES["wide"]))
