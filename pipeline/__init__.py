@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
     from .everything import EverythingConfig
     from .images import load_image
-    from .pipeline import Pipeline
+    from .pipeline import Pipeline, PipelineConfig
     from .presets import PRESETS, load
+    from .proposals import Proposals
     from .ranking import RankingConfig, rank
     from .reference import EncodedReference, Reference
     from .segmenter import Segmenter
@@ -30,8 +31,10 @@ __all__ = [
     "MaskCandidates",
     "ModelNotFoundError",
     "Pipeline",
+    "PipelineConfig",
     "PromptSet",
     "PromptsegError",
+    "Proposals",
     "RankingConfig",
     "Reference",
     "RejectedMask",
@@ -53,8 +56,10 @@ _HOMES = {
     "MaskCandidates": ".types",
     "ModelNotFoundError": "..models.errors",
     "Pipeline": ".pipeline",
+    "PipelineConfig": ".pipeline",
     "PromptSet": ".types",
     "PromptsegError": "..models.errors",
+    "Proposals": ".proposals",
     "RankingConfig": ".ranking",
     "Reference": ".reference",
     "RejectedMask": ".types",

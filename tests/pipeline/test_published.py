@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from promptseg.models.errors import CheckpointError, InputError
@@ -245,3 +247,24 @@ def test_missing_weights_are_told_at_once(preset: str, tmp_path, monkeypatch) ->
     monkeypatch.delenv("PROMPTSEG_WEIGHTS", raising=False)
     with pytest.raises(CheckpointError, match=f"promptseg models fetch {preset}.*pocket"):
         load(preset, weights=tmp_path / "nothing")
+
+
+def test_the_documented_pipelines_run(
+    repo_root, weights, clip_folder, tmp_path, monkeypatch
+) -> None:
+    """What docs/presets.md shows, on shrunken weights under the names that it gives them."""
+    text = (repo_root / "docs" / "presets.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    named = tmp_path / "weights"
+    named.mkdir()
+    save_owlv2(named / "owlv2")
+    build_sam2().save_pretrained(named / "sam2.1")
+    (named / "clip").symlink_to(clip_folder)
+    (named / "mobile_sam.pt").symlink_to(weights / "dhkim2810--MobileSAM" / "mobile_sam.pt")
+    Image.fromarray(IMAGE).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block.replace("ViT-B-16", "tiny"), names)
+        assert isinstance(names["pipe"](IMAGE, text="cat"), Result)
