@@ -16,14 +16,13 @@ from promptseg.pipeline.prompters.matching.bidirectional import (
     BidirectionalConfig,
     BidirectionalStrategy,
     Fitness,
-    cluster,
-    draw_sets,
     fitness_of,
     match_both_ways,
     select_masks,
     spaced,
     transport_distance,
 )
+from promptseg.pipeline.prompters.matching.point_sets import cluster, draw_sets
 
 from .matching_scenes import (
     CAT,
@@ -146,7 +145,8 @@ def test_clusters_are_the_blobs() -> None:
 def test_few_points_give_all_sets() -> None:
     points = np.float32([[0, 0], [1, 0], [9, 9]])
     centres, labels = np.float32([[0.5, 0], [9, 9]]), np.array([0, 0, 1])
-    sets = draw_sets(points, centres, labels, CONFIG, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    sets = draw_sets(points, centres, labels, rng, sizes=(1, 6), count=64)
     found = {tuple(sorted(map(tuple, one.tolist()))) for size in sets for one in size}
     everything = [tuple(p) for p in points.tolist()]
     of_points = {c for size in (1, 2, 3) for c in combinations(everything, size)}
@@ -157,8 +157,8 @@ def test_few_points_give_all_sets() -> None:
 def test_of_many_sets_some_are_drawn_from_parts_instances_and_the_whole() -> None:
     points = np.random.default_rng(0).random((40, 2)).astype(np.float32)
     centres, labels = cluster(points, 4, np.random.default_rng(0))
-    config = replace(CONFIG, set_sizes=(2, 5), sets_per_size=30)
-    sets = draw_sets(points, centres, labels, config, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    sets = draw_sets(points, centres, labels, rng, sizes=(2, 5), count=30)
     assert [size.shape[1] for size in sets] == [2, 3, 4, 5]
     number = {tuple(p): label for p, label in zip(points.tolist(), labels, strict=True)}
     whole = {tuple(c) for c in centres.tolist()}
@@ -174,11 +174,12 @@ def test_of_many_sets_some_are_drawn_from_parts_instances_and_the_whole() -> Non
         assert len(size) <= 10 + 10 + 8
         assert kinds["part"] >= 4
         assert kinds["instance"] >= 4
-    # Sets of at least 5 points take all points where there are fewer.
-    (few,) = draw_sets(
-        points[:2], centres[:1], np.zeros(2, int), replace(config, set_sizes=(5, 6)), None
-    )[1:]
-    np.testing.assert_array_equal(few, points[None, :2])
+    # A pool with fewer points than a set's least gives all of them.
+    of_centre, of_both = draw_sets(
+        points[:2], centres[:1], np.zeros(2, int), rng, sizes=(5, 6), count=30
+    )
+    np.testing.assert_array_equal(of_centre, centres[None, :1])
+    np.testing.assert_array_equal(of_both, points[None, :2])
 
 
 @pytest.mark.parametrize("examples", [[EXAMPLE], [PARTLY], [EXAMPLE, TINY]])
@@ -373,6 +374,7 @@ def test_it_answers_the_same_each_time_and_leaves_the_global_state_alone(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"refine_passes": -1}, "refine_passes must be 0 or more"),
         ({"centres": 0}, "centres must be 1 or more"),
         ({"sets_per_size": 0}, "sets_per_size must be 1 or more"),
         ({"emd_cells": 0}, "emd_cells must be 1 or more"),

@@ -34,10 +34,7 @@ is a multiple of the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
 
 import numpy as np
 import torch
@@ -64,10 +61,9 @@ from .base import (
     unit_tokens,
 )
 from .low_res import MaskFrame, groups_of, take
+from .point_sets import cluster, draw_sets
 
 IntArray = NDArray[np.intp]
-
-MAX_STEPS = 100  # of k-means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +92,7 @@ class BidirectionalConfig(PresenceConfig):
         max_masks: Most masks that are joined.
         emd_cells: Most cells of each side that the earth mover's distance looks at.
         join: Masks that share more than this of the smaller one's area become one.
+        refine_passes: Times that the masks are decoded again, from their own boxes and logits.
         seed: Of the clusters and the sets of points.
 
     Raises:
@@ -121,6 +118,7 @@ class BidirectionalConfig(PresenceConfig):
     max_masks: int = 9
     emd_cells: int = 128
     join: float = 0.5
+    refine_passes: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -130,6 +128,8 @@ class BidirectionalConfig(PresenceConfig):
         for name in ("min_iou_prediction", "min_stability", "nms_iou", "join"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        if self.refine_passes < 0:
+            raise InputError(f"refine_passes must be 0 or more, not {self.refine_passes}")
         least, most = self.set_sizes
         if not 1 <= least <= most:
             raise InputError(f"set_sizes must be two numbers from 1, in order, not {least}, {most}")
@@ -195,65 +195,6 @@ def transport_distance(cost: Float32Array, most: int) -> float:
     return float(equal[linear_sum_assignment(equal)].mean())
 
 
-def cluster(
-    points: Float32Array, count: int, rng: np.random.Generator
-) -> tuple[Float32Array, IntArray]:
-    """Cluster points (n, 2) by k-means++ (Arthur & Vassilvitskii 2007).
-
-    Returns:
-        (k, 2) centres, and the cluster (n,) of each point; k is ``count``, or the number of
-        different points if they are fewer.
-    """
-    count = min(count, len(np.unique(points, axis=0)))
-    centres = points[[rng.integers(len(points))]]
-    while len(centres) < count:
-        squared = _squared_distances(points, centres).min(1)
-        chosen = rng.choice(len(points), p=squared / squared.sum())
-        centres = np.concatenate([centres, points[[chosen]]])
-    for _ in range(MAX_STEPS):
-        labels = _squared_distances(points, centres).argmin(1)
-        # A cluster that lost all of its points stays where it is.
-        means = [points[labels == k].mean(0) if k in labels else c for k, c in enumerate(centres)]
-        if np.array_equal(means, centres):
-            break
-        centres = np.array(means, np.float32)
-    return centres, labels
-
-
-def draw_sets(
-    points: Float32Array,
-    centres: Float32Array,
-    labels: IntArray,
-    config: BidirectionalConfig,
-    rng: np.random.Generator,
-) -> list[Float32Array]:
-    """Sets of points: parts, instances and the whole.
-
-    Args:
-        points: (n, 2).
-        centres: (k, 2) of their clusters.
-        labels: (n,) cluster of each.
-        config: How many, and of what sizes.
-        rng: Draws where there are more sets than wanted.
-
-    Returns:
-        For each size s of a set, (B, s, 2); no set is there twice.
-    """
-    third = max(1, config.sets_per_size // 3)
-    parts = [points[group] for group in groups_of(labels.astype(np.int32))]
-    pools = [(centres, third), (points, third)]
-    pools += [(part, max(1, third // len(parts))) for part in parts]
-    sets: dict[int, dict[bytes, Float32Array]] = {}
-    for pool, quota in pools:
-        least, most = (min(size, len(pool)) for size in config.set_sizes)
-        for size in range(least, most + 1):
-            for chosen in _subsets(len(pool), size, quota, rng):
-                drawn = pool[np.array(chosen)]
-                known = sets.setdefault(size, {})
-                known.setdefault(drawn[np.lexsort(drawn.T)].tobytes(), drawn)
-    return [np.stack(list(sets[size].values())) for size in sorted(sets)]
-
-
 @dataclass(frozen=True, eq=False)
 class Fitness:
     """How N masks fit the matches; (N,) float32 each.
@@ -286,7 +227,9 @@ def fitness_of(
         config: How many cells count.
     """
     order = by_likeness(bank, cells)
-    foreground = bank.foreground[torch.from_numpy(by_likeness(bank, bank.foreground))]
+    rows = by_likeness(bank, bank.foreground)
+    rows = rows[spaced(len(rows), min(len(rows), config.emd_cells))]
+    foreground = bank.foreground[torch.from_numpy(rows)]
     costs: Float32Array = ((1 - foreground @ cells.T) / 2).cpu().numpy()
     emd = [
         1 - transport_distance(costs[:, order[mask[order]]], config.emd_cells) for mask in covered
@@ -378,9 +321,8 @@ class BidirectionalStrategy:
         selected = take(masks, chosen)
         groups = groups_of(frame.join_overlapping(selected, config.join))
         best = [scores[chosen[group]].max() for group in groups]
-        return Matches(
-            frame.unite(selected, groups), np.array(best, np.float32), presence, rejected
-        )
+        masks = frame.refine(frame.unite(selected, groups), config.refine_passes)
+        return Matches(masks, np.array(best, np.float32), presence, rejected)
 
     def _propose(self, frame: MaskFrame, points: Float32Array) -> LowResMasks:
         """Good masks (N, 1, h, w) of sets of points (n, 2), without doubles, all with cells."""
@@ -388,7 +330,10 @@ class BidirectionalStrategy:
         rng = np.random.default_rng(config.seed)
         centres, labels = cluster(points, config.centres, rng)
         good: list[LowResMasks] = []
-        for sets in draw_sets(points, centres, labels, config, rng):
+        drawn = draw_sets(
+            points, centres, labels, rng, sizes=config.set_sizes, count=config.sets_per_size
+        )
+        for sets in drawn:
             found = segmenter.decode_low_res(
                 frame.embedding,
                 point_coords=sets,
@@ -418,18 +363,3 @@ class BidirectionalStrategy:
             stability >= self.config.min_stability
         )
         return take(flat, np.flatnonzero(good))
-
-
-def _squared_distances(points: Float32Array, centres: Float32Array) -> NDArray[np.float64]:
-    difference = points[:, None].astype(np.float64) - centres[None]
-    squared: NDArray[np.float64] = (difference**2).sum(-1)
-    return squared
-
-
-def _subsets(
-    count: int, size: int, most: int, rng: np.random.Generator
-) -> Sequence[tuple[int, ...]]:
-    """All subsets of ``size`` of ``count`` things, or ``most`` of them at random."""
-    if comb(count, size) <= most:
-        return list(combinations(range(count), size))
-    return [tuple(rng.choice(count, size, replace=False)) for _ in range(most)]
