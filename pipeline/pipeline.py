@@ -90,6 +90,7 @@ class Pipeline:
         text: str | Sequence[str] | None = None,
         negative_text: str | Sequence[str] | None = None,
         reference: ReferenceQuery | None = None,
+        negative_reference: ReferenceQuery | None = None,
         points: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
@@ -111,6 +112,9 @@ class Pipeline:
             negative_text: Masks that lie on what these phrases name are dropped.
             reference: One or several examples of what to look for, encoded or not; those of one
                 label are examples of the same thing.
+            negative_reference: Examples of what it is not, such as lookalikes. With a reference,
+                masks that are more like them are dropped; without, those that lie on what they
+                find.
             points: (N, 2) in pixels of the image, (x, y).
             point_labels: (N,): 1 foreground, 0 background; all foreground by default.
             boxes: (B, 4) XYXY in pixels of the image.
@@ -130,6 +134,7 @@ class Pipeline:
             text=text,
             negative_text=negative_text,
             reference=reference,
+            negative_reference=negative_reference,
             points=points,
             point_labels=point_labels,
             boxes=boxes,
@@ -143,6 +148,7 @@ class Pipeline:
         text: str | Sequence[str] | None = None,
         negative_text: str | Sequence[str] | None = None,
         reference: ReferenceQuery | None = None,
+        negative_reference: ReferenceQuery | None = None,
         points: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
@@ -155,6 +161,7 @@ class Pipeline:
         phrases = _read_phrases("text", text)
         negatives = _read_phrases("negative_text", negative_text)
         examples = read_references(reference)
+        lookalikes = read_references(negative_reference, "negative_reference")
         # Nothing is encoded before the whole query is known to make sense.
         picture = image if isinstance(image, ImageEmbedding) else load_image(image)
         size = picture.original_size if isinstance(picture, ImageEmbedding) else picture.shape[:2]
@@ -167,18 +174,24 @@ class Pipeline:
         if (phrases or negatives) and self.text_prompter is None:
             raise InputError("this pipeline has no text prompter; give points or boxes")
         references = self._encode_references(examples)
+        others = self._encode_references(lookalikes)
         embedding = (
             picture if isinstance(picture, ImageEmbedding) else self.segmenter.encode_image(picture)
         )
         if phrases:
             found = self._decode_phrases(embedding, phrases)
         elif references:
-            found = self._match(embedding, references)
+            found = self._match(embedding, references, others)
         else:
             found = self._decode_marks(embedding, prompts)
-        against = self._decode_phrases(embedding, negatives) if negatives else None
+        against = []
+        if negatives:
+            against.append(self._decode_phrases(embedding, negatives))
+        if others and not references:  # else each match was held against them already
+            against.append(self._match(embedding, others, ()))
+        joined = Proposals.join(embedding.original_size, against) if against else None
         choosing = marks if phrases or references else None
-        return replace(found, negatives=against, marks=choosing)
+        return replace(found, negatives=joined, marks=choosing)
 
     def ranking(
         self,
@@ -310,15 +323,19 @@ class Pipeline:
         return self.reference_prompter
 
     def _match(
-        self, embedding: ImageEmbedding, references: Sequence[EncodedReference]
+        self,
+        embedding: ImageEmbedding,
+        references: Sequence[EncodedReference],
+        negatives: Sequence[EncodedReference],
     ) -> Proposals:
         """Masks of what references show, and why there are none of some."""
-        matches = self._references().find(embedding, references)
+        matches = self._references().find(embedding, references, negatives)
         found = []
         for reference, match in zip(references, matches, strict=True):
             labels = (reference.label,) * len(match.prompt_scores)
             masks = self._finish(embedding, match.masks, labels, match.prompt_scores)
             found.append(replace(masks, rejected=match.rejected))
+            found.append(Proposals.certain(embedding.original_size, match.known, reference.label))
         return Proposals.join(embedding.original_size, found)
 
     def _decode_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:

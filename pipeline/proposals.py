@@ -108,6 +108,21 @@ class Proposals:
         )
 
     @classmethod
+    def certain(
+        cls, image_size: tuple[int, int], masks: Sequence[CompactMask], label: str
+    ) -> Proposals:
+        """Return masks that somebody drew: every score is 1."""
+        ones = np.ones(len(masks), np.float32)
+        return cls(
+            image_size=image_size,
+            masks=tuple(masks),
+            labels=(label,) * len(masks),
+            iou_predictions=ones,
+            stability_scores=ones,
+            prompt_scores=ones,
+        )
+
+    @classmethod
     def join(cls, image_size: tuple[int, int], parts: Sequence[Proposals]) -> Proposals:
         """Return the masks and the rejected of all parts, in their order."""
         parts = (cls.none(image_size), *parts)

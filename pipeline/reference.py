@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike
 from ..models.errors import InputError
 from .images import ImageSource, MaskSource, load_image, load_mask
 from .marks import Marks, read_marks
+from .masks import CompactMask
 from .types import BoolArray, UInt8Array
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ..models.features.dense import DenseFeatures
@@ -87,12 +89,26 @@ class Shot:
     """The features of one example.
 
     Attributes:
-        features: Of its picture.
+        features: Of its picture, or of the part of it around a tiny object.
         coverage: Share of each cell that the object covers, (h, w) float32; not all 0.
+        mask: The object in the picture; None if only the cells are known.
+        whole: Features of the whole picture, where the others are of a part of it.
     """
 
     features: DenseFeatures
     coverage: Tensor
+    mask: CompactMask | None = None
+    whole: DenseFeatures | None = None
+
+    @property
+    def picture(self) -> DenseFeatures:
+        """Features of the whole picture."""
+        return self.features if self.whole is None else self.whole
+
+    def to(self, device: torch.device) -> Shot:
+        """Return the example with its tensors on a device."""
+        whole = None if self.whole is None else self.whole.to(device)
+        return Shot(self.features.to(device), self.coverage.to(device), self.mask, whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +118,7 @@ class EncodedReference:
     Attributes:
         label: What masks found by it are called.
         shots: One or more examples, all with features of the same model.
+        negatives: Examples of what it is not, by the same model.
 
     Raises:
         InputError: There are no examples, or their features are of different models.
@@ -109,11 +126,12 @@ class EncodedReference:
 
     label: str
     shots: tuple[Shot, ...]
+    negatives: tuple[Shot, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.shots:
             raise InputError("a reference needs one example at least; none was given")
-        models = sorted({shot.features.model_id for shot in self.shots})
+        models = sorted({shot.features.model_id for shot in (*self.shots, *self.negatives)})
         if len(models) > 1:
             raise InputError(
                 f"the examples of {self.label!r} were encoded by {' and '.join(models)}, whose "
@@ -125,13 +143,27 @@ class EncodedReference:
         """Name of the model that made the features."""
         return self.shots[0].features.model_id
 
+    def to(self, device: torch.device) -> EncodedReference:
+        """Return the examples with their tensors on a device."""
+        return replace(
+            self,
+            shots=tuple(shot.to(device) for shot in self.shots),
+            negatives=tuple(shot.to(device) for shot in self.negatives),
+        )
+
 
 # What stands for references in a query: one or several, encoded or not.
 ReferenceQuery = Reference | EncodedReference | Sequence[Reference | EncodedReference]
 
 
-def read_references(query: ReferenceQuery | None) -> tuple[Reference | EncodedReference, ...]:
+def read_references(
+    query: ReferenceQuery | None, name: str = "reference"
+) -> tuple[Reference | EncodedReference, ...]:
     """One or several references as a tuple.
+
+    Args:
+        query: What a caller gave.
+        name: What the argument is called, for the messages.
 
     Raises:
         InputError: The query is empty, or something in it is no reference.
@@ -140,13 +172,13 @@ def read_references(query: ReferenceQuery | None) -> tuple[Reference | EncodedRe
         return ()
     items: object = (query,) if isinstance(query, (Reference, EncodedReference)) else query
     if not isinstance(items, (list, tuple)):
-        raise InputError(f"reference must be a Reference or a list of them, got {items!r}")
+        raise InputError(f"{name} must be a Reference or a list of them, got {items!r}")
     if not items:
-        raise InputError("reference is an empty list; give one Reference at least")
+        raise InputError(f"{name} is an empty list; give one Reference at least")
     for item in items:
         if not isinstance(item, (Reference, EncodedReference)):
             raise InputError(
-                f"reference must be a Reference or a list of them, got a {type(item).__name__}; "
+                f"{name} must be a Reference or a list of them, got a {type(item).__name__}; "
                 "write Reference(image, mask)"
             )
     return tuple(items)

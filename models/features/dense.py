@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +40,11 @@ class DenseFeatures:
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of the grid."""
         return int(self.tokens.shape[0]), int(self.tokens.shape[1])
+
+    def to(self, device: torch.device) -> DenseFeatures:
+        """Return the same on a device."""
+        cls = None if self.cls is None else self.cls.to(device)
+        return replace(self, tokens=self.tokens.to(device), cls=cls)
 
     def cell_centres(self) -> NDArray[np.float32]:
         """Pixel (x, y) in the middle of each cell, (h * w, 2), row by row; none is outside."""

@@ -22,11 +22,11 @@ FAMILIES = {"sam", "grounding", "features"}
 ABOVE_FAMILIES = {"registry", "__init__"}
 # Modules of pipeline/, lowest first; each imports from lower steps only.
 PIPELINE_STEPS = (
-    {"masks", "loading"},
+    {"masks", "loading", "files"},
     {"types"},
     {"images", "marks", "boxes", "presence", "regions"},
     {"segmenter", "proposals", "reference"},
-    {"ranking"},
+    {"ranking", "concepts"},
     {"cascade"},
     {"agreement", "prompters", "everything"},
     {"pipeline"},

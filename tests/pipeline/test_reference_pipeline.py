@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,15 @@ from promptseg.models.backbones.efficientnet_lite import EfficientNetLite2
 from promptseg.models.errors import InputError
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.models.features.pocket import PocketFeatures
+from promptseg.pipeline.concepts import load_concept, save_concept
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.prompters.matching.prototype import PrototypeConfig, PrototypeStrategy
-from promptseg.pipeline.prompters.reference import ReferencePrompter
+from promptseg.pipeline.prompters.reference import (
+    ReferenceConfig,
+    ReferencePrompter,
+    context_box,
+    same_picture,
+)
 from promptseg.pipeline.reference import Reference
 from promptseg.pipeline.types import Result
 
@@ -117,7 +124,7 @@ def test_labels_are_apart_and_examples_of_one_label_together(pipeline, colours) 
         "reference": True,
         "blue": False,
     }
-    assert len(colours.seen) == 3  # the target once for both
+    assert len(colours.seen) == 4  # the target once for both, and the blue one from nearer by
     both = [RED_ONE, Reference(SHOWN, BLUE_ONE.mask)]
     result = pipeline(target, reference=both)
     assert result.labels == ["reference"] * 2
@@ -149,8 +156,8 @@ def test_a_mark_becomes_a_mask(pipeline, obedient_segmenter, mark) -> None:
         masks = obedient_segmenter.decode(
             embedding, point_coords=[[mark["point"]]], point_labels=[[1]]
         ).masks
-    expected = masks[0, 0].reshape(12, 8, 12, 8).mean((1, 3))  # the one of highest predicted IoU
-    np.testing.assert_allclose(encoded.shots[0].coverage, expected, atol=1e-6)
+    # The one of highest predicted IoU.
+    np.testing.assert_array_equal(encoded.shots[0].mask.full(), masks[0, 0])
     result = pipeline(picture((RED, LEFT)), reference=encoded)
     assert_found(result, ("reference", LEFT))
 
@@ -224,3 +231,215 @@ def test_the_encoders_own_features_are_not_computed_again(tiny_segmenter, monkey
     object.__setattr__(embedding, "image", None)
     with pytest.raises(ValueError, match="keeps its image"):
         ReferencePrompter(Colours(), tiny_segmenter, STRATEGY).features_of(embedding)
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "expected"),
+    [
+        ((100, 200), (90, 40, 110, 60), (70, 20, 130, 80)),  # 3 times the box, around it
+        ((100, 200), (90, 40, 110, 50), (70, 15, 130, 75)),  # square
+        ((100, 200), (0, 0, 20, 20), (0, 0, 60, 60)),  # shifted into the picture
+        ((100, 200), (180, 80, 200, 100), (140, 40, 200, 100)),
+        ((100, 200), (50, 10, 100, 20), (0, 0, 150, 100)),  # as high as the picture
+        ((100, 200), (100, 50, 101, 51), (75, 25, 125, 75)),  # enlarged 4 times at most
+    ],
+    ids=str,
+)
+def test_the_part_around_a_small_object(size, box, expected) -> None:
+    mask = np.zeros(size, bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    assert context_box(mask, 3.0, 4.0) == expected
+
+
+def test_a_tiny_object_is_seen_from_nearer_by(pipeline, colours) -> None:
+    box = (44, 44, 52, 52)  # four quarters of a cell
+    encoded = pipeline.encode_reference(Reference(picture((RED, box)), pixels(box)))
+    (shot,) = encoded.shots
+    np.testing.assert_array_equal(colours.seen[1], picture((RED, box))[36:60, 36:60])
+    assert shot.coverage.shape == (3, 3)
+    assert shot.coverage[1, 1] == shot.coverage.sum() == 1
+    np.testing.assert_array_equal(shot.mask.full(), pixels(box))
+    assert shot.whole is shot.picture
+    assert shot.whole.image_size == SIZE
+    result = pipeline(picture((RED, LEFT), (BLUE, RIGHT)), reference=encoded)
+    assert_found(result, ("reference", LEFT))
+    # Its own picture gives back its own mask.
+    np.testing.assert_array_equal(
+        pipeline(picture((RED, box)), reference=encoded).masks, [pixels(box)]
+    )
+    # One of 16 cells is large enough.
+    (large,) = pipeline.encode_reference(RED_ONE).shots
+    assert large.whole is None
+    assert large.picture is large.features
+
+
+@pytest.mark.parametrize("place", [(0, 0), (95, 95), (47, 48)], ids=str)
+def test_an_object_of_one_pixel_is_no_reason_to_fail(pipeline, place) -> None:
+    mask = np.zeros(SIZE, bool)
+    mask[place] = True
+    result = pipeline(picture((RED, LEFT)), reference=Reference(SHOWN, mask))
+    assert result.masks.shape[1:] == SIZE
+
+
+def test_configurations_are_checked() -> None:
+    for values, says in (
+        ({"context": 0.5}, "context must be 1 or more, not 0.5"),
+        ({"max_zoom": 0.0}, "max_zoom must be 1 or more"),
+        ({"same_picture": 1.5}, "same_picture must be between 0 and 1"),
+        ({"overlap": -1.0}, "overlap must be between 0 and 1"),
+    ):
+        with pytest.raises(InputError, match=says):
+            ReferenceConfig(**values)
+
+
+def test_an_examples_own_picture_gives_back_its_mask_and_what_else_is_like_it(pipeline) -> None:
+    image = picture((RED, LEFT), (RED, RIGHT))
+    mask = pixels(LEFT)
+    mask[20, 10] = False  # no decoder draws this
+    result = pipeline(image, reference=Reference(image, mask))
+    assert result.labels == ["reference"] * 2
+    np.testing.assert_array_equal(result.masks[0], mask)
+    assert result.scores[0] == 1
+    # Unmarked on the example's picture, the other one speaks against itself.
+    assert iou(result.masks[1], pixels(RIGHT)) > 0.6
+    assert not (result.masks[1] & pixels(LEFT)).any()
+    (dropped,) = result.rejected
+    assert dropped.reason == "overlaps what the example itself marks (100% of the smaller)"
+    # Two examples on one picture.
+    both = [Reference(image, mask), Reference(image, pixels(RIGHT))]
+    result = pipeline(image, reference=both)
+    assert len(result) == 2
+    assert {m.tobytes() for m in result.masks} == {mask.tobytes(), pixels(RIGHT).tobytes()}
+
+
+def test_a_picture_that_differs_in_a_cell_is_another_picture(pipeline, colours) -> None:
+    mask = pixels((32, 32, 64, 64))
+    mask[40, 40] = False
+    other = SHOWN.copy()
+    assert (pipeline(other, reference=Reference(SHOWN, mask)).masks[0] == mask).all()
+    other[0:8, 0:8] = BLUE
+    assert (pipeline(other, reference=Reference(SHOWN, mask)).masks[0] != mask).any()
+    one = colours.extract(SHOWN)
+    assert same_picture(one, colours.extract(SHOWN), 0.999)
+    assert not same_picture(one, colours.extract(other), 0.9)
+    assert not same_picture(one, colours.extract(np.ascontiguousarray(SHOWN[:64])), 0.0)
+
+
+ORANGE = (220, 110, 40)
+
+
+def test_what_is_more_like_a_negative_example_is_dropped(pipeline, colours) -> None:
+    target = picture((RED, LEFT), (ORANGE, RIGHT))
+    assert len(pipeline(target, reference=RED_ONE)) == 2
+    shown = picture((ORANGE, (32, 32, 64, 64)))
+    orange = Reference(shown, pixels((32, 32, 64, 64)), label="orange")
+    seen = len(colours.seen)
+    (mask,) = pipeline(target, reference=RED_ONE, negative_reference=orange).masks
+    assert iou(mask, pixels(LEFT)) > 0.75
+    assert len(colours.seen) == seen + 3  # the target and both examples, once each
+    result = pipeline(picture((ORANGE, RIGHT)), reference=RED_ONE, negative_reference=[orange])
+    assert len(result) == 0
+    assert result.rejected
+    # A negative that is not there changes nothing.
+    result = pipeline(target, reference=RED_ONE, negative_reference=BLUE_ONE)
+    assert len(result) == 2
+    # Nor does it add anything to what is found.
+    assert set(result.labels) == {"reference"}
+
+
+def test_the_reason_names_both_likenesses(pipeline, monkeypatch) -> None:
+    found = pipeline.reference_prompter.strategy
+    monkeypatch.setattr(
+        pipeline.reference_prompter,
+        "strategy",
+        lambda reference, *rest: found(replace(reference, negatives=()), *rest),
+    )
+    shown = picture((ORANGE, (32, 32, 64, 64)))
+    orange = Reference(shown, pixels((32, 32, 64, 64)))
+    result = pipeline(
+        picture((RED, LEFT), (ORANGE, RIGHT)), reference=RED_ONE, negative_reference=orange
+    )
+    assert_found(result, ("reference", LEFT))
+    (dropped,) = result.rejected
+    assert re.fullmatch(
+        r"more like a negative example \(1\.00\) than like an example \(0\.\d\d\)", dropped.reason
+    )
+
+
+def test_negative_examples_hold_against_phrases_too(pipeline) -> None:
+    target = picture((RED, LEFT), (BLUE, RIGHT))
+    assert len(pipeline(target, text="right")) == 1
+    result = pipeline(target, text="right", negative_reference=BLUE_ONE)
+    assert len(result) == 0
+    assert "the negative 'blue'" in result.rejected[0].reason
+    assert len(pipeline(target, text="right", negative_reference=RED_ONE)) == 1
+    with pytest.raises(InputError, match="negative_reference is an empty list"):
+        pipeline(target, text="right", negative_reference=[])
+    with pytest.raises(InputError, match="say what to look for"):
+        pipeline(target, negative_reference=RED_ONE)
+
+
+def test_examples_of_mixed_labels_and_regions(pipeline) -> None:
+    red = picture((RED, (32, 32, 64, 64)))
+    blue = picture((BLUE, (8, 8, 48, 48)))
+    references = [
+        Reference(red, pixels((32, 32, 64, 64)), label="red"),
+        Reference(blue, box=(8, 8, 47, 47), label="blue"),
+        Reference(red, point=(48, 48), label="red"),
+        pipeline.encode_reference(Reference(red, box=(32, 32, 63, 63), label="red")),
+        Reference(blue, point=[(24, 24), (30, 30)], label="blue"),
+    ]
+    encoded = pipeline.reference_prompter.encode(references)
+    assert [item.label for item in encoded] == ["red", "blue"]
+    assert [len(item.shots) for item in encoded] == [3, 2]
+    result = pipeline(
+        picture((RED, LEFT), (BLUE, RIGHT), (RED, (8, 80, 40, 96))), reference=encoded
+    )
+    assert sorted(result.labels) == ["blue", "red", "red"]
+    for label, mask in zip(result.labels, result.masks, strict=True):
+        assert mask[:, 48:].any() == (label == "blue")
+
+
+def test_debias_takes_the_place_away_once(obedient_segmenter, colours) -> None:
+    class Placed(Colours):
+        """Colours, and in two more channels the place."""
+
+        def extract(self, image: np.ndarray) -> DenseFeatures:
+            found = super().extract(image)
+            rows, columns = np.indices(found.grid_size) / 12 * 400
+            place = torch.tensor(np.stack([rows, columns], -1), dtype=torch.float32)
+            return replace(found, tokens=torch.cat([found.tokens, place], -1))
+
+    def cosine(debias: bool) -> float:
+        seen = []
+
+        def record(reference, target, segmenter, embedding):
+            seen.append((reference, target))
+            return STRATEGY(reference, target, segmenter, embedding)
+
+        extractor = Placed()
+        prompter = ReferencePrompter(extractor, obedient_segmenter, record, debias=debias)
+        references = prompter.encode([RED_ONE])
+        embedding = obedient_segmenter.encode_image(picture((RED, LEFT)))
+        for _ in range(2):
+            prompter.find(embedding, references)
+        assert len(extractor.seen) == (4 if debias else 3)  # a black picture once
+        reference, target = seen[0]
+        return float(
+            torch.cosine_similarity(
+                reference.shots[0].features.tokens[6, 6], target.tokens[8, 1], dim=0
+            )
+        )
+
+    assert cosine(False) < 0.9
+    assert cosine(True) > 0.99
+
+
+def test_a_saved_concept_finds_what_its_examples_find(pipeline, tmp_path) -> None:
+    encoded = pipeline.encode_reference([RED_ONE, Reference(SHOWN[:, ::-1], RED_ONE.mask[:, ::-1])])
+    save_concept(tmp_path / "red.safetensors", encoded)
+    loaded = load_concept(tmp_path / "red.safetensors", model_id="colours")
+    for target in (picture((RED, LEFT), (BLUE, RIGHT)), picture((BLUE, RIGHT)), SHOWN):
+        one, other = (pipeline(target, reference=item) for item in (encoded, loaded))
+        np.testing.assert_array_equal(one.masks, other.masks)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....models.features.dense import DenseFeatures
+from ...masks import CompactMask
 from ...presence import PresenceGate
 from ...reference import EncodedReference, Shot
 from ...segmenter import Segmenter
@@ -39,12 +40,14 @@ class Matches:
         prompt_scores: (N,) float32 in [0, 1], how surely each is what the reference shows.
         presence: How sure the strategy is that the object is in the image at all, in [0, 1].
         rejected: What was dropped, with the reasons; why nothing was found, if so.
+        known: Masks at the image's size that need not be found, since an example marks them.
     """
 
     masks: LowResMasks
     prompt_scores: Float32Array
     presence: float
     rejected: tuple[RejectedMask, ...] = ()
+    known: tuple[CompactMask, ...] = ()
 
     @classmethod
     def none(
@@ -85,7 +88,8 @@ class TokenBank:
         prototypes: (k, C), the mean of the object's cells of each example, weighted by the share
             of the cell that the object covers.
         foreground: (n, C), cells of the object.
-        background: (m, C), cells that the object does not touch.
+        background: (m, C), cells that the object does not touch, and those of the objects that
+            negative examples show.
     """
 
     prototypes: Tensor
@@ -108,7 +112,8 @@ def collect_tokens(reference: EncodedReference) -> TokenBank:
     """Cells of the object and of its surroundings, of all examples.
 
     An object smaller than a cell is the cell that it covers most; where it touches all cells,
-    those that it covers least stand for the surroundings.
+    those that it covers least stand for the surroundings. Cells of what the negative examples
+    show count as surroundings.
     """
     prototypes, foreground, background = [], [], []
     for shot in reference.shots:
@@ -117,6 +122,7 @@ def collect_tokens(reference: EncodedReference) -> TokenBank:
         foreground.append(tokens[inside])
         prototypes.append(F.normalize(coverage[inside] @ tokens[inside], dim=0))
         background.append(tokens[coverage <= float(coverage.min())])
+    background += [unit_tokens(shot.features)[object_cells(shot)] for shot in reference.negatives]
     return TokenBank(torch.stack(prototypes), torch.cat(foreground), torch.cat(background))
 
 

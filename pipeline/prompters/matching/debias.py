@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures, FeatureExtractor
-from ...reference import EncodedReference
+from ...reference import EncodedReference, Shot
 from ...segmenter import Segmenter
 from ...types import ImageEmbedding
 from .base import Matches, MatchingStrategy, unit_tokens
@@ -115,8 +115,12 @@ class DebiasedStrategy:
         embedding: ImageEmbedding,
     ) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.matching.base.MatchingStrategy` says."""
-        shots = tuple(
-            replace(shot, features=self.basis.remove(shot.features)) for shot in reference.shots
+        debiased = replace(
+            reference,
+            shots=tuple(self._remove(shot) for shot in reference.shots),
+            negatives=tuple(self._remove(shot) for shot in reference.negatives),
         )
-        debiased = replace(reference, shots=shots)
         return self.strategy(debiased, self.basis.remove(target), segmenter, embedding)
+
+    def _remove(self, shot: Shot) -> Shot:
+        return replace(shot, features=self.basis.remove(shot.features))
