@@ -66,6 +66,23 @@ def test_the_caption_is_lower_case_with_one_period(detector: GroundingDino) -> N
         np.testing.assert_allclose(other.scores, first.scores, atol=1e-5)
 
 
+def test_the_text_model_reads_captions_as_in_training(detector: GroundingDino) -> None:
+    """A worked example: a phrase and its period are one block that counts its own positions."""
+    read: list[tuple[torch.Tensor, torch.Tensor]] = []
+    spy = detector.model.model.text_backbone.register_forward_pre_hook(
+        lambda _, inputs: read.append((inputs[1], inputs[3]))
+    )
+    detector.ground(["traffic light", "cat"], detector.look(IMAGES["wide"]))
+    spy.remove()
+    ((mask, positions),) = read
+    # [CLS] traffic light . [SEP], and [CLS] cat . [SEP] [PAD]
+    assert positions.tolist() == [[0, 0, 1, 2, 0], [0, 0, 1, 0, 0]]
+    expected = torch.eye(5, dtype=torch.bool).repeat(2, 1, 1)
+    expected[0, 1:4, 1:4] = True
+    expected[1, 1:3, 1:3] = True
+    assert torch.equal(mask.reshape(2, 5, 5).bool(), expected)
+
+
 @pytest.mark.parametrize("phrase", ["", " ", ".", "?!", "Ωmega", "猫", "zebra giraffe"])
 def test_unknown_words_alone_are_refused(detector: GroundingDino, phrase: str) -> None:
     view = detector.look(IMAGES["wide"])
