@@ -81,7 +81,8 @@ class GroundingDino:
     """Finds boxes for phrases, each scored on its own.
 
     Args:
-        model: Of transformers, in evaluation mode; its backbone is replaced by one that remembers.
+        model: Of transformers, in evaluation mode; it is changed: its backbone
+            learns to remember, and its text model gets the positions of its training.
         processor: Of the same checkpoint.
         dtype: What the model runs in; see :func:`read_dtype`.
         batch_size: Phrases that go through the model at once, which bounds the memory.
@@ -102,6 +103,7 @@ class GroundingDino:
         encoder = model.model.backbone
         self.backbone = _RememberingBackbone(encoder.conv_encoder)
         encoder.conv_encoder = self.backbone
+        model.model.text_backbone.register_forward_pre_hook(_count_positions)
         self._limit = min(model.config.max_text_len, text_limit(model))
 
     @torch.inference_mode()
@@ -183,6 +185,23 @@ class GroundingDino:
             )
             for i in range(len(phrases))
         ]
+
+
+def _count_positions(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Give the tokens of a caption the positions that they had in training.
+
+    A phrase and its period are one block that counts from 0; the tokens around it are at 0 as
+    well. transformers 5.0 to 5.22 put the period at 0.
+
+    Args:
+        inputs: Token ids (B, L), which tokens see which (B, 1, L, L), token types and positions
+            (B, L), and what else the text model is given.
+    """
+    ids, sees, types, _positions, *others = inputs
+    count = ids.shape[1]
+    in_block = sees.reshape(-1, count, count).sum(-1) > 1  # what is around sees itself alone
+    places = torch.arange(-1, count - 1, device=ids.device).expand_as(ids)
+    return ids, sees, types, torch.where(in_block, places, 0), *others
 
 
 def create_grounding_dino(

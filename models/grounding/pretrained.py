@@ -18,9 +18,8 @@ from ..errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-# Before 5.0 there is no SAM 3, and pictures are padded for OWLv2 with another colour than in its
-# training; from 5.0 to 5.22 Grounding DINO reads the period of a caption at a wrong position.
-_REMEDY = "`pip install 'transformers>=5.23' torchvision`"
+# Older versions have no SAM 3, and pad pictures for OWLv2 with another colour than its training.
+_REMEDY = "`pip install 'transformers>=5.0' torchvision`"
 _EXAMPLES = 3
 _LONGEST_QUOTE = 100
 

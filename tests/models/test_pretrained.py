@@ -161,7 +161,7 @@ def test_an_old_transformers_is_said(
         __version__ = "4.57.1"
 
     monkeypatch.setitem(sys.modules, "transformers", Old)
-    remedy = r"transformers 4\.57\.1 has no Sam3Model: `pip install 'transformers>=5\.23'"
+    remedy = r"transformers 4\.57\.1 has no Sam3Model: `pip install 'transformers>=5\.0'"
     with pytest.raises(CheckpointError, match=remedy):
         create_sam3_grounder(detector_folders["sam3"])
 
