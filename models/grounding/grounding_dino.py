@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class GroundingDino:
 
     Args:
         model: Of transformers, in evaluation mode; it is changed: its backbone
-            learns to remember, and its text model gets the positions of its training.
+            learns to remember, and its captions get the positions of its training.
         processor: Of the same checkpoint.
         dtype: What the model runs in; see :func:`read_dtype`.
         batch_size: Phrases that go through the model at once, which bounds the memory.
@@ -103,7 +103,8 @@ class GroundingDino:
         encoder = model.model.backbone
         self.backbone = _RememberingBackbone(encoder.conv_encoder)
         encoder.conv_encoder = self.backbone
-        model.model.text_backbone.register_forward_pre_hook(_count_positions)
+        model.model.text_backbone.register_forward_pre_hook(_place_for_text)
+        model.model.encoder.register_forward_pre_hook(_place_for_fusion, with_kwargs=True)
         self._limit = min(model.config.max_text_len, text_limit(model))
 
     @torch.inference_mode()
@@ -187,21 +188,34 @@ class GroundingDino:
         ]
 
 
-def _count_positions(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Give the tokens of a caption the positions that they had in training.
+def _positions(sees: Tensor) -> Tensor:
+    """The positions that the tokens of captions had in training.
 
     A phrase and its period are one block that counts from 0; the tokens around it are at 0 as
     well. transformers 5.0 to 5.22 put the period at 0.
 
     Args:
-        inputs: Token ids (B, L), which tokens see which (B, 1, L, L), token types and positions
-            (B, L), and what else the text model is given.
+        sees: Which token sees which, (B, L, L) bool; those around the block see themselves alone.
+
+    Returns:
+        (B, L) int64.
     """
-    ids, sees, types, _positions, *others = inputs
-    count = ids.shape[1]
-    in_block = sees.reshape(-1, count, count).sum(-1) > 1  # what is around sees itself alone
-    places = torch.arange(-1, count - 1, device=ids.device).expand_as(ids)
-    return ids, sees, types, torch.where(in_block, places, 0), *others
+    places = torch.arange(-1, sees.shape[1] - 1, device=sees.device)
+    return torch.where(sees.sum(-1) > 1, places, 0)
+
+
+def _place_for_text(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Replace the positions, the fourth input of the text model."""
+    ids, sees, types, _positions_given, *others = inputs
+    return ids, sees, types, _positions(sees.reshape(len(ids), ids.shape[1], -1)), *others
+
+
+def _place_for_fusion(
+    _: nn.Module, inputs: tuple[object, ...], named: dict[str, Any]
+) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Replace the positions among the inputs of the encoder that joins text and image."""
+    positions = _positions(~named["text_self_attention_masks"])
+    return inputs, {**named, "text_position_ids": positions}
 
 
 def create_grounding_dino(

@@ -32,9 +32,15 @@ def detector(folder: Path) -> GroundingDino:
 
 
 def replace_positions(model: transformers.PreTrainedModel, positions: list[list[int]]) -> None:
-    """Fix the positions (B, L) that the text model reads; versions of transformers differ."""
+    """Fix the positions (B, L) of captions' tokens; versions of transformers differ."""
+    fixed = torch.tensor(positions)
     model.model.text_backbone.register_forward_pre_hook(
-        lambda _, inputs: (*inputs[:3], torch.tensor(positions), *inputs[4:]), prepend=True
+        lambda _, inputs: (*inputs[:3], fixed, *inputs[4:]), prepend=True
+    )
+    model.model.encoder.register_forward_pre_hook(
+        lambda _, inputs, named: (inputs, {**named, "text_position_ids": fixed}),
+        prepend=True,
+        with_kwargs=True,
     )
 
 
@@ -83,8 +89,13 @@ def test_the_text_model_reads_captions_as_in_training(folder: Path) -> None:
     detector.model.model.text_backbone.register_forward_pre_hook(
         lambda _, inputs: read.append((inputs[1], inputs[3]))
     )
+    fused: list[torch.Tensor] = []
+    detector.model.model.encoder.register_forward_pre_hook(
+        lambda _, inputs, named: fused.append(named["text_position_ids"]), with_kwargs=True
+    )
     detector.ground(["traffic light", "cat"], detector.look(IMAGES["wide"]))
     ((mask, positions),) = read
+    assert torch.equal(fused[0], positions)
     # [CLS] traffic light . [SEP], and [CLS] cat . [SEP] [PAD]
     assert positions.tolist() == [[0, 0, 1, 2, 0], [0, 0, 1, 0, 0]]
     expected = torch.eye(5, dtype=torch.bool).repeat(2, 1, 1)
