@@ -60,9 +60,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("missing", ["owner/model", "nowhere", "/no/where/at/all", "a b?"])
 def test_what_is_missing_is_said(name: str, missing: str, cache: Path) -> None:
     for checkpoint in (missing, Path(missing)):
-        with pytest.raises(
-            CheckpointError, match=r"is not there.*run `promptseg models fetch`, or"
-        ):
+        with pytest.raises(CheckpointError, match=r"is not there.*: run `.+`, or give the folder"):
             CREATE[name](checkpoint)
 
 
