@@ -91,20 +91,44 @@ def find_weights(checkpoint: str | Path) -> Path:
     path = Path(checkpoint)
     if isinstance(checkpoint, Path) or path.exists() or not _HUB_ID.fullmatch(checkpoint):
         return path
-    known = next((source for source in SOURCES.values() if source.repo == checkpoint), None)
+    known = _source_of(checkpoint)
     names = WEIGHT_FILES if known is None else (known.weights,)
-    own = own_folder()
-    folders = own_places(checkpoint, own) if own is not None else []
-    cached = find_cached(checkpoint, names)
-    for folder in [*folders, *([cached] if cached is not None else [])]:
-        for name in names:
-            if is_whole(folder / name):
-                return folder / name
-    command = f"hf download {checkpoint}" if known is None else fetch_command(known)
+    folder = find_folder(checkpoint, names)
+    if folder is not None:
+        return next(folder / name for name in names if is_whole(folder / name))
     raise CheckpointError(
         f"{checkpoint!r} is no path, and the hub's cache does not have its {' or '.join(names)}: "
-        f"run `{command}` or give the path of the weights; the preset pocket works now, without"
+        f"run `{how_to_fetch(checkpoint)}` or give the path of the weights; the preset pocket "
+        "works now, without"
     )
+
+
+def find_folder(repo: str | Path, files: Sequence[str]) -> Path | None:
+    """Return a folder of this machine with any of some files of a model, the whole of it.
+
+    Args:
+        repo: Hub id of the model, "owner/name"; nothing else is found.
+        files: Names of files.
+    """
+    if isinstance(repo, Path) or not _HUB_ID.fullmatch(repo):
+        return None
+    own = own_folder()
+    folders = own_places(repo, own) if own is not None else []
+    cached = find_cached(repo, files)
+    for folder in [*folders, *([cached] if cached is not None else [])]:
+        if any(is_whole(folder / name) for name in files):
+            return folder
+    return None
+
+
+def how_to_fetch(repo: str | Path) -> str:
+    """Return the command that fetches a model of the hub."""
+    known = _source_of(repo)
+    return f"hf download {repo}" if known is None else fetch_command(known)
+
+
+def _source_of(repo: str | Path) -> WeightSource | None:
+    return next((source for source in SOURCES.values() if source.repo == str(repo)), None)
 
 
 def own_folder() -> Path | None:

@@ -17,8 +17,7 @@ import torch
 
 from ..checkpoint import load_strictly, read_state_dict
 from ..errors import CheckpointError, ModelNotFoundError
-from ..hub import find_cached, is_whole, own_folder, own_places
-from ..sources import SOURCES, fetch_command
+from ..hub import find_folder, how_to_fetch
 from .clip_text import Tokenizer
 
 if TYPE_CHECKING:
@@ -117,8 +116,8 @@ def find_clip_weights(checkpoint: str | Path) -> Path:
         CheckpointError: There is none; the message says what to fetch or to give.
     """
     path = Path(checkpoint)
-    if isinstance(checkpoint, str) and not path.exists():
-        path = _folder_of(checkpoint) or path
+    if not path.exists():
+        path = find_folder(checkpoint, WEIGHT_FILES) or path
     if path.is_dir():
         found = [path / file for file in WEIGHT_FILES if (path / file).is_file()]
         if not found:
@@ -128,12 +127,10 @@ def find_clip_weights(checkpoint: str | Path) -> Path:
             )
         return found[0]
     if not path.exists():
-        known = next((item for item in SOURCES.values() if item.repo == str(checkpoint)), None)
-        command = f"hf download {checkpoint}" if known is None else fetch_command(known)
         raise CheckpointError(
             f"{str(checkpoint)!r} is neither a file, nor a folder, nor a model of the hub that is "
-            f"on this machine; if it is one of the hub, run `{command}`, or give the path of "
-            f"{_WANTED}"
+            f"on this machine; if it is one of the hub, run `{how_to_fetch(checkpoint)}`, or give "
+            f"the path of {_WANTED}"
         )
     if _is_program(path):
         raise CheckpointError(
@@ -142,19 +139,6 @@ def find_clip_weights(checkpoint: str | Path) -> Path:
             f"run `hf download {_OPENAI}` and give that id"
         )
     return path
-
-
-def _folder_of(repo: str) -> Path | None:
-    """A folder on this machine with the weights of a hub id."""
-    if repo.count("/") != 1:
-        return None
-    own = own_folder()
-    folders = [] if own is None else own_places(repo, own)
-    cached = find_cached(repo, WEIGHT_FILES)
-    for folder in [*folders, *([cached] if cached is not None else [])]:
-        if any(is_whole(folder / file) for file in WEIGHT_FILES):
-            return folder
-    return None
 
 
 def _is_program(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import CheckpointError, InputError
+from ..hub import find_folder, how_to_fetch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -47,7 +48,15 @@ def load_pretrained(
             or another model's.
     """
     # The folder first: a wrong path should not cost the import, which takes seconds.
-    folder = find_folder(checkpoint)
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        folder = find_folder(checkpoint, ("config.json",)) or folder
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{str(checkpoint)!r} is not there, neither as a folder nor among the models fetched "
+            f"from the hub: run `{how_to_fetch(checkpoint)}`, or give the folder of a downloaded "
+            "model"
+        )
     _check_model_type(folder, model_types)
     model_class, processor_class = _import(model), _import(processor)
     try:
@@ -82,27 +91,6 @@ def load_pretrained(
             f"shape ({', '.join(sorted(wrong)[:_EXAMPLES])}); download the folder again"
         )
     return network.float().to(device).eval(), processing
-
-
-def find_folder(checkpoint: str | Path) -> Path:
-    """The folder of a model, which may be named by its hub id if it was fetched before.
-
-    Raises:
-        CheckpointError: There is no such folder.
-    """
-    if Path(checkpoint).is_dir():
-        return Path(checkpoint)
-    if isinstance(checkpoint, str):
-        import huggingface_hub
-
-        try:
-            return Path(huggingface_hub.snapshot_download(checkpoint, local_files_only=True))
-        except (OSError, ValueError):  # not fetched, or no hub id at all
-            pass
-    raise CheckpointError(
-        f"{str(checkpoint)!r} is not there, neither as a folder nor among the models fetched from "
-        "the hub: run `promptseg models fetch`, or give the folder of a downloaded model"
-    )
 
 
 def check_phrase(

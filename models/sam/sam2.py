@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from ..checkpoint import load_strictly, read_state_dict
 from ..errors import CheckpointError
+from ..hub import find_folder
 from ..preprocess import to_pixel_values
 from .sam import PIXEL_MEAN, PIXEL_STD, ImageFeatures, Sam
 
@@ -126,18 +127,20 @@ def create_sam2(checkpoint: str | Path, *, device: str | torch.device = "cpu") -
     """Load a SAM 2 or 2.1 in evaluation mode.
 
     Args:
-        checkpoint: Folder of a model in the layout of the Hugging Face hub, such as that of
-            facebook/sam2.1-hiera-tiny.
+        checkpoint: Folder of a model in the layout of the Hugging Face hub, or the id of one that
+            is on this machine, such as "facebook/sam2.1-hiera-tiny".
         device: Where the model goes.
 
     Returns:
-        The model; its ``model_id`` is the folder's name.
+        The model; its ``model_id`` is the name of the folder, or what follows the owner in an id.
 
     Raises:
         CheckpointError: The folder is missing, broken or another model's, or transformers is
             missing or too old.
     """
     folder = Path(checkpoint)
+    if not folder.is_dir():
+        folder = find_folder(checkpoint, ("config.json",)) or folder
     config = _read_config(folder)
     state = read_state_dict(folder)
     for name, other in (_POSITIONS, _POSITIONS[::-1]):
@@ -147,7 +150,7 @@ def create_sam2(checkpoint: str | Path, *, device: str | torch.device = "cpu") -
     parts = {name.split(".")[0] for name in model.state_dict()}
     of_images = {name: x for name, x in state.items() if name.split(".")[0] in parts}
     load_strictly(model, of_images, source=folder, name="SAM 2", hint=_REMEDY)
-    return Sam2(model, model_id=folder.resolve().name).to(device).eval()
+    return Sam2(model, model_id=Path(checkpoint).absolute().name).to(device).eval()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
