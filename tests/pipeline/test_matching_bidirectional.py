@@ -374,7 +374,6 @@ def test_it_answers_the_same_each_time_and_leaves_the_global_state_alone(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"refine_passes": -1}, "refine_passes must be 0 or more"),
         ({"centres": 0}, "centres must be 1 or more"),
         ({"sets_per_size": 0}, "sets_per_size must be 1 or more"),
         ({"emd_cells": 0}, "emd_cells must be 1 or more"),

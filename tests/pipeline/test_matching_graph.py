@@ -295,7 +295,6 @@ def test_clicks_are_single_and_on_the_object(obedient_segmenter) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"refine_passes": -1}, "refine_passes must be 0 or more"),
         ({"max_points": 0}, "max_points must be 1 or more"),
         ({"join": 1.5}, "join must be between 0 and 1"),
     ],

@@ -118,29 +118,5 @@ def test_unions_and_their_predicted_iou(frame, obedient_segmenter) -> None:
     )
 
 
-def test_refining_decodes_boxes_and_logits_again(
-    frame, obedient_segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = obedient_segmenter.model.mask_input_size
-    found = frame((96, 96), grid((96, 96), 12, 12, (8.0, 8.0)))
-    masks = decoded(box(size, 2, 3, 6, 9), box(size, 0, 0, 0, 0), ious=(0.5, 0.4))
-    calls = []
-    decode = obedient_segmenter.decode_low_res
-    monkeypatch.setattr(
-        obedient_segmenter, "decode_low_res", lambda e, **p: calls.append(p) or decode(e, **p)
-    )
-    assert found.refine(masks, 0) is masks
-    refined = found.refine(masks, 2)
-    assert len(calls) == 2
-    for call in calls:
-        np.testing.assert_array_equal(call["boxes"], [[8, 12, 24, 36]])
-        np.testing.assert_array_equal(call["mask_input"], masks.logits[:1])
-    # The obedient one gives the prior back, surely; the empty mask is not asked for.
-    np.testing.assert_array_equal(refined.logits, masks.logits)
-    np.testing.assert_allclose(refined.iou_predictions, [[0.9], [0.4]])
-    found.refine(take(masks, np.array([1])), 1)
-    assert len(calls) == 2
-
-
 def test_groups_keep_the_order_of_their_first_members() -> None:
     assert [g.tolist() for g in groups_of(np.array([2, 0, 2, 1]))] == [[0, 2], [1], [3]]

@@ -92,7 +92,6 @@ class BidirectionalConfig(PresenceConfig):
         max_masks: Most masks that are joined.
         emd_cells: Most cells of each side that the earth mover's distance looks at.
         join: Masks that share more than this of the smaller one's area become one.
-        refine_passes: Times that the masks are decoded again, from their own boxes and logits.
         seed: Of the clusters and the sets of points.
 
     Raises:
@@ -118,7 +117,6 @@ class BidirectionalConfig(PresenceConfig):
     max_masks: int = 9
     emd_cells: int = 128
     join: float = 0.5
-    refine_passes: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -128,8 +126,6 @@ class BidirectionalConfig(PresenceConfig):
         for name in ("min_iou_prediction", "min_stability", "nms_iou", "join"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
-        if self.refine_passes < 0:
-            raise InputError(f"refine_passes must be 0 or more, not {self.refine_passes}")
         least, most = self.set_sizes
         if not 1 <= least <= most:
             raise InputError(f"set_sizes must be two numbers from 1, in order, not {least}, {most}")
@@ -321,8 +317,9 @@ class BidirectionalStrategy:
         selected = take(masks, chosen)
         groups = groups_of(frame.join_overlapping(selected, config.join))
         best = [scores[chosen[group]].max() for group in groups]
-        masks = frame.refine(frame.unite(selected, groups), config.refine_passes)
-        return Matches(masks, np.array(best, np.float32), presence, rejected)
+        return Matches(
+            frame.unite(selected, groups), np.array(best, np.float32), presence, rejected
+        )
 
     def _propose(self, frame: MaskFrame, points: Float32Array) -> LowResMasks:
         """Good masks (N, 1, h, w) of sets of points (n, 2), without doubles, all with cells."""

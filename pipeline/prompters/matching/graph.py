@@ -71,7 +71,6 @@ class GraphConfig(PresenceConfig):
         equal_channels: Whether channels are weighted as in the published code; see the module.
         max_points: Most clicks.
         join: Components that share more than this of the smaller one's area become one mask.
-        refine_passes: Times that the masks are decoded again, from their own boxes and logits.
 
     Raises:
         InputError: A value is out of its range.
@@ -80,13 +79,10 @@ class GraphConfig(PresenceConfig):
     equal_channels: bool = True
     max_points: int = 128
     join: float = 0.5
-    refine_passes: int = 0
 
     def __post_init__(self) -> None:
         if self.max_points < 1:
             raise InputError(f"max_points must be 1 or more, not {self.max_points}")
-        if self.refine_passes < 0:
-            raise InputError(f"refine_passes must be 0 or more, not {self.refine_passes}")
         if not 0.0 <= self.join <= 1.0:
             raise InputError(f"join must be between 0 and 1, not {self.join}")
 
@@ -289,7 +285,7 @@ class GraphStrategy:
         joined = groups_of(frame.join_overlapping(parts, config.join))
         best = np.array([scores[group].max() for group in groups], np.float32)
         return Matches(
-            frame.refine(frame.unite(parts, joined), config.refine_passes),
+            frame.unite(parts, joined),
             np.array([best[group].max() for group in joined], np.float32),
             presence,
             rejected,

@@ -112,23 +112,3 @@ class MaskFrame:
         means = [[np.average(ious[group], weights=areas[group])] for group in groups]
         logits = np.stack([masks.logits[group].max(0) for group in groups])
         return LowResMasks(logits, np.array(means, np.float32))
-
-    def refine(self, masks: LowResMasks, passes: int) -> LowResMasks:
-        """Decode masks again, as often as told, from their own tight boxes and logits.
-
-        An empty mask stays as it is.
-        """
-        for _ in range(passes):
-            there = np.flatnonzero(self.pixels(masks).any((1, 2)))
-            if not len(there):
-                break
-            again = self.segmenter.decode_low_res(
-                self.embedding,
-                boxes=self.segmenter.low_res_boxes(self.embedding, masks)[there],
-                mask_input=masks.logits[there],
-                multimask_output=False,
-            )
-            logits, ious = masks.logits.copy(), masks.iou_predictions.copy()
-            logits[there], ious[there] = again.logits, again.iou_predictions
-            masks = LowResMasks(logits, ious)
-        return masks
