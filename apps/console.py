@@ -21,17 +21,17 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 
 
-def load_pipeline(preset: str, device: str) -> Pipeline:
+def load_pipeline(preset: str, device: str, strategy: str | None = None) -> Pipeline:
     """Load a preset; where torch gets imported.
 
     Raises:
         InputError: The device is unknown or not there.
-        ModelNotFoundError: The preset is unknown.
+        ModelNotFoundError: The preset or the strategy is unknown.
     """
     _check_device(device)
     from ..pipeline.presets import load
 
-    return load(preset, device=device)
+    return load(preset, device=device, strategy=strategy)
 
 
 def weights_fingerprint() -> str:

@@ -38,8 +38,19 @@ def read_query(
     box: list[str] | None,
     top_k: int | None,
     min_score: float | None,
+    *,
+    shown: bool = False,
 ) -> Query:
     """Check the options that say what to look for.
+
+    Args:
+        text: As given, like all that follows.
+        negative: Phrases.
+        point: X,Y or X,Y,LABEL.
+        box: X0,Y0,X1,Y1.
+        top_k: A number.
+        min_score: A number.
+        shown: Whether references show what to look for, so that nothing else need be given.
 
     Raises:
         InputError: An option makes no sense; the message shows the right form.
@@ -52,9 +63,11 @@ def read_query(
         for phrase in given:
             _check_unicode(hint, phrase)
     clicks = [_read_point(value) for value in point or ()]
-    boxes = tuple(_read_box(value) for value in box or ())
-    if not (phrases or clicks or boxes):
-        raise InputError("say what to look for: give --text, --point or --box")
+    boxes = tuple(read_box("--box", value) for value in box or ())
+    if not (phrases or clicks or boxes or shown):
+        raise InputError(
+            "say what to look for: give --text, --reference, --concept, --point or --box"
+        )
     if min_score is not None and math.isnan(min_score):
         raise InputError("--min-score: nan is not a number")
     return Query(
@@ -88,11 +101,26 @@ def _read_point(value: str) -> tuple[float, float, int]:
     return coordinates[0], coordinates[1], int(label)
 
 
-def _read_box(value: str) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = _read_numbers("--box", value, value.split(","), wanted=4, form="X0,Y0,X1,Y1")
+def read_click(hint: str, value: str) -> tuple[float, float]:
+    """Read X,Y.
+
+    Raises:
+        InputError: It is something else; the message begins with the hint.
+    """
+    x, y = _read_numbers(hint, value, value.split(","), wanted=2, form="X,Y")
+    return x, y
+
+
+def read_box(hint: str, value: str) -> tuple[float, float, float, float]:
+    """Read X0,Y0,X1,Y1.
+
+    Raises:
+        InputError: It is something else; the message begins with the hint.
+    """
+    x0, y0, x1, y1 = _read_numbers(hint, value, value.split(","), wanted=4, form="X0,Y0,X1,Y1")
     if x0 >= x1 or y0 >= y1:
         raise InputError(
-            f"--box: {value!r} is not X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1; "
+            f"{hint}: {value!r} is not X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1; "
             "give the top left corner first"
         )
     return x0, y0, x1, y1

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from promptseg.apps import cli
+from promptseg.apps import cli, segment_command
 from promptseg.models.errors import InputError
 from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.ranking import RankingConfig, rank
+from promptseg.pipeline.reference import EncodedReference
 from promptseg.pipeline.types import RejectedMask, Result
 
 
@@ -30,6 +31,8 @@ class FakePipeline:
         *,
         text: Sequence[str] | None = None,
         negative_text: Sequence[str] | None = None,
+        reference: Sequence[EncodedReference] | None = None,
+        negative_reference: Sequence[EncodedReference] | None = None,
         points: Sequence[tuple[float, float]] | None = None,
         point_labels: Sequence[int] | None = None,
         boxes: Sequence[tuple[float, float, float, float]] | None = None,
@@ -40,6 +43,8 @@ class FakePipeline:
             {
                 "text": text,
                 "negative_text": negative_text,
+                "reference": reference,
+                "negative_reference": negative_reference,
                 "points": points,
                 "point_labels": point_labels,
                 "boxes": boxes,
@@ -76,7 +81,7 @@ class FakePipeline:
 def fake_pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     """The pipeline that `promptseg segment` uses in this test."""
     pipeline = FakePipeline()
-    monkeypatch.setattr(cli, "load_pipeline", lambda preset, device: pipeline)
+    monkeypatch.setattr(segment_command, "load_pipeline", lambda *given: pipeline)
     return pipeline
 
 
@@ -88,6 +93,22 @@ def photo(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "photo.png")
     return folder / "photo.png"
+
+
+@pytest.fixture
+def shown(tmp_path: Path):
+    """A picture of a square in a colour on grey, and the square's mask: colour -> two paths."""
+
+    def make(colour: str) -> tuple[Path, Path]:
+        image, mask = Image.new("RGB", (96, 96), "grey"), Image.new("L", (96, 96))
+        for picture, value in ((image, colour), (mask, 255)):
+            picture.paste(value, (32, 32, 64, 64))
+        paths = tmp_path / f"{colour}.png", tmp_path / f"{colour}-mask.png"
+        for picture, path in zip((image, mask), paths, strict=True):
+            picture.save(path)
+        return paths
+
+    return make
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 import promptseg
-from promptseg.apps import cli
+from promptseg.apps import segment_command
 from promptseg.models.errors import InputError
 
 
@@ -34,7 +34,7 @@ def cat() -> np.ndarray:
 @pytest.fixture
 def segment(run, pocket, monkeypatch: pytest.MonkeyPatch):
     """Run `promptseg segment ... --out out` with the pocket pipeline loaded once."""
-    monkeypatch.setattr(cli, "load_pipeline", lambda preset, device: pocket)
+    monkeypatch.setattr(segment_command, "load_pipeline", lambda *given: pocket)
 
     def invoke(*arguments: object):
         return run("segment", *arguments, "--out", "out")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from promptseg.apps import cli
+from promptseg.apps import segment_command
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
 
 
@@ -78,6 +78,8 @@ def test_options_reach_the_pipeline(run, fake_pipeline, photo) -> None:
         {
             "text": ["cat", "red car"],
             "negative_text": ["toy"],
+            "reference": None,
+            "negative_reference": None,
             "points": [(3.0, 4.0), (-1.5, 6.0)],
             "point_labels": [1, 0],
             "boxes": [(1.0, 2.0, 30.0, 40.0)],
@@ -208,7 +210,7 @@ def test_progress_bar_on_a_terminal_leaves_stdout_alone(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "say what to look for: give --text, --point or --box"),
+        ([], "say what to look for: give --text, --reference, --concept,"),
         (["--negative", "toy"], "say what to look for"),
         (["-t", ""], "--text: the text is empty"),
         (["-t", "cat", "-t", "  "], "--text: the text is empty"),
@@ -259,10 +261,10 @@ def test_usage_errors_exit_2(run, arguments: list[str]) -> None:
 
 
 def test_one_bad_image_alone_exits_2_before_models_are_loaded(run, monkeypatch) -> None:
-    def refuse(preset: str, device: str) -> None:
+    def refuse(*given: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(cli, "load_pipeline", refuse)
+    monkeypatch.setattr(segment_command, "load_pipeline", refuse)
     done = run("segment", "missing.png", "-t", "cat", "--out", "out")
     assert done.exit_code == 2
     assert done.stderr == "error: 'missing.png' does not exist; check the path\n"
@@ -277,10 +279,10 @@ def test_one_bad_image_alone_exits_2_before_models_are_loaded(run, monkeypatch) 
     ],
 )
 def test_a_pipeline_that_cannot_load_stops_at_once(run, monkeypatch, photo, error, code) -> None:
-    def fail(preset: str, device: str) -> None:
+    def fail(*given: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "load_pipeline", fail)
+    monkeypatch.setattr(segment_command, "load_pipeline", fail)
     done = run("segment", photo, photo, "-t", "cat", "--preset", "huge")
     assert done.exit_code == code
     assert done.stderr == f"error: {' '.join(str(error).split())}\n"
