@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
 from promptseg.models.backbones.efficientnet_lite import EfficientNetLite2
 from promptseg.models.errors import InputError
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.models.features.pocket import PocketFeatures
 from promptseg.pipeline.concepts import load_concept, save_concept
+from promptseg.pipeline.images import load_mask
 from promptseg.pipeline.pipeline import Pipeline
+from promptseg.pipeline.presets import load
 from promptseg.pipeline.prompters.matching.prototype import PrototypeConfig, PrototypeStrategy
 from promptseg.pipeline.prompters.reference import (
     ReferenceConfig,
@@ -443,3 +448,37 @@ def test_a_saved_concept_finds_what_its_examples_find(pipeline, tmp_path) -> Non
         one, other = (pipeline(target, reference=item) for item in (encoded, loaded))
         np.testing.assert_array_equal(one.masks, other.masks)
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+
+
+STORED = Path(__file__).parent / "data"  # pocket's masks of scikit-image's photographs
+
+
+@pytest.fixture(scope="module")
+def pocket() -> Pipeline:
+    return load("pocket")
+
+
+@pytest.mark.parametrize(
+    ("photograph", "stored"), [("chelsea", "cat"), ("astronaut", "person"), ("coffee", "cup")]
+)
+def test_pocket_gives_a_photograph_its_own_mask(pocket, photograph: str, stored: str) -> None:
+    image, mask = getattr(data, photograph)(), load_mask(STORED / f"{stored}.png")
+    result = pocket(image, reference=Reference(image, mask))
+    assert iou(np.logical_or.reduce(result.masks), mask) > 0.9
+    tiny = np.zeros_like(mask)
+    tiny[100:112, 200:212] = True
+    result = pocket(image, reference=Reference(image, tiny), top_k=1)
+    np.testing.assert_array_equal(result.masks, [tiny])
+
+
+def test_pocket_matches_across_grey_and_colour(pocket) -> None:
+    colour, mask = data.chelsea(), load_mask(STORED / "cat.png")
+    grey = np.asarray(Image.fromarray(colour).convert("L"))
+    for target, shown in ((grey, colour), (colour, grey)):
+        result = pocket(target, reference=Reference(shown, mask))
+        assert iou(result.masks[0], mask) > 0.9
+    flat = np.full_like(grey, 128)
+    for target, shown in ((flat, colour), (colour, flat)):
+        result = pocket(target, reference=Reference(shown, mask))
+        assert len(result) == 0
+        assert result.rejected[0].reason.startswith("presence 0.")
