@@ -18,9 +18,11 @@ class LoadOptions:
         weights: A folder to look for weights in before the hub's cache; None for the folder that
             PROMPTSEG_WEIGHTS names, if it does. Presets whose weights are installed ignore it.
         strategy: How references are matched; None leaves it to the preset.
+        debias: Whether references are matched without what the features tell of the place.
     """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     weights: Path | None = None
     strategy: str | None = None
+    debias: bool = False

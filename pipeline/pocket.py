@@ -80,7 +80,10 @@ def build_pocket(options: LoadOptions) -> Pipeline:
             POCKET_GATE,
         ),
         reference_prompter=ReferencePrompter(
-            features, segmenter, create_strategy(options.strategy or "prototype", POCKET_STRATEGIES)
+            features,
+            segmenter,
+            create_strategy(options.strategy or "prototype", POCKET_STRATEGIES),
+            debias=options.debias,
         ),
         config=POCKET,
     )

@@ -60,6 +60,7 @@ def load(
     dtype: str | torch.dtype = "fp32",
     weights: str | Path | None = None,
     strategy: str | None = None,
+    debias: bool = False,
 ) -> Pipeline:
     """Load a preset. Nothing is downloaded: `promptseg models fetch PRESET` does that.
 
@@ -71,6 +72,8 @@ def load(
             the one that the environment's PROMPTSEG_WEIGHTS names.
         strategy: How references are matched: "prototype", "bidirectional" or "graph"; by default
             the preset's choice.
+        debias: Whether references are matched without what the features tell of the place (see
+            :mod:`~promptseg.pipeline.prompters.matching.debias`); an option for transformers'.
 
     Raises:
         InputError: There is no such dtype, or the device cannot compute in it.
@@ -83,4 +86,4 @@ def load(
     place, arithmetic = torch.device(device), read_dtype(dtype)
     check_support(place, arithmetic)
     folder = None if weights is None else Path(weights)
-    return found.build(LoadOptions(place, arithmetic, folder, strategy))
+    return found.build(LoadOptions(place, arithmetic, folder, strategy, debias))

@@ -131,7 +131,10 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
             partial(parts.detector, text, device=device, dtype=dtype), parts.boxes, witnesses
         ),
         reference_prompter=ReferencePrompter(
-            features, segmenter, create_strategy(options.strategy or "prototype")
+            features,
+            segmenter,
+            create_strategy(options.strategy or "prototype"),
+            debias=options.debias,
         ),
         config=FROM_BOXES,
     )

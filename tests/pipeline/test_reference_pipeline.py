@@ -482,3 +482,13 @@ def test_pocket_matches_across_grey_and_colour(pocket) -> None:
         result = pocket(target, reference=Reference(shown, mask))
         assert len(result) == 0
         assert result.rejected[0].reason.startswith("presence 0.")
+
+
+def test_a_preset_is_loaded_with_debias() -> None:
+    debiased = load("pocket", debias=True)
+    assert debiased.reference_prompter.debias
+    mask = load_mask(STORED / "cat.png")
+    image = data.chelsea()
+    flipped = np.ascontiguousarray(image[:, ::-1])
+    result = debiased(flipped, reference=Reference(image, mask), top_k=1)
+    assert iou(result.masks[0], mask[:, ::-1]) > 0.9
