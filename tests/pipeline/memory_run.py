@@ -1,27 +1,34 @@
 """A process of its own, so that its peak memory is that of a few phrases, then of many.
 
-    python memory_run.py FEW MANY
+    python memory_run.py FEW MANY [OWLV2]
 
-prints, in bytes: the masks of FEW phrases, the highest memory so far, and the same for MANY.
+prints, in bytes: the masks of FEW phrases, the highest memory so far, and the same for MANY. The
+phrases' places are made up, or found by the detector in the folder OWLV2.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
+from functools import partial
 
 import numpy as np
 import torch
 
 from promptseg.models.grounding.heat import HeatMap
+from promptseg.models.grounding.owlv2 import create_owlv2
 from promptseg.models.sam.pocket import PocketSamConfig, build_pocket_sam
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.presence import PresenceGate
+from promptseg.pipeline.prompters.boxes import BoxPromptConfig
 from promptseg.pipeline.prompters.heat import HeatPrompts
 from promptseg.pipeline.prompters.text import TextPrompter
+from promptseg.pipeline.published import FROM_BOXES, detector_prompter
 from promptseg.pipeline.segmenter import Segmenter
 
 SIZE = (1080, 1920)
+# That a shrunken detector knows.
+WORDS = ("cat", "dog", "red", "traffic", "light", "man", "on", "the", "bike", "st")
 TINY = PocketSamConfig(image_size=96, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2)
 
 
@@ -33,12 +40,23 @@ def heat_maps(embedding: object, phrases: list[str]) -> list[HeatMap]:
 
 def main() -> None:
     torch.manual_seed(0)
-    segmenter = Segmenter(build_pocket_sam(TINY).eval())
-    prompter = TextPrompter(heat_maps, HeatPrompts(segmenter), PresenceGate())
-    pipeline = Pipeline(segmenter, text_prompter=prompter)
+    model = build_pocket_sam(TINY).eval()
+    model.mask_threshold = -100.0  # random weights give no mask: any pixel is one here
+    segmenter = Segmenter(model)
+    few, many, *folder = sys.argv[1:]
+    pipeline = Pipeline(
+        segmenter,
+        text_prompter=TextPrompter(heat_maps, HeatPrompts(segmenter), PresenceGate()),
+    )
+    if folder:
+        boxes = BoxPromptConfig(min_score=0.0, max_prompts=1)
+        detector = detector_prompter(partial(create_owlv2, folder[0], batch_size=5), boxes)
+        pipeline = Pipeline(segmenter, text_prompter=detector, config=FROM_BOXES)
     embedding = segmenter.encode_image(np.zeros((*SIZE, 3), np.uint8))
-    for count in map(int, sys.argv[1:]):
-        result = pipeline(embedding, text=[f"thing {i}" for i in range(count)])
+    for count in (int(few), int(many)):
+        result = pipeline(
+            embedding, text=[f"{WORDS[i % 10]} {WORDS[i // 10]}" for i in range(count)]
+        )
         assert len(result) == count, result.rejected
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         sys.stdout.write(f"{result.masks.nbytes} {peak}\n")
