@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .app_command import app_command
 from .concept_command import concept_app
 from .eval_command import eval_command
 from .everything_command import everything_command
@@ -50,6 +51,7 @@ def _root(
 
 
 app.command("segment", cls=OrderedCommand)(segment_command)
+app.command("app")(app_command)
 app.command("eval")(eval_command)
 app.command("everything")(everything_command)
 

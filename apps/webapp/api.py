@@ -1,0 +1,283 @@
+"""Named endpoints: the same answers for programs, as JSON and files.
+
+They take pictures of at most the app's pixels: a scaled picture's coordinates would be no use to
+a program. docs/app.md describes them.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ...models.errors import InputError
+from ..exports import FORMATS
+from .actions import plainly
+from .engine import Engine
+from .files import write_format
+from .request import Example, Marks, Request, Setup, read_phrases
+
+_Answer = tuple[dict[str, Any], list[str] | None]
+
+
+@dataclass(frozen=True)
+class _Common:
+    """Components of what every endpoint takes and gives."""
+
+    top_k: Any
+    min_score: Any
+    formats: Any
+    preset: Any
+    device: Any
+    result: Any
+    files: Any
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.top_k, self.min_score, self.formats, self.preset, self.device]
+
+
+def add_endpoints(engine: Engine, setup: Setup) -> None:
+    """Add /segment_text, /segment_reference, /segment_points and /everything to the Blocks."""
+    # Nothing of this is shown: the components say which types the endpoints take.
+    with gr.Group(visible=False):
+        common = _Common(
+            top_k=gr.Number(0, precision=0),
+            min_score=gr.Number(0.0),
+            formats=gr.Textbox(""),
+            preset=gr.Textbox(setup.preset),
+            device=gr.Textbox(setup.device),
+            result=gr.JSON(),
+            files=gr.File(file_count="multiple"),
+        )
+        answer = _Answerer(engine, common.files)
+        image = gr.File(label="image")
+        _add_text(answer, common, image)
+        _add_reference(answer, common, image)
+        _add_points(answer, common, image)
+        _add_everything(answer, common, image)
+
+
+class _Answerer:
+    """Answers a request for a program.
+
+    Args:
+        engine: Answers requests.
+        files: The component that hands out files.
+    """
+
+    def __init__(self, engine: Engine, files: Any) -> None:
+        self.engine = engine
+        self.files = files
+
+    def __call__(
+        self, request: Request, top_k: float | None, min_score: float | None, formats: str | None
+    ) -> _Answer:
+        """Return the result as JSON, and a file for each format that is asked for."""
+        wanted = read_formats(formats)
+        for picture in (request.picture, *([request.example.picture] if request.example else [])):
+            self._check_size(picture)
+        result = self.engine.answer(
+            request, top_k=int(top_k or 0) or None, min_score=min_score or 0.0
+        )
+        record = {"image": request.picture.name, "preset": request.setup.preset, **result.to_dict()}
+        if not wanted:
+            return record, None
+        pixels = self.engine.read(request.picture)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [
+                write_format(name, Path(folder), request.picture, pixels, result) for name in wanted
+            ]
+            # Gradio's copies, which it deletes when their time has come.
+            return record, [self.files.move_resource_to_block_cache(path) for path in paths]
+
+    def _check_size(self, picture: Path) -> None:
+        width, height = self.engine.original_size(picture)
+        if width * height > self.engine.max_pixels:
+            raise InputError(
+                f"{picture.name!r} has {width} x {height} pixels and this app takes "
+                f"{self.engine.max_pixels / 1e6:g} megapixels; scale it down, or start the app "
+                "with a larger --max-pixels"
+            )
+
+
+def read_formats(text: str | None) -> list[str]:
+    """Return the formats that a text names, separated by commas.
+
+    Raises:
+        InputError: There is no such format.
+    """
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in names:
+        if name not in FORMATS:
+            raise InputError(f"there is no format {name!r}; there are {', '.join(FORMATS)}")
+    return list(dict.fromkeys(names))
+
+
+def read_marks(points: Any, labels: Any, boxes: Any) -> Marks:
+    """Return marks from JSON: [[x, y], ...], [1, 0, ...] and [[x0, y0, x1, y1], ...].
+
+    Raises:
+        InputError: They are something else.
+    """
+    places = _rows("points", points, 2)
+    kinds = [1] * len(places) if labels is None else list(_parsed("labels", labels))
+    if len(kinds) != len(places) or any(kind not in (0, 1) for kind in kinds):
+        raise InputError("labels must be a list with 1 (object) or 0 (background) for each point")
+    marks = Marks()
+    for (x, y), kind in zip(places, kinds, strict=True):
+        marks = marks.with_point(x, y, int(kind))
+    for x0, y0, x1, y1 in _rows("boxes", boxes, 4):
+        marks = marks.with_box((x0, y0, x1, y1))
+    return marks
+
+
+def _add_text(answer: _Answerer, common: _Common, image: Any) -> None:
+    @plainly
+    def segment_text(
+        image: str | None,
+        phrases: str,
+        negatives: str,
+        top_k: float,
+        min_score: float,
+        formats: str,
+        preset: str,
+        device: str,
+    ) -> _Answer:
+        """Find what phrases name in a picture. Phrases are separated by commas or lines."""
+        wanted = read_phrases(phrases)
+        if not wanted:
+            raise InputError("phrases is empty; say what to look for")
+        request = Request(
+            Setup(preset, device),
+            _picture(image),
+            phrases=wanted,
+            negatives=read_phrases(negatives),
+        )
+        return answer(request, top_k, min_score, formats)
+
+    _register(segment_text, common, [image, gr.Textbox(), gr.Textbox("")])
+
+
+def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
+    @plainly
+    def segment_reference(
+        image: str | None,
+        example: str | None,
+        mask: str | None,
+        points: Any,
+        box: Any,
+        label: str,
+        top_k: float,
+        min_score: float,
+        formats: str,
+        preset: str,
+        device: str,
+    ) -> _Answer:
+        """Find in a picture what an example shows: by its mask, by points on it or by its box."""
+        marks = read_marks(points, None, None if box is None else [_parsed("box", box)])
+        if bool(mask) == bool(marks):
+            raise InputError("give one of mask, points and box to say what of the example is meant")
+        shown = Example(
+            _picture(example, "example"),
+            mask=Path(mask) if mask else None,
+            marks=marks,
+            label=" ".join((label or "").split()) or "reference",
+        )
+        request = Request(Setup(preset, device), _picture(image), example=shown)
+        return answer(request, top_k, min_score, formats)
+
+    inputs = [image, gr.File(), gr.File(value=None), gr.JSON(None), gr.JSON(None)]
+    _register(segment_reference, common, [*inputs, gr.Textbox("reference")])
+
+
+def _add_points(answer: _Answerer, common: _Common, image: Any) -> None:
+    @plainly
+    def segment_points(
+        image: str | None,
+        points: Any,
+        labels: Any,
+        boxes: Any,
+        top_k: float,
+        min_score: float,
+        formats: str,
+        preset: str,
+        device: str,
+    ) -> _Answer:
+        """Segment what points (label 1: object, 0: background) and boxes mark in a picture."""
+        marks = read_marks(points, labels, boxes)
+        if not marks:
+            raise InputError("give points or boxes")
+        request = Request(Setup(preset, device), _picture(image), marks=marks)
+        return answer(request, top_k, min_score, formats)
+
+    _register(segment_points, common, [image, gr.JSON(None), gr.JSON(None), gr.JSON(None)])
+
+
+def _add_everything(answer: _Answerer, common: _Common, image: Any) -> None:
+    @plainly
+    def everything(
+        image: str | None,
+        points_per_side: float,
+        top_k: float,
+        min_score: float,
+        formats: str,
+        preset: str,
+        device: str,
+    ) -> _Answer:
+        """Find masks all over a picture; points_per_side 0 leaves the grid to the preset."""
+        request = Request(
+            Setup(preset, device),
+            _picture(image),
+            everything=True,
+            points_per_side=int(points_per_side or 0) or None,
+        )
+        return answer(request, top_k, min_score, formats)
+
+    _register(everything, common, [image, gr.Number(0, precision=0)])
+
+
+def _register(handler: Callable[..., _Answer], common: _Common, inputs: Sequence[Any]) -> None:
+    gr.Button().click(
+        handler,
+        [*inputs, *common.inputs],
+        [common.result, common.files],
+        api_name=handler.__name__,
+        api_description=handler.__doc__,
+        concurrency_id="models",
+        concurrency_limit=1,
+    )
+
+
+def _picture(value: str | None, name: str = "image") -> Path:
+    if not value:
+        raise InputError(f"{name} is missing; give a picture's file")
+    return Path(value)
+
+
+def _rows(name: str, value: Any, width: int) -> list[tuple[float, ...]]:
+    rows = [] if value is None else _parsed(name, value)
+    try:
+        found = [tuple(float(number) for number in row) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be a list of lists of {width} numbers") from error
+    if any(len(row) != width for row in found):
+        raise InputError(f"{name} must be a list of lists of {width} numbers")
+    return found
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """JSON may come as itself or as text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InputError(f"{name} is no JSON: {error}") from error
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{name} must be a list")
+    return value

@@ -1,0 +1,367 @@
+"""The page: its two halves, and what happens when something is pressed, clicked or moved."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import views
+from .actions import (
+    Draft,
+    marked,
+    open_picture,
+    painted,
+    plainly,
+    read_picture,
+    reference_requests,
+    tell,
+    text_request,
+)
+from .api import add_endpoints
+from .choices import describe_preset
+from .downloads import add_downloads
+from .engine import Engine
+from .request import Marks, Request, Setup
+from .results import STAGE, START, ResultView, Shown, Updates
+from .stage import set_data
+from .tabs import EXAMPLE_STAGE, Controls, make_controls
+
+STYLE = Path(__file__).with_name("page.css")
+# Lanes of the queue. One request at a time keeps a CPU busy; clicks, which are quick, do not wait
+# behind those that take seconds.
+MODELS, CLICKS = "models", "clicks"
+# On a narrow screen results lie below what was pressed.
+_BRING_INTO_VIEW = """() => {
+    if (window.innerWidth < 800)
+        document.querySelector('#headline').scrollIntoView({behavior: 'smooth'});
+}"""
+_TITLE = (
+    '<div class="title"><h1>promptseg</h1>'
+    "<p>Type, show or click what you want, and get its masks.</p></div>"
+)
+
+
+def make_page(engine: Engine, setup: Setup, *, keep_seconds: int) -> gr.Blocks:
+    """Return the app.
+
+    Args:
+        engine: Answers requests.
+        setup: The models that are chosen at first.
+        keep_seconds: Uploads and files for download are deleted after this time.
+    """
+    every = min(600, keep_seconds)
+    page = gr.Blocks(
+        title="promptseg",
+        analytics_enabled=False,
+        delete_cache=(every, keep_seconds),
+        fill_width=True,
+    )
+    with page:
+        gr.HTML(_TITLE)
+        with gr.Row(elem_id="halves"):
+            with gr.Column(scale=4, min_width=320, elem_id="left"):
+                controls = make_controls(setup)
+            with gr.Column(scale=7, min_width=320, elem_id="right"):
+                view = ResultView(engine)
+                add_downloads(view)
+        _wire_pictures(engine, controls, view)
+        _wire_text(controls, view)
+        _wire_reference(engine, controls, view)
+        _wire_clicks(controls, view)
+        _wire_everything(controls, view)
+        _wire_results(controls, view)
+        add_endpoints(engine, setup)
+    return page
+
+
+def _wire_pictures(engine: Engine, controls: Controls, view: ResultView) -> None:
+    marks = controls.click.marks
+
+    @plainly
+    def change(value: str | None) -> Updates:
+        if not value:
+            return {**view.clear(photo=True), marks: Marks()}
+        photo, words = open_picture(engine, value)
+        if photo is None:
+            # Taken away, which leads here again: the words stay, for None says nothing.
+            failed = views.message(_as_html(words), "error")
+            return {**view.clear(failed, photo=True), marks: Marks(), controls.picture: None}
+        headline = views.message(_as_html(words)) if words else START
+        updates = view.clear(headline)
+        updates[view.stage] = gr.HTML(value=views.stage_masks(None), photo=photo)
+        return {**updates, marks: Marks()}
+
+    controls.picture.change(
+        change,
+        [controls.picture],
+        [*view.outputs, marks, controls.picture],
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+
+
+def _wire_text(controls: Controls, view: ResultView) -> None:
+    text, models = controls.text, controls.models
+
+    @plainly
+    def find(
+        preset: str,
+        device: str,
+        picture: str | None,
+        phrases: str,
+        negatives: str,
+        min_score: float,
+        top_k: float,
+        bar: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
+        request = text_request(Setup(preset, device), picture, phrases, negatives)
+        return view.find((request,), min_score, top_k, tell(bar))
+
+    inputs = [models.preset, models.device, controls.picture, text.phrases, text.negatives]
+    inputs += [view.min_score, view.top_k]
+    for event in (text.find.click, text.phrases.submit, text.negatives.submit):
+        _slowly(event, find, inputs, view)
+
+
+def _wire_reference(engine: Engine, controls: Controls, view: ResultView) -> None:
+    tab, models = controls.reference, controls.models
+
+    @plainly
+    def change(value: str | None) -> Updates:
+        empty = views.stage_masks(None)
+        if not value:
+            return {tab.stage: gr.HTML(value=empty, photo=None), tab.draft: Draft()}
+        photo, _ = open_picture(engine, value)
+        updates = {tab.stage: gr.HTML(value=empty, photo=photo), tab.draft: Draft()}
+        return updates if photo is not None else {**updates, tab.picture: None}
+
+    @plainly
+    def mark(draft: Draft, event: gr.EventData) -> Updates:
+        # An example is one object: marks replace what was painted, a box what was clicked.
+        marks = marked(draft.marks, event)
+        latest_is_box = bool(marks.order) and marks.order[-1]
+        if latest_is_box:
+            marks = Marks().with_box(marks.boxes[-1])
+        elif marks.boxes:
+            marks = Marks().with_point(*marks.points[-1], marks.labels[-1])
+        value = {**views.stage_masks(None, marks), "clear_paint": True}
+        return {tab.stage: value, tab.draft: Draft(marks)}
+
+    @plainly
+    def paint(event: gr.EventData) -> Updates:
+        return {tab.stage: views.stage_masks(None), tab.draft: Draft(painted=painted(event))}
+
+    def clear() -> Updates:
+        value = {**views.stage_masks(None), "clear_paint": True}
+        return {tab.stage: value, tab.draft: Draft()}
+
+    @plainly
+    def find(
+        preset: str,
+        device: str,
+        picture: str | None,
+        example: str | None,
+        draft: Draft,
+        mask: str | None,
+        label: str | None,
+        more: list[str] | None,
+        min_score: float,
+        top_k: float,
+        bar: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
+        requests = reference_requests(
+            Setup(preset, device), picture, example, draft, mask, label, more
+        )
+        return view.find(requests, min_score, top_k, tell(bar))
+
+    drawn = [tab.stage, tab.draft]
+    _quickly(tab.picture.change, change, [tab.picture], [*drawn, tab.picture])
+    _quickly(tab.stage.marked, mark, [tab.draft], drawn)
+    _quickly(tab.stage.painted, paint, [], drawn)
+    _quickly(tab.clear.click, clear, [], drawn)
+    _in_browser(tab.tool.change, tab.tool, set_data(EXAMPLE_STAGE, "tool"))
+    _in_browser(tab.brush.change, tab.brush, set_data(EXAMPLE_STAGE, "brush"))
+    inputs = [models.preset, models.device, controls.picture, tab.picture, tab.draft, tab.mask]
+    inputs += [tab.label, tab.more, view.min_score, view.top_k]
+    _slowly(tab.find.click, find, inputs, view)
+
+
+def _wire_clicks(controls: Controls, view: ResultView) -> None:
+    tab, models = controls.click, controls.models
+
+    def answer(
+        marks: Marks, preset: str, device: str, picture: str | None, min_score: float, top_k: float
+    ) -> Updates:
+        path = read_picture(picture)
+        if not marks.can_answer:
+            words = "Click the object itself as well." if marks else "Click the object."
+            return {
+                **view.clear(views.message(words)),
+                view.stage: views.stage_masks(None, marks),
+                tab.marks: marks,
+            }
+        request = Request(Setup(preset, device), path, marks=marks)
+        return {**view.find((request,), min_score, top_k, _quiet), tab.marks: marks}
+
+    @plainly
+    def mark(
+        marks: Marks,
+        preset: str,
+        device: str,
+        picture: str | None,
+        min_score: float,
+        top_k: float,
+        event: gr.EventData,
+    ) -> Updates:
+        return answer(marked(marks, event), preset, device, picture, min_score, top_k)
+
+    @plainly
+    def undo(
+        marks: Marks, preset: str, device: str, picture: str | None, min_score: float, top_k: float
+    ) -> Updates:
+        return answer(marks.without_last(), preset, device, picture, min_score, top_k)
+
+    @plainly
+    def clear(
+        marks: Marks, preset: str, device: str, picture: str | None, min_score: float, top_k: float
+    ) -> Updates:
+        return answer(Marks(), preset, device, picture, min_score, top_k)
+
+    inputs = [
+        tab.marks,
+        models.preset,
+        models.device,
+        controls.picture,
+        view.min_score,
+        view.top_k,
+    ]
+    for event, handler in (
+        (view.stage.marked, mark),
+        (tab.undo.click, undo),
+        (tab.clear.click, clear),
+    ):
+        event(
+            handler,
+            inputs,
+            [*view.outputs, tab.marks],
+            show_progress="hidden",
+            trigger_mode="multiple",
+            concurrency_id=CLICKS,
+            concurrency_limit=1,
+            api_visibility="private",
+        )
+    _in_browser(tab.tool.change, tab.tool, set_data(STAGE, "tool"))
+
+
+def _wire_everything(controls: Controls, view: ResultView) -> None:
+    tab, models = controls.everything, controls.models
+
+    @plainly
+    def find(
+        preset: str,
+        device: str,
+        picture: str | None,
+        points: float,
+        min_score: float,
+        top_k: float,
+        bar: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
+        request = Request(
+            Setup(preset, device),
+            read_picture(picture),
+            everything=True,
+            points_per_side=round(points) or None,
+        )
+        return view.find((request,), min_score, top_k, tell(bar))
+
+    inputs = [models.preset, models.device, controls.picture, tab.points_per_side]
+    _slowly(tab.find.click, find, [*inputs, view.min_score, view.top_k], view)
+
+
+def _wire_results(controls: Controls, view: ResultView) -> None:
+    @plainly
+    def again(shown: Shown, min_score: float, top_k: float, part: str) -> Updates:
+        return view.show(shown, min_score, top_k, part)
+
+    @plainly
+    def choose(
+        shown: Shown, min_score: float, top_k: float, part: str, event: gr.SelectData
+    ) -> Updates:
+        index = event.index if isinstance(event.index, int) else 0
+        if not 0 <= index < len(shown.requests):
+            return {view.shown: shown}
+        return view.show(Shown(shown.requests, index), min_score, top_k, part, photo=True)
+
+    inputs = [view.shown, *view.thresholds]
+    outputs = [output for output in view.outputs if output is not view.pictures]
+    gr.on(
+        [view.min_score.change, view.top_k.change, view.part.input],
+        again,
+        inputs,
+        outputs,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    view.pictures.select(choose, inputs, outputs, show_progress="hidden", api_visibility="private")
+    controls.models.preset.change(
+        describe_preset,
+        [controls.models.preset],
+        [controls.models.note],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    # Clicks count on the click tab alone; elsewhere the pointer only shows scores.
+    controls.tabs.select(
+        None,
+        None,
+        None,
+        js=f"""() => setTimeout(() => {{
+            const clicking = document.querySelector('#undo')?.checkVisibility() ?? false;
+            document.querySelector('#{STAGE} .stage').dataset.mode = clicking ? 'mark' : 'view';
+        }}, 50)""",
+        api_visibility="private",
+    )
+
+
+def _quickly(event: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -> None:
+    """Answer an event without progress; one that comes meanwhile waits and is not lost."""
+    event(
+        handler,
+        inputs,
+        outputs,
+        show_progress="hidden",
+        trigger_mode="multiple",
+        api_visibility="private",
+    )
+
+
+def _slowly(event: Any, handler: Any, inputs: list[Any], view: ResultView) -> None:
+    """Answer an event with progress, in the queue's lane of models, and bring it into view."""
+    found = event(
+        handler,
+        inputs,
+        view.outputs,
+        show_progress_on=[view.headline],
+        concurrency_id=MODELS,
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    found.success(None, None, None, js=_BRING_INTO_VIEW, api_visibility="private")
+
+
+def _in_browser(event: Any, component: Any, script: str) -> None:
+    """Run JavaScript with a component's value when an event comes, without the server."""
+    event(None, [component], None, js=script, api_visibility="private", queue=False)
+
+
+def _quiet(share: float, what: str) -> None:
+    """Clicks are answered too quickly for progress."""
+
+
+def _as_html(words: str) -> str:
+    return html.escape(words[:1].upper() + words[1:])

@@ -1,0 +1,332 @@
+"""The page in a browser, as its users have it."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from pycocotools.coco import COCO
+
+Shoot = Callable[[Page, str], None]
+# Of the photographs: a place on the suit, and one on the helmet beside it.
+SUIT, HELMET = (0.45, 0.8), (0.72, 0.85)
+CAT = 451 * 300
+
+
+def stage(page: Page, name: str = "stage") -> Locator:
+    return page.locator(f"#{name} .stage")
+
+
+def upload(page: Page, path: Path, where: str = "picture", on: str = "stage") -> None:
+    page.set_input_files(f"#{where} input[type=file]", path)
+    expect(stage(page, on)).to_have_attribute("data-photo", path.name)
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+    page.wait_for_timeout(200)
+
+
+def areas(page: Page) -> list[int]:
+    return [int(area) for area in (stage(page).get_attribute("data-areas") or "").split()]
+
+
+def find_text(page: Page, phrases: str) -> None:
+    page.locator("#headline .headline").evaluate("element => element.classList.add('stale')")
+    page.fill("#phrases textarea", phrases)
+    page.click("#find-text")
+    page.wait_for_selector("#headline .headline:not(.stale)")
+
+
+def place(page: Page, where: tuple[float, float], on: str = "stage") -> tuple[float, float]:
+    """A place of the photograph, as shares of its size, in the window."""
+    photo = page.locator(f"#{on} .stage-photo")
+    photo.scroll_into_view_if_needed()
+    box = photo.bounding_box()
+    assert box is not None
+    return box["x"] + where[0] * box["width"], box["y"] + where[1] * box["height"]
+
+
+def click(page: Page, where: tuple[float, float], marks: int, *, right: bool = False) -> None:
+    """Click the photograph and wait until the answer for so many marks is there."""
+    page.mouse.click(*place(page, where), button="right" if right else "left")
+    expect(stage(page)).to_have_attribute("data-marks", str(marks))
+
+
+def drag(page: Page, path: list[tuple[float, float]], on: str) -> None:
+    points = [place(page, where, on) for where in path]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=6)
+    page.mouse.up()
+
+
+def test_a_phrase_gives_masks_that_tell_their_scores(
+    page: Page, pictures: Path, shoot: Shoot
+) -> None:
+    shoot(page, "start")
+    upload(page, pictures / "cat.png")
+    find_text(page, "cat, dog")
+    headline = page.locator("#headline")
+    expect(headline).to_contain_text("Found cat")
+    expect(headline).to_contain_text("matches 'dog': presence")
+    expect(stage(page)).to_have_attribute("data-count", "1")
+    assert 0.5 * CAT < areas(page)[0] < 0.95 * CAT
+    page.mouse.move(*place(page, (0.5, 0.5)))
+    tip = page.locator("#stage .stage-tip")
+    expect(tip).to_be_visible()
+    for name in ("1 cat", "score", "IoU prediction", "stability", "prompt"):
+        expect(tip).to_contain_text(name)
+    page.mouse.move(*place(page, (0.99, 0.05)))
+    expect(tip).to_be_hidden()
+    expect(page.locator("#gallery .thumbnail-lg")).to_have_count(1)
+    shoot(page, "text")
+    tab(page, "Scores")
+    expect(page.locator("#masks-table tbody tr")).to_have_count(1)
+    expect(page.locator("#masks-table")).to_contain_text("cat")
+    shoot(page, "scores")
+    tab(page, "Dropped, and why")
+    expect(page.locator("#rejected-table tbody tr")).to_have_count(1)
+    expect(page.locator("#rejected-table")).to_contain_text("dog")
+
+
+def test_what_is_absent_is_not_found(page: Page, pictures: Path, shoot: Shoot) -> None:
+    upload(page, pictures / "cat.png")
+    find_text(page, "airplane")
+    expect(page.locator("#headline .empty")).to_contain_text("Nothing found.")
+    expect(page.locator("#headline")).to_contain_text("presence")
+    expect(stage(page)).to_have_attribute("data-count", "0")
+    shoot(page, "nothing")
+
+
+def test_an_example_of_the_page_works(page: Page) -> None:
+    page.locator("#examples tbody tr").first.click()
+    expect(stage(page)).to_have_attribute("data-photo", "cat.jpg")
+    expect(page.locator("#phrases textarea")).to_have_value("cat, dog")
+
+
+def test_clicks_change_the_mask_and_can_be_undone(page: Page, pictures: Path, shoot: Shoot) -> None:
+    upload(page, pictures / "astronaut.png")
+    page.mouse.click(*place(page, SUIT))
+    page.wait_for_timeout(500)
+    expect(stage(page)).to_have_attribute("data-marks", "0")  # clicks count on their tab only
+    tab(page, "Click")
+    click(page, SUIT, 1)
+    first = areas(page)
+    assert len(first) == 1
+    shoot(page, "click")
+    click(page, HELMET, 2, right=True)
+    second = areas(page)
+    assert len(second) == 1
+    assert second != first
+    shoot(page, "two-clicks")
+    page.click("#undo")
+    expect(stage(page)).to_have_attribute("data-marks", "1")
+    assert areas(page) == first
+    page.locator("#click-tool label", has_text="Background").click()
+    click(page, HELMET, 2)
+    assert areas(page) == second
+    page.click("#clear")
+    expect(stage(page)).to_have_attribute("data-marks", "0")
+    expect(stage(page)).to_have_attribute("data-count", "0")
+
+
+def test_a_lone_click_offers_a_whole_and_parts(page: Page, pictures: Path) -> None:
+    upload(page, pictures / "astronaut.png")
+    tab(page, "Click")
+    click(page, (0.62, 0.75), 1)
+    sizes = {}
+    for name in ("whole", "part", "subpart"):
+        page.locator("#part label", has_text=re.compile(rf"^\s*{name} ")).click()
+        page.wait_for_timeout(800)
+        (sizes[name],) = areas(page)
+    assert sizes["whole"] > sizes["part"] > sizes["subpart"]
+    page.locator("#part label", has_text="all").click()
+    expect(stage(page)).to_have_attribute("data-count", "3")
+
+
+def test_a_dragged_box_gives_a_mask_within_it(page: Page, pictures: Path) -> None:
+    upload(page, pictures / "astronaut.png")
+    tab(page, "Click")
+    drag(page, [(0.6, 0.6), (0.7, 0.7), (0.95, 0.98)], "stage")
+    expect(stage(page)).to_have_attribute("data-count", "1")
+    assert 0 < areas(page)[0] <= 0.36 * 0.39 * 512 * 512
+
+
+def test_a_painted_reference_is_found_in_other_pictures(
+    page: Page, pictures: Path, shoot: Shoot
+) -> None:
+    upload(page, pictures / "cat.png")
+    tab(page, "Reference")
+    upload(page, pictures / "mirrored.png", "example", "example-stage")
+    rows = [0.25 + 0.1 * i for i in range(7)]
+    zigzag = [(u, v) for i, v in enumerate(rows) for u in ((0.35, 0.85), (0.85, 0.35))[i % 2]]
+    drag(page, zigzag, "example-stage")
+    page.wait_for_timeout(500)
+    shoot(page, "painted")
+    page.click("#find-reference")
+    expect(page.locator("#headline")).to_contain_text("Found reference")
+    assert 0.2 * CAT < areas(page)[0] < 0.95 * CAT
+    shoot(page, "reference")
+    page.get_by_role("button", name="More").click()
+    page.set_input_files("#more-pictures input[type=file]", pictures / "mirrored.png")
+    expect(page.locator("#more-pictures")).to_contain_text("mirrored")
+    page.click("#find-reference")
+    found = page.locator("#pictures .thumbnail-lg")
+    expect(found).to_have_count(2)
+    found.nth(1).click()
+    expect(stage(page)).to_have_attribute("data-photo", "mirrored.png")
+    shoot(page, "several")
+
+
+def test_a_clicked_reference_replaces_a_painted_one(page: Page, pictures: Path) -> None:
+    upload(page, pictures / "cat.png")
+    tab(page, "Reference")
+    upload(page, pictures / "cat.png", "example", "example-stage")
+    drag(page, [(0.9, 0.1), (0.95, 0.1)], "example-stage")
+    page.locator("#example-tool label", has_text="Click").click()
+    page.mouse.click(*place(page, (0.5, 0.5), "example-stage"))
+    expect(stage(page, "example-stage")).to_have_attribute("data-marks", "1")
+    page.click("#find-reference")
+    expect(page.locator("#headline")).to_contain_text("Found reference")
+
+
+def test_everything_is_found_without_a_query(page: Page, pictures: Path, shoot: Shoot) -> None:
+    upload(page, pictures / "astronaut.png")
+    tab(page, "Everything")
+    page.fill("#points-per-side input[type=number]", "4")
+    page.keyboard.press("Tab")
+    page.click("#find-everything")
+    expect(page.locator("#headline .found")).to_contain_text("masks")
+    assert int(stage(page).get_attribute("data-count") or 0) > 2
+    shoot(page, "everything")
+
+
+def test_thresholds_rank_again(page: Page, pictures: Path) -> None:
+    upload(page, pictures / "astronaut.png")
+    find_text(page, "helmet")
+    expect(stage(page)).to_have_attribute("data-count", "2")
+    best = areas(page)[0]
+    page.fill("#top-k input[type=number]", "1")
+    page.keyboard.press("Tab")
+    expect(stage(page)).to_have_attribute("data-count", "1")
+    assert areas(page) == [best]
+    page.fill("#min-score input[type=number]", "1")
+    page.keyboard.press("Tab")
+    expect(page.locator("#headline")).to_contain_text("Nothing found.")
+    expect(page.locator("#headline")).to_contain_text("below min_score 1.00")
+
+
+def test_a_text_file_is_refused_in_plain_words(page: Page, pictures: Path, shoot: Shoot) -> None:
+    page.set_input_files("#picture input[type=file]", pictures / "notes.txt")
+    expect(page.get_by_text("Invalid file type: notes.txt")).to_be_visible()
+    page.set_input_files("#picture input[type=file]", pictures / "notes.png")
+    expect(page.locator("#headline .error")).to_contain_text("'notes.png' is not an image")
+    assert stage(page).get_attribute("data-photo") is None
+    shoot(page, "no-picture")
+
+
+def test_what_is_missing_is_asked_for(page: Page, pictures: Path) -> None:
+    page.click("#find-text")
+    expect(page.get_by_text("Give a picture first")).to_be_visible()
+    upload(page, pictures / "cat.png")
+    page.click("#find-text")
+    expect(page.get_by_text("Say what to look for")).to_be_visible()
+    page.click("#download-coco")
+    expect(page.get_by_text("There is nothing to download yet")).to_be_visible()
+
+
+def test_a_preset_without_weights_says_what_it_needs(
+    page: Page, pictures: Path, shoot: Shoot
+) -> None:
+    page.get_by_role("button", name="Models").click()
+    page.click("#preset input")
+    page.get_by_role("option", name="mobile: not ready").click()
+    note = page.locator("#preset-note")
+    expect(note).to_contain_text("promptseg models fetch mobile")
+    upload(page, pictures / "cat.png")
+    page.fill("#phrases textarea", "cat")
+    page.click("#find-text")
+    expect(page.get_by_text("are not here: run `promptseg models fetch")).to_be_visible()
+    shoot(page, "not-ready")
+
+
+def test_downloads_hold_what_is_shown(page: Page, pictures: Path, tmp_path: Path) -> None:
+    upload(page, pictures / "astronaut.png")
+    find_text(page, "helmet")
+    shown = areas(page)
+    files = {}
+    for name in ("cutout", "coco", "zip"):
+        with page.expect_download() as download:
+            page.click(f"#download-{name}")
+        files[name] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[name])
+    coco = COCO(files["coco"])
+    annotations = coco.loadAnns(coco.getAnnIds())
+    assert [int(coco.annToMask(item).sum()) for item in annotations] == shown
+    assert [item["name"] for item in coco.loadCats(coco.getCatIds())] == ["helmet"]
+    masks = np.stack([coco.annToMask(item) for item in annotations]).any(0)
+    cutout = np.asarray(Image.open(files["cutout"]))
+    assert np.array_equal(cutout[..., 3] == 255, masks)
+    photograph = np.asarray(Image.open(pictures / "astronaut.png"))
+    assert np.array_equal(cutout[masks, :3], photograph[masks])
+    with zipfile.ZipFile(files["zip"]) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+        record = json.loads(archive.read("astronaut/coco/annotations.json"))
+    assert {"astronaut/astronaut.png", "astronaut/overlay.png"} <= set(names)
+    assert len(record["annotations"]) == len(shown)
+
+
+def test_users_do_not_see_each_other(open_page: Callable[[], Page], pictures: Path) -> None:
+    one, other = open_page(), open_page()
+    upload(one, pictures / "astronaut.png")
+    upload(other, pictures / "cat.png")
+    for page in (one, other):
+        tab(page, "Click")
+    click(one, SUIT, 1)
+    click(other, (0.5, 0.5), 1)
+    click(one, HELMET, 2, right=True)
+    click(other, (0.95, 0.1), 2, right=True)
+    assert stage(one).get_attribute("data-photo") == "astronaut.png"
+    assert stage(other).get_attribute("data-photo") == "cat.png"
+    together = areas(one), areas(other)
+    alone = open_page()
+    upload(alone, pictures / "astronaut.png")
+    tab(alone, "Click")
+    click(alone, SUIT, 1)
+    click(alone, HELMET, 2, right=True)
+    assert areas(alone) == together[0]
+    assert areas(alone) != together[1]
+
+
+def test_nothing_sticks_out_on_a_narrow_screen(page: Page, pictures: Path) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    upload(page, pictures / "astronaut.png")
+    find_text(page, "helmet")
+    for name in ("Text", "Reference", "Click", "Everything", "Masks", "Scores"):
+        tab(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+def test_labels_are_text_not_markup(page: Page, pictures: Path) -> None:
+    upload(page, pictures / "cat.png")
+    tab(page, "Reference")
+    upload(page, pictures / "cat.png", "example", "example-stage")
+    page.locator("#example-tool label", has_text="Click").click()
+    page.mouse.click(*place(page, (0.5, 0.5), "example-stage"))
+    expect(stage(page, "example-stage")).to_have_attribute("data-marks", "1")
+    page.get_by_role("button", name="More").click()
+    page.fill("#example-label textarea, #example-label input", "<b id=bold>cat ${1+1} {{this}}</b>")
+    page.click("#find-reference")
+    expect(page.locator("#headline")).to_contain_text("Found <b id=bold>cat ${1+1} {{this}}</b>")
+    tab(page, "Scores")
+    expect(page.locator("#masks-table")).to_contain_text("<b id=bold>")
+    expect(page.locator("#bold")).to_have_count(0)
