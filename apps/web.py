@@ -26,7 +26,7 @@ MOST_SESSIONS = 1000
 # Requests that wait in a queue; who comes after them is told to try later.
 MOST_WAITING = 100
 # For what needs no models: showing a picture, ranking again, files.
-LIGHT_REQUESTS = 4
+LIGHT_REQUESTS = 2
 
 _FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

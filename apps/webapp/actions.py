@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 MAX_PICTURES = 16
 MAX_MARKS = 100
-_LONGEST_PAINTING = 8_000_000
+# A painting of the stage's size takes a tenth of that.
+_LONGEST_PAINTING = 1_000_000
 _PNG_URL = "data:image/png;base64,"
 
 R = TypeVar("R")

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from pycocotools.coco import COCO
+
+from .conftest import find_browser
 
 Shoot = Callable[[Page, str], None]
 # Of the photographs: a place on the suit, and one on the helmet beside it.
@@ -66,6 +69,14 @@ def drag(page: Page, path: list[tuple[float, float]], on: str) -> None:
     for point in points[1:]:
         page.mouse.move(*point, steps=6)
     page.mouse.up()
+
+
+def test_without_a_browser_the_tests_fail_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        find_browser()
 
 
 def test_a_phrase_gives_masks_that_tell_their_scores(

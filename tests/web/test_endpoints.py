@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -157,6 +158,23 @@ def test_a_file_that_is_no_picture(client: Client, pictures: Path) -> None:
             phrases="cat",
             api_name="/segment_text",
         )
+
+
+def test_files_of_the_server_cannot_be_asked_for(app_url: str, pictures: Path) -> None:
+    # cat.png was not uploaded: its path is only guessed.
+    file = {"path": str(pictures / "cat.png"), "meta": {"_type": "gradio.FileData"}}
+    request = urllib.request.Request(
+        f"{app_url}gradio_api/call/segment_text",
+        json.dumps({"data": [file, "cat", "", 0, 0, "", "pocket", "cpu"]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        event = json.loads(answer.read())["event_id"]
+    url = f"{app_url}gradio_api/call/segment_text/{event}"
+    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+        text = answer.read().decode()
+    assert "event: error" in text
+    assert "segmentation" not in text
 
 
 def test_only_the_named_endpoints_are_public(client: Client) -> None:
