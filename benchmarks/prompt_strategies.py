@@ -28,7 +28,8 @@ from promptseg.apps.pictures import Picture, large
 from promptseg.apps.siblings import is_person
 from promptseg.apps.tasks.base import open_picture, union
 from promptseg.pipeline.agreement import AgreementConfig
-from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
+from promptseg.pipeline.config import PipelineConfig
+from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.presence import PresenceGate
 from promptseg.pipeline.prompters.heat import HeatPrompts
 from promptseg.pipeline.prompters.text import PromptMaker, TextPrompter

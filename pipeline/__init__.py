@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
+    from .config import PipelineConfig
     from .everything import EverythingConfig
     from .images import load_image
-    from .pipeline import Pipeline, PipelineConfig
+    from .pipeline import Pipeline
     from .presets import PRESETS, load
     from .proposals import Proposals
     from .ranking import RankingConfig, rank
@@ -56,7 +57,7 @@ _HOMES = {
     "MaskCandidates": ".types",
     "ModelNotFoundError": "..models.errors",
     "Pipeline": ".pipeline",
-    "PipelineConfig": ".pipeline",
+    "PipelineConfig": ".config",
     "PromptSet": ".types",
     "PromptsegError": "..models.errors",
     "Proposals": ".proposals",

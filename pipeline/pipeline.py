@@ -2,62 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
-from .agreement import AgreementConfig, decode_agreeing
-from .cascade import check_parts, decode_cascade, decode_prompts
+from .config import PipelineConfig
 from .everything import EverythingConfig, ProgressCallback, segment_everything
+from .fusion import pair
 from .images import ImageSource, load_image
 from .marks import read_marks
-from .masks import MAX_MASK_PIXELS
 from .prompters.marks import mark_prompts
 from .prompters.reference import ReferencePrompter
 from .prompters.text import TextPrompter
 from .proposals import Proposals
+from .proposing import Proposer
 from .ranking import RankingConfig, rank
 from .reference import EncodedReference, Reference, ReferenceQuery, read_references
 from .segmenter import Segmenter
-from .types import Float32Array, ImageEmbedding, LowResMasks, PromptSet, Result
+from .types import ImageEmbedding, PromptSet, Result
 
 # Phrases that are answered together; bounds memory, not results.
 _PHRASES_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class PipelineConfig:
-    """How prompts become masks.
-
-    Attributes:
-        ranking: Thresholds and weights of the ranking.
-        first_pass: Parts of a phrase's prompts that its masks are first decoded from, of
-            "points", "boxes" and "masks".
-        multimask_output: Whether the first decoding chooses of three masks (whole, part,
-            subpart) or gives the single one.
-        refine_passes: Times that they are decoded again, from the points with the masks' own
-            tight boxes and logits.
-        agreement: Instead of the above, decode once from all parts and fall back on the prior's
-            region where the mask does not agree with it; None for not.
-        everything: What everything mode looks at and keeps.
-
-    Raises:
-        InputError: ``first_pass`` names no part or an unknown one.
-    """
-
-    ranking: RankingConfig = field(default_factory=RankingConfig)
-    first_pass: tuple[str, ...] = ("points", "boxes", "masks")
-    multimask_output: bool = True
-    refine_passes: int = 1
-    agreement: AgreementConfig | None = None
-    everything: EverythingConfig = field(default_factory=EverythingConfig)
-
-    def __post_init__(self) -> None:
-        check_parts(self.first_pass)
 
 
 class Pipeline:
@@ -100,8 +68,9 @@ class Pipeline:
     ) -> Result:
         """Segment one image.
 
-        Text alone finds what the phrases name, a reference alone what it shows; points and boxes
-        alone segment what they mark, a lone click with up to three masks (whole, part, subpart).
+        Text finds what the phrases name, a reference what it shows; of a phrase and an example of
+        the same thing :mod:`~promptseg.pipeline.fusion` makes one answer. Points and boxes alone
+        segment what they mark, a lone click with up to three masks (whole, part, subpart).
         With text or a reference, points and boxes only choose: of what is found that is kept
         which a foreground point or a box marks.
 
@@ -111,7 +80,8 @@ class Pipeline:
             text: One or several phrases; each is looked for on its own.
             negative_text: Masks that lie on what these phrases name are dropped.
             reference: One or several examples of what to look for, encoded or not; those of one
-                label are examples of the same thing.
+                label are examples of the same thing. With text, an example goes with the phrase
+                that it is labelled with, or with the only one.
             negative_reference: Examples of what it is not, such as lookalikes. With a reference,
                 masks that are more like them are dropped; without, those that lie on what they
                 find.
@@ -168,30 +138,36 @@ class Pipeline:
         marks = read_marks(points, point_labels, boxes, (size[0], size[1]))
         if not (phrases or examples or marks):
             raise InputError("say what to look for: give text, a reference, points or boxes")
-        if phrases and examples:
-            raise InputError("text and references are not combined yet; give one of them")
         prompts = PromptSet.empty() if phrases or examples else mark_prompts(marks)
         if (phrases or negatives) and self.text_prompter is None:
             raise InputError("this pipeline has no text prompter; give points or boxes")
         references = self._encode_references(examples)
+        if phrases and references:
+            pair(phrases, references)  # refuses what is not clear
         others = self._encode_references(lookalikes)
         embedding = (
             picture if isinstance(picture, ImageEmbedding) else self.segmenter.encode_image(picture)
         )
-        if phrases:
-            found = self._decode_phrases(embedding, phrases)
-        elif references:
-            found = self._match(embedding, references, others)
+        named, shown = self.text_prompter, self.reference_prompter
+        proposer = Proposer(self.segmenter, self.config)
+        if named and shown and phrases and references:
+            found = proposer.by_both(named, shown, embedding, phrases, references, others)
+        elif named and phrases:
+            found = proposer.by_text(named, embedding, phrases)
+        elif shown and references:
+            found = proposer.by_reference(shown, embedding, references, others)
         else:
-            found = self._decode_marks(embedding, prompts)
+            found = proposer.by_marks(embedding, prompts)
         against = []
-        if negatives:
-            against.append(self._decode_phrases(embedding, negatives))
-        if others and not references:  # else each match was held against them already
-            against.append(self._match(embedding, others, ()))
-        joined = Proposals.join(embedding.original_size, against) if against else None
-        choosing = marks if phrases or references else None
-        return replace(found, negatives=joined, marks=choosing)
+        if named and negatives:
+            against.append(proposer.by_text(named, embedding, negatives))
+        if shown and others and not references:  # else each match is held against them
+            against.append(proposer.by_reference(shown, embedding, others, ()))
+        return replace(
+            found,
+            negatives=Proposals.join(embedding.original_size, against) if against else None,
+            marks=marks if phrases or references else None,
+        )
 
     def ranking(
         self,
@@ -280,96 +256,14 @@ class Pipeline:
             self.segmenter, image, config, stability_weight=weight, progress=progress
         )
 
-    def _decode_phrases(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Proposals:
-        """Masks of what the phrases name, one a prompt, and the phrases that are not there."""
-        if self.text_prompter is None:
-            raise InputError("this pipeline has no text prompter; give points or boxes")
-        found = []
-        for start in range(0, len(phrases), _PHRASES_AT_ONCE):
-            block = phrases[start : start + _PHRASES_AT_ONCE]
-            sets, rejected = self.text_prompter(embedding, block)
-            found += [self._decode(embedding, prompts) for prompts in sets]
-            found.append(replace(Proposals.none(embedding.original_size), rejected=rejected))
-        return Proposals.join(embedding.original_size, found)
-
-    def _decode(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
-        """One mask for each prompt, some of them at a time."""
-        config, step = self.config, self.segmenter.batch_size
-        found = []
-        for start in range(0, len(prompts), step):
-            block = prompts.part(slice(start, start + step))
-            if config.agreement is not None:
-                masks = decode_agreeing(self.segmenter, embedding, block, config.agreement)
-            else:
-                masks = decode_cascade(
-                    self.segmenter,
-                    embedding,
-                    block,
-                    first_pass=config.first_pass,
-                    multimask_output=config.multimask_output,
-                    refine_passes=config.refine_passes,
-                )
-            found.append(self._finish(embedding, masks, block.labels, block.prompt_scores))
-        return Proposals.join(embedding.original_size, found)
-
     def _encode_references(
         self, examples: Sequence[Reference | EncodedReference]
     ) -> tuple[EncodedReference, ...]:
-        return self._references().encode(examples) if examples else ()
-
-    def _references(self) -> ReferencePrompter:
+        if not examples:
+            return ()
         if self.reference_prompter is None:
             raise InputError("this pipeline has no reference prompter; give text, points or boxes")
-        return self.reference_prompter
-
-    def _match(
-        self,
-        embedding: ImageEmbedding,
-        references: Sequence[EncodedReference],
-        negatives: Sequence[EncodedReference],
-    ) -> Proposals:
-        """Masks of what references show, and why there are none of some."""
-        matches = self._references().find(embedding, references, negatives)
-        found = []
-        for reference, match in zip(references, matches, strict=True):
-            labels = (reference.label,) * len(match.prompt_scores)
-            masks = self._finish(embedding, match.masks, labels, match.prompt_scores)
-            found.append(replace(masks, rejected=match.rejected))
-            found.append(Proposals.certain(embedding.original_size, match.known, reference.label))
-        return Proposals.join(embedding.original_size, found)
-
-    def _decode_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
-        """Masks of points and boxes; a lone click is ambiguous and gives all three of its."""
-        coords = prompts.point_coords
-        lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
-        masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
-        return self._finish(embedding, masks, prompts.labels, prompts.prompt_scores)
-
-    def _finish(
-        self,
-        embedding: ImageEmbedding,
-        masks: LowResMasks,
-        labels: Sequence[str],
-        prompt_scores: Float32Array,
-    ) -> Proposals:
-        """Masks at the image's size, those of a prompt one after the other."""
-        count = masks.iou_predictions.shape[1]
-        step = max(1, MAX_MASK_PIXELS // (count * math.prod(embedding.original_size)))
-        found = []
-        for start in range(0, len(labels), step):
-            block = slice(start, start + step)
-            some = LowResMasks(masks.logits[block], masks.iou_predictions[block])
-            candidates = self.segmenter.upscale(embedding, some)
-            found.append(
-                Proposals.of(
-                    candidates.masks.reshape(-1, *embedding.original_size),
-                    [label for label in labels[block] for _ in range(count)],
-                    candidates.iou_predictions.reshape(-1),
-                    candidates.stability_scores.reshape(-1),
-                    prompt_scores[block].repeat(count),
-                )
-            )
-        return Proposals.join(embedding.original_size, found)
+        return self.reference_prompter.encode(examples)
 
 
 def _read_phrases(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from ..models.grounding.pocket import TEXT_FILE, PocketGrounder, Views, load_tex
 from ..models.precision import autocast
 from ..models.registry import create_model
 from ..models.sam.pocket import PocketSam
+from .config import PipelineConfig
 from .everything import EverythingConfig
 from .loading import LoadOptions
-from .pipeline import Pipeline, PipelineConfig
+from .pipeline import Pipeline
 from .presence import PresenceGate
 from .prompters.heat import HeatPromptConfig, HeatPrompts
 from .prompters.matching.prototype import PrototypeConfig

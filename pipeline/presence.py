@@ -6,12 +6,16 @@ further witness, such as an image-text model that looks at the whole picture, ag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ..models.errors import InputError
 from .types import ImageEmbedding
+
+# A presence nearer to 0 or 1 than this counts as this near.
+_CERTAIN = 1e-4
 
 
 class PresenceJudge(Protocol):
@@ -39,6 +43,20 @@ class Witness:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a phrase.
+
+    Attributes:
+        reason: Why it is not there; "" if it is.
+        evidence: How far its presence lies above or below the least that passes, in log-odds; of
+            several witnesses that of the least sure.
+    """
+
+    reason: str
+    evidence: float
+
+
+@dataclass(frozen=True)
 class PresenceGate:
     """Decides which phrases are there.
 
@@ -59,26 +77,39 @@ class PresenceGate:
 
     def __call__(
         self, embedding: ImageEmbedding, phrases: Sequence[str], presences: Sequence[float]
-    ) -> list[str]:
-        """Return why each phrase is not there; "" for those that are.
+    ) -> list[Verdict]:
+        """Judge each phrase.
 
         Args:
             embedding: The encoded image.
             phrases: The phrases.
             presences: What their grounding model says of them.
         """
-        reasons = [_reason("presence", presence, self.least) for presence in presences]
+        verdicts = [_judge("presence", presence, self.least) for presence in presences]
         for witness in self.witnesses:
-            left = [i for i, reason in enumerate(reasons) if not reason]
+            left = [i for i, verdict in enumerate(verdicts) if not verdict.reason]
             if left:
                 opinions = witness.judge(embedding, [phrases[i] for i in left])
                 for i, opinion in zip(left, opinions, strict=True):
-                    reasons[i] = _reason(f"{witness.name} presence", opinion, witness.least)
-        return reasons
+                    verdict = _judge(f"{witness.name} presence", opinion, witness.least)
+                    evidence = min(verdict.evidence, verdicts[i].evidence)
+                    verdicts[i] = replace(verdict, evidence=evidence)
+        return verdicts
 
 
-def _reason(name: str, presence: float, least: float) -> str:
-    return f"{name} {presence:.2f} below {least:.2f}" if presence < least else ""
+def evidence_of(presence: float, least: float) -> float:
+    """How far a presence lies above or below the least that passes, in log-odds."""
+    return _log_odds(presence) - _log_odds(least)
+
+
+def _log_odds(share: float) -> float:
+    inside = min(max(share, _CERTAIN), 1 - _CERTAIN)
+    return math.log(inside / (1 - inside))
+
+
+def _judge(name: str, presence: float, least: float) -> Verdict:
+    reason = f"{name} {presence:.2f} below {least:.2f}" if presence < least else ""
+    return Verdict(reason, evidence_of(presence, least))
 
 
 def _check(name: str, value: float) -> None:

@@ -23,8 +23,9 @@ from ..models.grounding.owlv2 import create_owlv2
 from ..models.hub import find_source
 from ..models.registry import create_model
 from ..models.sources import PRESET_WEIGHTS, get_source
+from .config import PipelineConfig
 from .loading import LoadOptions
-from .pipeline import Pipeline, PipelineConfig
+from .pipeline import Pipeline
 from .presence import PresenceGate, Witness
 from .prompters.boxes import BoxPromptConfig, BoxPrompts
 from .prompters.matching.strategies import create_strategy
@@ -37,9 +38,7 @@ from .types import ImageEmbedding
 FROM_BOXES = PipelineConfig(first_pass=("boxes",), multimask_output=False, refine_passes=0)
 # CLIP sees the whole picture at its own size, unchanged; at 0.5 a phrase says as much of the
 # picture as no words do.
-PRESENCE_CLIP = DenseClipConfig(
-    attention="none", input_size=224, templates=("a photo of a {}.",)
-)
+PRESENCE_CLIP = DenseClipConfig(attention="none", input_size=224, templates=("a photo of a {}.",))
 LEAST_CLIP_PRESENCE = 0.5
 
 ViewT = TypeVar("ViewT")

@@ -14,6 +14,7 @@ from ...models.features.dense import DenseFeatures, FeatureExtractor
 from ...models.features.pocket import PocketFeatures
 from ..cascade import decode_prompts
 from ..masks import Box, CompactMask, cut, tight_box
+from ..presence import evidence_of
 from ..ranking import select_by_iou_prediction
 from ..reference import EncodedReference, Reference, Shot, check_mask
 from ..segmenter import Segmenter
@@ -146,6 +147,10 @@ class ReferencePrompter:
             matches = drop_lookalikes(matches, asked, frame)
             found.append(add_known(matches, asked, frame, self.config))
         return found
+
+    def evidence(self, matches: Matches) -> float:
+        """How far matches lie above or below the least presence that passes, in log-odds."""
+        return evidence_of(matches.presence, self.strategy.min_presence)
 
     def features_of(self, embedding: ImageEmbedding) -> DenseFeatures:
         """Features of an encoded image; those that its encoder left are not computed again."""

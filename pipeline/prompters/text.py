@@ -7,11 +7,12 @@ similarity maps go through the same three steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from ..presence import PresenceGate
+from ..presence import PresenceGate, Verdict
 from ..types import ImageEmbedding, PromptSet, RejectedMask
 
 
@@ -53,6 +54,19 @@ class PromptMaker(Protocol[AnswerT_contra]):
     def peak(self, found: AnswerT_contra, embedding: ImageEmbedding) -> tuple[float, float] | None:
         """Where the phrase matches best, (x, y) in pixels, whether it is there or not."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Judged(Generic[AnswerT]):
+    """An answer, and what the gate says of it.
+
+    Attributes:
+        answer: The grounding model's.
+        verdict: The gate's.
+    """
+
+    answer: AnswerT
+    verdict: Verdict
 
 
 class SeenOnce(Generic[ViewT]):
@@ -121,17 +135,28 @@ class TextPrompter(Generic[AnswerT]):
             Prompts in the order of the phrases, as few sets as their layouts allow, and the
             phrases that are not there.
         """
+        return self.prompts(embedding, self.ask(embedding, phrases))
+
+    def ask(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[Judged[AnswerT]]:
+        """Answer phrases and judge which are there; the first half of a call."""
         answers = self.grounder(embedding, phrases)
-        reasons = self.gate(embedding, phrases, [answer.presence for answer in answers])
+        verdicts = self.gate(embedding, phrases, [answer.presence for answer in answers])
+        return [Judged(*pair) for pair in zip(answers, verdicts, strict=True)]
+
+    def prompts(
+        self, embedding: ImageEmbedding, judged: Sequence[Judged[AnswerT]]
+    ) -> tuple[list[PromptSet], tuple[RejectedMask, ...]]:
+        """Make the prompts of what is there; the second half of a call."""
         found: list[PromptSet] = []
         rejected: list[RejectedMask] = []
-        for answer, reason in zip(answers, reasons, strict=True):
-            prompts = PromptSet.empty() if reason else self.maker(answer, embedding)
+        for item in judged:
+            reason = item.verdict.reason
+            prompts = PromptSet.empty() if reason else self.maker(item.answer, embedding)
             if len(prompts):
                 found.append(prompts)
             else:
                 why = reason or "nothing in the picture can be prompted for"
-                rejected.append(RejectedMask(answer.phrase, why, answer.presence))
+                rejected.append(RejectedMask(item.answer.phrase, why, item.answer.presence))
         return list(_join_alike(found)), tuple(rejected)
 
     def presence(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:

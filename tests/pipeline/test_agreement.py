@@ -8,7 +8,8 @@ import torch
 
 from promptseg.models.errors import InputError
 from promptseg.pipeline.agreement import AgreementConfig, decode_agreeing
-from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
+from promptseg.pipeline.config import PipelineConfig
+from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.types import PromptSet
 
 IMAGE = np.zeros((48, 96, 3), np.uint8)  # its mask input is 24 x 24, of which the image has 12 rows

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
+from promptseg.pipeline.config import PipelineConfig
+from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.ranking import RankingConfig, combined_score
 from promptseg.pipeline.types import Result
 

@@ -22,7 +22,8 @@ from promptseg.models.grounding.owlv2 import create_owlv2
 from promptseg.models.grounding.sam3 import create_sam3_grounder
 from promptseg.models.registry import create_model
 from promptseg.models.sam.sam2 import create_sam2
-from promptseg.pipeline.pipeline import Pipeline, PipelineConfig
+from promptseg.pipeline.config import PipelineConfig
+from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.presence import PresenceGate, Witness
 from promptseg.pipeline.presets import load
 from promptseg.pipeline.prompters.boxes import BoxPromptConfig

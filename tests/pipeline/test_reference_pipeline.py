@@ -197,8 +197,8 @@ def test_sizes_may_differ(pipeline) -> None:
 
 
 def test_what_makes_no_sense_is_refused(pipeline, obedient_segmenter) -> None:
-    with pytest.raises(InputError, match="text and references are not combined yet"):
-        pipeline(SHOWN, text="right", reference=RED_ONE)
+    with pytest.raises(InputError, match="with several phrases, label an example"):
+        pipeline(SHOWN, text=["right", "left"], reference=RED_ONE)
     with pytest.raises(InputError, match="empty list"):
         pipeline(SHOWN, reference=[])
     plain = Pipeline(obedient_segmenter)
@@ -492,3 +492,25 @@ def test_a_preset_is_loaded_with_debias() -> None:
     flipped = np.ascontiguousarray(image[:, ::-1])
     result = debiased(flipped, reference=Reference(image, mask), top_k=1)
     assert iou(result.masks[0], mask[:, ::-1]) > 0.9
+
+
+def test_a_phrase_and_an_example_of_it_are_one_query(pipeline) -> None:
+    """The phrase finds RIGHT, the example the red thing there: one mask, surer than each alone."""
+    target = picture((RED, RIGHT))
+    named, shown = pipeline(target, text="right"), pipeline(target, reference=RED_ONE)
+    both = pipeline(target, text="right", reference=RED_ONE)
+    assert_found(both, ("right", RIGHT))
+    assert both.prompt_scores[0] > max(named.prompt_scores[0], shown.prompt_scores[0])
+    assert any("surer of what it found itself" in item.reason for item in both.rejected)
+
+
+def test_a_phrase_and_an_example_of_something_else_are_two_queries(pipeline) -> None:
+    result = pipeline(picture((BLUE, LEFT)), text="right", reference=BLUE_ONE)
+    assert sorted(result.labels) == ["blue", "right"]
+    assert result.labels == [item for item in result.labels if item in ("blue", "right")]
+
+
+def test_an_absent_phrase_with_an_example_that_is_not_there_is_nothing(pipeline) -> None:
+    result = pipeline(picture((BLUE, LEFT)), text="zebra", reference=RED_ONE)
+    assert len(result) == 0
+    assert any("deny it together" in item.reason for item in result.rejected)

@@ -62,6 +62,11 @@ class Matches:
 class MatchingStrategy(Protocol):
     """Finds what a reference shows in an image."""
 
+    @property
+    def min_presence(self) -> float:
+        """With less presence the object is not there."""
+        ...
+
     def __call__(
         self,
         reference: EncodedReference,
@@ -159,7 +164,7 @@ def absent(
     config: PresenceConfig,
 ) -> Matches | None:
     """The answer "not here" if there is too little presence, else None."""
-    (reason,) = PresenceGate(config.min_presence)(embedding, [label], [presence])
-    if not reason:
+    (verdict,) = PresenceGate(config.min_presence)(embedding, [label], [presence])
+    if not verdict.reason:
         return None
-    return Matches.none(segmenter, presence, (RejectedMask(label, reason, presence),))
+    return Matches.none(segmenter, presence, (RejectedMask(label, verdict.reason, presence),))

@@ -277,6 +277,11 @@ class BidirectionalStrategy:
     def __init__(self, config: BidirectionalConfig | None = None) -> None:
         self.config = config or BidirectionalConfig()
 
+    @property
+    def min_presence(self) -> float:
+        """With less presence the object is not there."""
+        return self.config.min_presence
+
     def __call__(
         self,
         reference: EncodedReference,

@@ -107,6 +107,11 @@ class DebiasedStrategy:
         self.strategy = strategy
         self.basis = basis
 
+    @property
+    def min_presence(self) -> float:
+        """With less presence the object is not there."""
+        return self.strategy.min_presence
+
     def __call__(
         self,
         reference: EncodedReference,

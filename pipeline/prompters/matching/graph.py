@@ -229,6 +229,11 @@ class GraphStrategy:
     def __init__(self, config: GraphConfig | None = None) -> None:
         self.config = config or GraphConfig()
 
+    @property
+    def min_presence(self) -> float:
+        """With less presence the object is not there."""
+        return self.config.min_presence
+
     def __call__(
         self,
         reference: EncodedReference,

@@ -139,6 +139,11 @@ class PrototypeStrategy:
     def __init__(self, config: PrototypeConfig | None = None) -> None:
         self.config = config or PrototypeConfig()
 
+    @property
+    def min_presence(self) -> float:
+        """With less presence the object is not there."""
+        return self.config.min_presence
+
     def __call__(
         self,
         reference: EncodedReference,
