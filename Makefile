@@ -7,15 +7,22 @@ DEMO := outputs/demo
 # mypy and editors see the top-level folders under their import name through these links.
 LINKS := .typecheck/promptseg
 
-.PHONY: demo test lint format train-pocket clean
+.PHONY: demo test browser lint format train-pocket clean
 
 demo: $(VENV)/.installed-demo
 	mkdir -p $(DEMO)
 	$(BIN)/python -c "from PIL import Image; from skimage import data; Image.fromarray(data.chelsea()).save('$(DEMO)/cat.jpg', quality=95)"
 	$(BIN)/promptseg segment $(DEMO)/cat.jpg -t cat --out $(DEMO)
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+# The tests of the web page drive a real browser. Where it is missing and may be installed, it is;
+# elsewhere those tests fail and say what to do.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	|| command -v google-chrome >/dev/null || test ! -x /usr/bin/apt-get || test "$$(id -u)" != 0 \
+	|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium; }
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
