@@ -49,6 +49,9 @@ def eval_command(
         int | None,
         typer.Option("--pairs", min=1, help="Most pairs of pictures a class; all by default."),
     ] = None,
+    shots: Annotated[
+        int, typer.Option("--shots", min=1, help="Examples that are given together.")
+    ] = 1,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
     by_class: Annotated[bool, typer.Option("--by-class", help="A table by class as well.")] = False,
     out: Annotated[
@@ -71,7 +74,7 @@ def eval_command(
 
         make_task = get_task(task)
         pipeline = load_pipeline(preset, device)
-        measured = make_task(pipeline, collection, Settings(pairs=pairs))
+        measured = make_task(pipeline, collection, Settings(pairs=pairs, shots=shots))
         about = {
             "preset": preset,
             "weights": weights_fingerprint(),
@@ -86,7 +89,14 @@ def eval_command(
         by_source = figures_by_source(measured, rows)
         classes = figures_by_class(measured, rows)
         if out is not None:
-            settings = {"task": task, **about, "source": source, "limit": limit, "pairs": pairs}
+            settings = {
+                "task": task,
+                **about,
+                "source": source,
+                "limit": limit,
+                "pairs": pairs,
+                "shots": shots,
+            }
             _write_figures(out, by_source, classes, settings)
         title = f"{preset}, {task}, {about['split'] or data.stem}"
         if failures is not None:

@@ -23,9 +23,11 @@ class Settings:
 
     Attributes:
         pairs: Most pairs of pictures for a class, of the task "reference"; None for all.
+        shots: Examples a pair, of that task.
     """
 
     pairs: int | None = None
+    shots: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...pipeline.pipeline import Pipeline
 from ...pipeline.reference import EncodedReference, Reference
 from ...pipeline.types import UInt8Array
 from ..metrics import balanced_weights, boundary_f, mask_iou, matthews
-from ..pictures import BoolMask, Collection, Picture, large
+from ..pictures import BoolMask, Collection, Picture, Truth, large
 from ..row_store import Row
 from ..siblings import may_name_the_same
 from .base import Settings, Shown, Task, lowest_iou, mean, open_picture, union
@@ -27,7 +27,7 @@ _KEPT = 256
 
 
 @dataclass(frozen=True)
-class _Example:
+class Example:
     """A class on a picture."""
 
     picture: str
@@ -35,18 +35,31 @@ class _Example:
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """An example, to be found on a target picture or not."""
+class Pair:
+    """Examples of one class on one or more pictures, to be found on a target picture or not.
 
-    example: _Example
+    Attributes:
+        examples: The first ones do not depend on how many are asked for.
+        present: Whether the target picture has the class.
+    """
+
+    examples: tuple[Example, ...]
     present: bool
+
+    @property
+    def label(self) -> str:
+        """The class."""
+        return self.examples[0].label
 
 
 class ReferenceTask(Task):
     """One row a pair of pictures: all ordered pairs of a class within a source, or some of them.
 
     For each target there are as many pairs with an example of a class that it lacks, drawn from
-    the same source.
+    the same source. With more than one example a pair, further ones come to that of the pair.
+
+    Attributes:
+        pairs: By the target's name.
 
     Raises:
         InputError: The pipeline takes no references.
@@ -59,8 +72,8 @@ class ReferenceTask(Task):
         if pipe.reference_prompter is None:
             raise InputError("this pipeline has no reference prompter to measure")
         self.pictures: Mapping[str, Picture] = {p.name: p for p in collection.pictures}
-        self.pairs = _make_pairs(collection.pictures, settings.pairs)
-        self._encoded: dict[_Example, EncodedReference] = {}
+        self.pairs = _make_pairs(collection.pictures, settings.pairs, settings.shots)
+        self._encoded: dict[Example, EncodedReference] = {}
 
     def measure(self, picture: Picture) -> list[Row]:
         """Look on a picture for all that it is paired with."""
@@ -68,35 +81,26 @@ class ReferenceTask(Task):
         if not pairs:
             return []
         image, truth = open_picture(picture)
-        classes = {target.label: target for target in truth.classes}
-        masks = self._find(image, [pair.example for pair in pairs])
-        rows = []
-        for pair, found in zip(pairs, masks, strict=True):
-            row: Row = {
-                "label": pair.example.label,
-                "reference": pair.example.picture,
-                "present": pair.present,
-                "found": len(found) > 0,
-            }
-            if pair.present:
-                target, joined = classes[pair.example.label], union(found)
-                row["area"] = target.area
-                row["iou"] = mask_iou(joined, target.mask, truth.valid)
-                row["boundary"] = boundary_f(joined, target.mask, truth.valid)
-            rows.append(row)
-        return rows
+        masks = self._find(image, [pair.examples for pair in pairs])
+        return [judge(pair, found, truth) for pair, found in zip(pairs, masks, strict=True)]
 
-    def _find(self, image: UInt8Array, examples: Sequence[_Example]) -> list[BoolMask]:
-        """Masks (N, H, W) by each example; examples of unlike labels do not touch each other."""
+    def encode(self, examples: Sequence[Example]) -> EncodedReference:
+        """One reference of all examples; each example is encoded once."""
+        first, *further = [self._encode(item) for item in examples]
+        shots = (*first.shots, *(shot for item in further for shot in item.shots))
+        return replace(first, shots=shots)
+
+    def _find(self, image: UInt8Array, asked: Sequence[tuple[Example, ...]]) -> list[BoolMask]:
+        """Masks (N, H, W) by each pair's examples; those of unlike labels are kept apart."""
         masks: list[BoolMask] = []
-        for start in range(0, len(examples), _AT_ONCE):
-            asked = [self._encode(item) for item in examples[start : start + _AT_ONCE]]
-            found = self.pipe(image, reference=asked)
+        for start in range(0, len(asked), _AT_ONCE):
+            references = [self.encode(examples) for examples in asked[start : start + _AT_ONCE]]
+            found = self.pipe(image, reference=references)
             labels = np.array(found.labels, object)
-            masks += [found.masks[labels == item.label] for item in asked]
+            masks += [found.masks[labels == item.label] for item in references]
         return masks
 
-    def _encode(self, example: _Example) -> EncodedReference:
+    def _encode(self, example: Example) -> EncodedReference:
         """The example's features, kept for the next targets."""
         encoded = self._encoded.pop(example, None)
         if encoded is None:
@@ -108,14 +112,14 @@ class ReferenceTask(Task):
             del self._encoded[next(iter(self._encoded))]
         return encoded
 
-    def _read(self, example: _Example) -> tuple[UInt8Array, BoolMask]:
+    def _read(self, example: Example) -> tuple[UInt8Array, BoolMask]:
         image, truth = open_picture(self.pictures[example.picture])
         return image, next(t.mask for t in truth.classes if t.label == example.label)
 
     def depends_on(self) -> dict[str, str]:
         """The pairs, which depend on all pictures."""
         listed = [
-            [target, pair.example.picture, pair.example.label, pair.present]
+            [target, [item.picture for item in pair.examples], pair.label, pair.present]
             for target, pairs in self.pairs.items()
             for pair in pairs
         ]
@@ -158,25 +162,49 @@ class ReferenceTask(Task):
         """Find what these rows' references show again."""
         image, truth = open_picture(picture)
         classes = {target.label: target.mask for target in truth.classes}
-        examples = [_Example(row["reference"], row["label"]) for row in rows]
+        asked = [tuple(Example(name, row["label"]) for name in row["references"]) for row in rows]
         shown = []
-        for row, example, masks in zip(rows, examples, self._find(image, examples), strict=True):
+        for row, examples, masks in zip(rows, asked, self._find(image, asked), strict=True):
             label, found = row["label"], union(masks)
             if row["present"]:
                 outcome = f"IoU {row['iou']:.2f}" if row["found"] else "not found"
                 caption, target = f"{label}  {outcome}", classes[label]
             else:
                 caption, target = f"{label} is absent", None
-            shown.append(Shown(caption, image, found, target, example=self._read(example)))
+            shown.append(Shown(caption, image, found, target, example=self._read(examples[0])))
         return shown
 
 
-def _make_pairs(pictures: Iterable[Picture], most: int | None) -> dict[str, list[_Pair]]:
+def judge(pair: Pair, masks: BoolMask, truth: Truth) -> Row:
+    """The row of a pair.
+
+    Args:
+        pair: What was asked.
+        masks: (N, H, W), what was found; N may be 0.
+        truth: Of the target.
+    """
+    row: Row = {
+        "label": pair.label,
+        "references": [item.picture for item in pair.examples],
+        "present": pair.present,
+        "found": len(masks) > 0,
+    }
+    if pair.present:
+        target = next(item for item in truth.classes if item.label == pair.label)
+        joined = union(masks)
+        row["area"] = target.area
+        row["iou"] = mask_iou(joined, target.mask, truth.valid)
+        row["boundary"] = boundary_f(joined, target.mask, truth.valid)
+    return row
+
+
+def _make_pairs(pictures: Iterable[Picture], most: int | None, shots: int) -> dict[str, list[Pair]]:
     """Pairs by target: those of each class, and as many of classes that the target lacks.
 
     Args:
         pictures: All pictures.
         most: Most pairs of a class with itself; None for all.
+        shots: Examples a pair, or as many as the class has on other pictures than the target.
     """
     shows: dict[str, dict[str, list[str]]] = defaultdict(dict)  # source -> label -> pictures
     examples: dict[str, dict[str, list[str]]] = defaultdict(dict)
@@ -186,12 +214,13 @@ def _make_pairs(pictures: Iterable[Picture], most: int | None) -> dict[str, list
             shows[picture.source].setdefault(region.label, []).append(picture.name)
             if not region.mask.all():  # else nothing tells the object from what is around it
                 examples[picture.source].setdefault(region.label, []).append(picture.name)
-    pairs: dict[str, list[_Pair]] = {picture.name: [] for picture in pictures}
+    pairs: dict[str, list[Pair]] = {picture.name: [] for picture in pictures}
     for source, by_label in examples.items():
         for label, names in sorted(by_label.items()):
             drawn = _draw_ordered(names, shows[source][label], most, f"{source}/{label}")
             for name, target in drawn:
-                pairs[target].append(_Pair(_Example(name, label), present=True))
+                chosen = _draw_further(name, names, target, shots)
+                pairs[target].append(Pair(tuple(Example(n, label) for n in chosen), present=True))
     for picture in pictures:
         found = pairs[picture.name]
         by_label = examples[picture.source]
@@ -202,7 +231,10 @@ def _make_pairs(pictures: Iterable[Picture], most: int | None) -> dict[str, list
         )
         if lacking:
             rng = np.random.default_rng(list(picture.name.encode()))
-            found += [_draw_absent(by_label, lacking, rng) for _ in range(len(found))]
+            drawn = [_draw_absent(by_label, lacking, rng) for _ in range(len(found))]
+            for name, label in drawn:
+                chosen = _draw_further(name, by_label[label], picture.name, shots)
+                found.append(Pair(tuple(Example(n, label) for n in chosen), present=False))
     return pairs
 
 
@@ -223,6 +255,14 @@ def _draw_ordered(
 
 def _draw_absent(
     by_label: Mapping[str, Sequence[str]], lacking: Sequence[str], rng: np.random.Generator
-) -> _Pair:
+) -> tuple[str, str]:
+    """A picture and the class that it is an example of."""
     label = str(rng.choice(lacking))
-    return _Pair(_Example(str(rng.choice(by_label[label])), label), present=False)
+    return str(rng.choice(by_label[label])), label
+
+
+def _draw_further(first: str, names: Sequence[str], target: str, count: int) -> list[str]:
+    """An example's picture and further ones, always the same: `count` if there are so many."""
+    others = [name for name in names if name not in (first, target)]
+    rng = np.random.default_rng(list(f"{first} {target}".encode()))
+    return [first, *(others[i] for i in rng.permutation(len(others))[: count - 1])]

@@ -153,6 +153,14 @@ class FakePrompter:
         return [{"dog": 0.9, "cat": 0.6, "car": 0.6, "bus": 0.3}[phrase] for phrase in phrases]
 
 
+@dataclass(frozen=True)
+class FakeReference:
+    """Examples: the number of each one's picture and its mask."""
+
+    label: str
+    shots: tuple[tuple[int, np.ndarray], ...]
+
+
 @dataclass
 class FakePipeline:
     """Finds the dog in two halves, and takes it for the cat; no car, and a bus without gate only.
@@ -176,7 +184,7 @@ class FakePipeline:
     def encode_reference(self, reference: Any) -> Any:
         self.encoded_references.append(reference.label)
         number = int(reference.image[0, 0, 0]) // 20
-        return SimpleNamespace(label=reference.label, number=number, mask=reference.mask)
+        return FakeReference(reference.label, ((number, reference.mask),))
 
     def __call__(
         self,
@@ -189,8 +197,8 @@ class FakePipeline:
             named = [(phrase, mask) for phrase in text for mask in self.known.get(phrase, [])]
             return result_of([mask for _, mask in named], [phrase for phrase, _ in named])
         number = self.segmenter.encode_image(image)
-        found = [item for item in reference if item.number < number]
-        return result_of([item.mask for item in found], [item.label for item in found])
+        found = [(mask, item.label) for item in reference for at, mask in item.shots if at < number]
+        return result_of([mask for mask, _ in found], [label for _, label in found])
 
     def everything(self, image: np.ndarray) -> Result:
         self.segmenter.encode_image(image)

@@ -81,6 +81,13 @@ def test_fewer_pictures(run_eval, pipe) -> None:
     assert "even" not in done.stdout
 
 
+def test_several_examples_are_given_together(run_eval) -> None:
+    run = run_eval("--task", "reference", "--shots", 2, "--json", "out.json")
+    assert run.exit_code == 0
+    assert json.loads(Path("out.json").read_text())["settings"]["shots"] == 2
+    assert run_eval("--task", "reference", "--shots", 0).exit_code == 2
+
+
 def test_pairs_are_bounded(run_eval) -> None:
     assert run_eval("--task", "reference", "--pairs", 1, "--json", "out.json").exit_code == 0
     assert json.loads(Path("out.json").read_text())["figures"]["pairs"] == 2

@@ -148,7 +148,8 @@ def reference(pipe, collection) -> ReferenceTask:
 
 def test_all_ordered_pairs_of_a_class_and_as_many_absent_ones(reference) -> None:
     rows = evaluate(reference)
-    assert [(row["reference"], row["picture"], row["label"], row["present"]) for row in rows] == [
+    assert all(len(row["references"]) == 1 for row in rows)
+    assert [(*row["references"], row["picture"], row["label"], row["present"]) for row in rows] == [
         # "even" shows the dog twice; picture 0 lacks the car, picture 2 lacks nothing.
         ("even/2", "even/0", "dog", True), ("even/2", "even/0", "car", False),
         # "odd" shows the dog twice; picture 1 lacks the bus, picture 3 the cat.
@@ -213,13 +214,32 @@ def test_only_so_many_examples_are_kept(reference, pipe, monkeypatch) -> None:
 def test_pairs_of_a_class_can_be_bounded(pipe, collection) -> None:
     def pairs(most: int | None) -> list[tuple[str, str]]:
         task = ReferenceTask(pipe, collection, Settings(pairs=most))
-        return [(r["reference"], r["picture"]) for r in evaluate(task) if r["present"]]
+        return [(*r["references"], r["picture"]) for r in evaluate(task) if r["present"]]
 
     assert len(pairs(None)) == 4
     assert len(pairs(1)) == 2  # the dog of each source
     assert pairs(1) == pairs(1)
     assert set(pairs(1)) < set(pairs(None))
     assert pairs(2) == pairs(None)
+
+
+def test_several_examples_a_pair(pipe, collection) -> None:
+    pictures = tuple(replace(picture, source="one") for picture in collection.pictures)
+    collection = replace(collection, pictures=pictures)
+    one, three = (ReferenceTask(pipe, collection, Settings(shots=shots)) for shots in (1, 3))
+    rows = evaluate(three)
+    # The dog is on all four pictures, all else on one.
+    for row in rows:
+        names = row["references"]
+        assert len(set(names)) == len(names) == (3 if row["label"] == "dog" else 1)
+        assert row["picture"] not in names
+    # One of the examples is on a picture before the target's, but before the first there is none.
+    found = {(row["picture"], row["found"]) for row in rows if row["label"] == "dog"}
+    assert found == {("one/0", False), ("one/1", True), ("one/2", True), ("one/3", True)}
+    # The pairs are those of one example, and runs of unlike numbers do not mix.
+    for name, pairs in one.pairs.items():
+        assert [pair.examples for pair in pairs] == [p.examples[:1] for p in three.pairs[name]]
+    assert one.depends_on() != three.depends_on()
 
 
 def test_bounded_pairs_are_drawn_from_all() -> None:
