@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -19,19 +20,30 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+# What a terminal's user gets after Ctrl-C.
+EXIT_INTERRUPTED = 130
 
 
-def load_pipeline(preset: str, device: str, strategy: str | None = None) -> Pipeline:
+def load_pipeline(
+    preset: str,
+    device: str,
+    strategy: str | None = None,
+    dtype: str = "fp32",
+    weights: Path | None = None,
+) -> Pipeline:
     """Load a preset; where torch gets imported.
 
     Raises:
-        InputError: The device is unknown or not there.
+        InputError: The device is unknown or not there, or cannot compute in the dtype; or there
+            is no such folder of weights.
         ModelNotFoundError: The preset or the strategy is unknown.
     """
     _check_device(device)
+    if weights is not None and not weights.is_dir():
+        raise InputError(f"--weights: {str(weights)!r} is no folder; give one that holds weights")
     from ..pipeline.presets import load
 
-    return load(preset, device=device, strategy=strategy)
+    return load(preset, device=device, dtype=dtype, weights=weights, strategy=strategy)
 
 
 def weights_fingerprint() -> str:

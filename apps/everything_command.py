@@ -1,26 +1,31 @@
-"""The command `promptseg everything`: masks all over an image, without a query."""
+"""The command `promptseg everything`: masks all over images, without a query."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..models.errors import InputError, PromptsegError
-from .console import Bar, describe_error, exit_code, load_pipeline, printable, say_error
+from .. import __version__
+from ..models.errors import InputError
+from .console import EXIT_BAD_INPUT, describe_error, load_pipeline, say_error
+from .run_options import AsJson, Device, Dtype, Formats, Out, Preset, Resume, Weights
+from .runner import Progress, Runner, RunOptions, Segment
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..pipeline.types import Result, UInt8Array
 
 
 def everything_command(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image to segment.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|FOLDER", help="Images to segment; of folders all below them."
+        ),
+    ],
     points_per_side: Annotated[
         int | None,
         typer.Option(
@@ -28,6 +33,15 @@ def everything_command(
             min=1,
             help="Clicks along each side of the grid: more find smaller things and take longer. "
             "Without it: the preset's.",
+        ),
+    ] = None,
+    crop_layers: Annotated[
+        int | None,
+        typer.Option(
+            "--crop-layers",
+            min=0,
+            help="Also look at 4 crops with 1, at 20 with 2: finds smaller things and takes as "
+            "many times longer. Without it: the preset's.",
         ),
     ] = None,
     min_area: Annotated[
@@ -38,71 +52,70 @@ def everything_command(
             help="Fill holes and remove islands of fewer pixels. Without it: the preset's.",
         ),
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Which set of models.")] = "pocket",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Folder for result.json, the overlay and one PNG a mask. Without it: "
-            "promptseg-output/IMAGE.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print only JSON, on one line; files are written only with --out."
-        ),
-    ] = False,
+    preset: Preset = "pocket",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    weights: Weights = None,
+    out: Out = None,
+    formats: Formats = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Find masks all over an image, best first, without saying what to look for."""
-    errors = Console(stderr=True)
+    """Find masks all over images, best first, without saying what to look for."""
     try:
-        if out is not None and out.exists() and not out.is_dir():
-            raise InputError(f"--out: {str(out)!r} is a file; give a folder")
-        from ..pipeline.images import load_image
+        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
+    except InputError as error:
+        say_error(Console(stderr=True), describe_error(error))
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+    job = _Everything(preset, device, dtype, weights, points_per_side, crop_layers, min_area)
+    code = Runner(job, options).run(images)
+    if code:
+        raise typer.Exit(code)
 
-        # Before the models: a wrong path is told at once.
-        pixels = load_image(image)
-        pipeline = load_pipeline(preset, device)
-        with Bar(0, errors, "clicking") as bar:
-            bar.show()
-            started = time.perf_counter()
-            result = pipeline.everything(
-                pixels,
-                points_per_side=points_per_side,
-                min_mask_region_area=min_area,
-                progress=bar.update,
-            )
-            seconds = time.perf_counter() - started
+
+@dataclass
+class _Everything:
+    """Looks all over every image; the job of a runner. None leaves a value to the preset."""
+
+    preset: str
+    device: str
+    dtype: str
+    weights: Path | None
+    points_per_side: int | None
+    crop_layers: int | None
+    min_area: int | None
+
+    progress_title = "clicking"
+
+    def settings(self) -> dict[str, object]:
+        """Return all that results depend on."""
+        weights = None if self.weights is None else str(self.weights)
+        return {"version": __version__, "everything": True, **asdict(self), "weights": weights}
+
+    def labels(self) -> list[str]:
+        """Return what every mask is called."""
         from ..pipeline.everything import LABEL
-        from .outputs import file_names, output_folders, write_outputs
-        from .report import describe_result
 
-        writes = out is not None or not as_json
-        (folder,) = output_folders([image], out)
-        record: dict[str, Any] = {
-            "image": printable(image),
-            "preset": preset,
-            "seconds": round(seconds, 3),
-            "files": file_names(folder, result) if writes else None,
-            **result.to_dict(),
-        }
-        if writes:
-            # Drawn by their numbers alone, which hide less of a picture full of masks.
-            unnamed = replace(result, labels=[""] * len(result))
-            write_outputs(folder, pixels, unnamed, record)
-    except (PromptsegError, OSError, RuntimeError, MemoryError) as error:
-        logger.debug("failed on %s", image, exc_info=True)
-        text = describe_error(error)
-        say_error(errors, text)
-        if as_json:
-            typer.echo(json.dumps({"image": printable(image), "error": printable(text)}))
-        raise typer.Exit(exit_code(error)) from error
-    if as_json:
-        typer.echo(json.dumps(record, allow_nan=False))
-        return
-    console = Console()
-    console.print(describe_result(printable(image), result, [LABEL]))
-    closing = f"{seconds:.2f} s; written to {printable(str(folder))}{os.sep}"
-    console.print(closing, style="dim", highlight=False, markup=False, soft_wrap=True)
+        return [LABEL]
+
+    def prepare(self) -> Segment:
+        """Load the pipeline."""
+        pipeline = load_pipeline(self.preset, self.device, None, self.dtype, self.weights)
+        config = None
+        if self.crop_layers is not None:
+            config = replace(pipeline.config.everything, crop_n_layers=self.crop_layers)
+
+        def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
+            return pipeline.everything(
+                pixels,
+                points_per_side=self.points_per_side,
+                min_mask_region_area=self.min_area,
+                config=config,
+                progress=progress,
+            )
+
+        return segment
+
+    def drawn(self, result: Result) -> Result:
+        """Return the result without labels: numbers alone hide less of a picture full of masks."""
+        return replace(result, labels=[""] * len(result))

@@ -22,10 +22,7 @@ from rich.text import Text
 from .. import __version__
 from ..models.errors import InputError, PromptsegError
 from ..models.sources import PRESET_WEIGHTS, SOURCES, WeightSource, sources_for
-from .console import describe_error, exit_code, printable, say_error
-
-# What a terminal's user gets after Ctrl-C.
-EXIT_INTERRUPTED = 130
+from .console import EXIT_INTERRUPTED, describe_error, exit_code, printable, say_error
 
 _LIBRARIES = ("torch", "timm", "huggingface_hub", "transformers", "open_clip_torch")
 # The packages that bring pocket's weights, by the names they are imported by.

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import unicodedata
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from ..pipeline.files import write_whole
-from .render import draw_overlay
+from ..pipeline.files import partial_path, write_whole
 
 if TYPE_CHECKING:
     from ..pipeline.types import Result, UInt8Array
@@ -25,26 +21,30 @@ _MASK_FILE = re.compile(r"mask_\d{2,}_[a-z0-9-]+\.png")
 _LONGEST_SLUG = 40
 
 
-def output_folders(images: Sequence[str], out: Path | None) -> list[Path]:
-    """Return the folder for each image's files.
+def output_folders(names: Sequence[str], base: Path, taken: Iterable[str] = ()) -> list[Path]:
+    """Return the folder for each image's files: its name without its ending, below a base.
 
-    One image goes straight into `out`; several go into folders named like the images within
-    it, and so does even one where `out` is not given. Images of the same name are numbered.
+    Images that would get the same folder are numbered, also where the file system takes upper
+    and lower case for the same.
 
     Args:
-        images: Paths of the images.
-        out: What the user asked for; None means ./promptseg-output.
+        names: Paths of the images with slashes, as they are to be below the base.
+        base: Of all folders.
+        taken: Names in the base that no image may get.
     """
-    if out is not None and len(images) == 1:
-        return [out]
-    base = Path("promptseg-output") if out is None else out
+    used = {str(base / name).casefold() for name in taken}
+    numbers: dict[str, int] = {}
     folders: list[Path] = []
-    for image in images:
-        stem = Path(image).stem or "image"
-        folder, number = base / stem, 1
-        while folder in folders:
+    for name in names:
+        path = PurePosixPath(name)
+        first = base / path.parent / (path.stem or "image")
+        number = numbers.get(str(first).casefold(), 1)
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        while str(folder).casefold() in used:
             number += 1
-            folder = base / f"{stem}-{number}"
+            folder = first.with_name(f"{first.name}-{number}")
+        numbers[str(first).casefold()] = number
+        used.add(str(folder).casefold())
         folders.append(folder)
     return folders
 
@@ -69,9 +69,9 @@ def write_outputs(
 ) -> None:
     """Write result.json, the overlay and the masks into a folder, made if need be.
 
-    Everything is written to a temporary folder first and moved when complete, result.json last:
-    where it stands, all it names stands too. Masks of an earlier run that its result.json names
-    are removed; other files are left alone.
+    Everything is written to a hidden folder within it first and moved when complete, result.json
+    last: where it stands, all it names stands too. Masks of an earlier run that its result.json
+    names are removed, and what a killed run left; other files are left alone.
 
     Args:
         folder: Where to write.
@@ -82,12 +82,19 @@ def write_outputs(
     Raises:
         OSError: The folder cannot be made or written to.
     """
+    from PIL import Image
+
+    from .render import draw_overlay
+
     names = file_names(folder, result)
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    stale = _earlier_masks(folder) - set(names["masks"])
-    staging = Path(tempfile.mkdtemp(prefix=".promptseg-", dir=folder))
+    staging = partial_path(folder / RESULT_FILE)
+    # The second of a run that was killed while it moved its files.
+    stale = (_earlier_masks(folder) | _earlier_masks(staging)) - set(names["masks"])
+    shutil.rmtree(staging, ignore_errors=True)
     try:
+        staging.mkdir()
         for mask, name in zip(result.masks, names["masks"], strict=True):
             Image.fromarray(mask).convert("L").save(staging / name)
         # The overlay is as large as the photograph; little compression saves seconds.
@@ -116,8 +123,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     It stands when it is whole; an interruption leaves the earlier one, or none.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Always of this name, so that what a killed run left is swept away by the next.
-    staging = folder.with_name(f".{folder.name}.partial")
+    staging = partial_path(folder)
     shutil.rmtree(staging, ignore_errors=True)
     try:
         whole = staging / "whole"

@@ -20,6 +20,7 @@ class Query:
         boxes: XYXY in pixels.
         top_k: Most masks for each phrase; None leaves it to the preset.
         min_score: Least score; None leaves it to the preset.
+        no_overlap: Whether each pixel goes to one mask only.
     """
 
     text: tuple[str, ...]
@@ -29,6 +30,7 @@ class Query:
     boxes: tuple[tuple[float, float, float, float], ...]
     top_k: int | None
     min_score: float | None
+    no_overlap: bool = False
 
 
 def read_query(
@@ -39,6 +41,7 @@ def read_query(
     top_k: int | None,
     min_score: float | None,
     *,
+    no_overlap: bool = False,
     shown: bool = False,
 ) -> Query:
     """Check the options that say what to look for.
@@ -50,6 +53,7 @@ def read_query(
         box: X0,Y0,X1,Y1.
         top_k: A number.
         min_score: A number.
+        no_overlap: A switch.
         shown: Whether references show what to look for, so that nothing else need be given.
 
     Raises:
@@ -78,6 +82,7 @@ def read_query(
         boxes=boxes,
         top_k=top_k,
         min_score=min_score,
+        no_overlap=no_overlap,
     )
 
 

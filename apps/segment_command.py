@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..models.errors import InputError, PromptsegError
-from .console import (
-    EXIT_BAD_INPUT,
-    EXIT_FAILED,
-    Bar,
-    describe_error,
-    exit_code,
-    load_pipeline,
-    printable,
-    say_error,
-)
+from .. import __version__
+from ..models.errors import InputError
+from .console import EXIT_BAD_INPUT, describe_error, load_pipeline, say_error
 from .query import Query, read_query
 from .reference_options import (
     NEGATIVE_REFERENCE,
@@ -34,17 +22,23 @@ from .reference_options import (
     encode_examples,
     read_examples,
 )
+from .run_options import AsJson, Device, Dtype, Formats, Out, Preset, Resume, Weights
+from .runner import Progress, Runner, RunOptions, Segment
 
 if TYPE_CHECKING:
     from ..pipeline.pipeline import Pipeline
     from ..pipeline.reference import EncodedReference, Reference
-
-logger = logging.getLogger(__name__)
+    from ..pipeline.types import Result, UInt8Array
 
 
 def segment_command(
     ctx: typer.Context,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images to segment.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|FOLDER", help="Images to segment; of folders all below them."
+        ),
+    ],
     text: Annotated[
         list[str] | None,
         typer.Option("--text", "-t", help="What to look for; repeat it for several phrases."),
@@ -117,29 +111,23 @@ def segment_command(
         list[str] | None,
         typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around an object, in pixels."),
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Which set of models.")] = "pocket",
+    preset: Preset = "pocket",
     top_k: Annotated[
         int | None, typer.Option("--top-k", min=1, help="Most masks for each phrase.")
     ] = None,
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=0.0, max=1.0, help="Least score of a mask.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Folder for result.json, the overlay and one PNG a mask; several images get a "
-            "folder each within it. Without it: promptseg-output/IMAGE.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print only JSON, one line an image; files are written only with --out.",
-        ),
+    no_overlap: Annotated[
+        bool, typer.Option("--no-overlap", help="Give each pixel to the best mask that covers it.")
     ] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    weights: Weights = None,
+    out: Out = None,
+    formats: Formats = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find what the text names, examples show or points and boxes mark, as ranked masks."""
     try:
@@ -164,23 +152,21 @@ def segment_command(
             concepts=tuple(concept_path(name) for name in dict.fromkeys(concept or ())),
         )
         query = read_query(
-            text, negative, point, box, top_k, min_score, shown=bool(examples.wanted)
+            text,
+            negative,
+            point,
+            box,
+            top_k,
+            min_score,
+            no_overlap=no_overlap,
+            shown=bool(examples.wanted),
         )
-        if out is not None and out.exists() and not out.is_dir():
-            raise InputError(f"--out: {str(out)!r} is a file; give a folder")
+        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
     except InputError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
-    runner = _Runner(
-        query,
-        examples,
-        preset,
-        device,
-        strategy,
-        writes=out is not None or not as_json,
-        as_json=as_json,
-    )
-    code = runner.run(images, out)
+    models = Models(preset, device, strategy, dtype, weights)
+    code = Runner(_Segmenting(query, examples, models), options).run(images)
     if code:
         raise typer.Exit(code)
 
@@ -205,136 +191,84 @@ class Examples:
         return (*self.positive, *self.concepts)
 
 
-@dataclass(frozen=True, eq=False)
-class _Ready:
-    """A pipeline with the examples that it encoded, once for all images."""
+@dataclass(frozen=True)
+class Models:
+    """What is to be loaded, as given to ``load_pipeline``."""
 
-    pipeline: Pipeline
-    references: tuple[EncodedReference, ...]
-    negatives: tuple[EncodedReference, ...]
+    preset: str
+    device: str
+    strategy: str | None
+    dtype: str
+    weights: Path | None
 
 
-class _Runner:
-    """Segments images one by one and reports each; loads the pipeline when first needed."""
+class _Segmenting:
+    """Asks the same of every image; the job of a runner."""
 
-    def __init__(
-        self,
-        query: Query,
-        examples: Examples,
-        preset: str,
-        device: str,
-        strategy: str | None,
-        *,
-        writes: bool,
-        as_json: bool,
-    ) -> None:
+    progress_title = ""
+
+    def __init__(self, query: Query, examples: Examples, models: Models) -> None:
         self.query = query
         self.examples = examples
-        self.preset = preset
-        self.device = device
-        self.strategy = strategy
-        self.writes = writes
-        self.as_json = as_json
-        self.console = Console()
-        self.errors = Console(stderr=True)
-        self.ready: _Ready | None = None
+        self.models = models
+        self._labels: list[str] | None = None
 
-    def run(self, images: Sequence[str], out: Path | None) -> int:
-        """Segment all images and return the exit code."""
-        from .outputs import output_folders
-
-        failed: list[Exception] = []
-        folders = output_folders(images, out)
-        several = len(images) > 1
-        with Bar(len(images), self.errors if several else None) as bar:
-            for image, folder in zip(images, folders, strict=True):
-                bar.show()
-                try:
-                    report = self._segment(image, folder)
-                except _SetupError as error:
-                    bar.hide()
-                    say_error(self.errors, describe_error(error.cause))
-                    return exit_code(error.cause)
-                except (PromptsegError, OSError, RuntimeError, MemoryError) as error:
-                    logger.debug("failed on %s", image, exc_info=True)
-                    failed.append(error)
-                    bar.hide()
-                    self._report_failure(image, error)
-                else:
-                    bar.hide()
-                    report()
-                bar.advance()
-        if not failed:
-            return 0
-        if several:
-            say_error(self.errors, f"{len(failed)} of {len(images)} images failed")
-            return EXIT_FAILED
-        return exit_code(failed[0])
-
-    def _segment(self, path: str, folder: Path) -> Callable[[], None]:
-        """Segment one image, write its files, and return what prints the report."""
-        from ..pipeline.images import load_image
-
-        # Before the models: a wrong path is told at once.
-        image = load_image(path)
-        ready, query = self._get_ready(), self.query
-        started = time.perf_counter()
-        result = ready.pipeline(
-            image,
-            text=list(query.text) or None,
-            negative_text=list(query.negative_text) or None,
-            reference=ready.references or None,
-            negative_reference=ready.negatives or None,
-            points=list(query.points) or None,
-            point_labels=list(query.point_labels) or None,
-            boxes=list(query.boxes) or None,
-            top_k=query.top_k,
-            min_score=query.min_score,
-        )
-        seconds = time.perf_counter() - started
-        from .outputs import file_names, write_outputs
-        from .report import describe_result
-
-        record: dict[str, Any] = {
-            "image": printable(path),
-            "preset": self.preset,
-            "seconds": round(seconds, 3),
-            "files": file_names(folder, result) if self.writes else None,
-            **result.to_dict(),
+    def settings(self) -> dict[str, object]:
+        """Return all that results depend on."""
+        return {
+            "version": __version__,
+            **asdict(self.models),
+            "weights": None if self.models.weights is None else str(self.models.weights),
+            **asdict(self.query),
+            "references": [_describe_example(item) for item in self.examples.positive],
+            "negative references": [_describe_example(item) for item in self.examples.negative],
+            "concepts": [_digest(path) for path in self.examples.concepts],
         }
-        if self.writes:
-            write_outputs(folder, image, result, record)
-        if self.as_json:
-            line = json.dumps(record, allow_nan=False)
-            return lambda: typer.echo(line)
-        asked = (*query.text, *(item.label for item in ready.references))
-        report = describe_result(printable(path), result, list(dict.fromkeys(asked)))
-        closing = f"{seconds:.2f} s; written to {printable(str(folder))}{os.sep}"
 
-        def show() -> None:
-            self.console.print(report)
-            self.console.print(closing, style="dim", highlight=False, markup=False, soft_wrap=True)
+    def labels(self) -> list[str]:
+        """Return the phrases, and what masks found by examples are called."""
+        if self._labels is None:
+            names = list(self.query.text)
+            if self.examples.wanted:
+                from ..pipeline.concepts import load_concept
+                from ..pipeline.reference import LABEL
 
-        return show
+                names += [load_concept(path).label for path in self.examples.concepts]
+                names += [item.label or LABEL for item in self.examples.positive]
+            self._labels = list(dict.fromkeys(names))
+        return self._labels
 
-    def _get_ready(self) -> _Ready:
-        if self.ready is None:
-            try:
-                self.ready = self._prepare()
-            except (PromptsegError, OSError) as error:
-                raise _SetupError(error) from error
-        return self.ready
-
-    def _prepare(self) -> _Ready:
-        """Read the examples, load the pipeline, and encode them."""
+    def prepare(self) -> Segment:
+        """Read the examples, load the pipeline, and encode them, once for all images."""
         positive: list[Reference] = [item.load() for item in self.examples.positive]
         negative: list[Reference] = [item.load() for item in self.examples.negative]
-        pipeline = load_pipeline(self.preset, self.device, self.strategy)
-        return _Ready(
-            pipeline,
-            (*self._load_concepts(pipeline), *encode_examples(pipeline, positive)),
-            encode_examples(pipeline, negative),
+        models, query = self.models, self.query
+        pipeline = load_pipeline(
+            models.preset, models.device, models.strategy, models.dtype, models.weights
         )
+        references = (*self._load_concepts(pipeline), *encode_examples(pipeline, positive))
+        negatives = encode_examples(pipeline, negative)
+
+        def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
+            return pipeline(
+                pixels,
+                text=list(query.text) or None,
+                negative_text=list(query.negative_text) or None,
+                reference=references or None,
+                negative_reference=negatives or None,
+                points=list(query.points) or None,
+                point_labels=list(query.point_labels) or None,
+                boxes=list(query.boxes) or None,
+                top_k=query.top_k,
+                min_score=query.min_score,
+                no_overlap=query.no_overlap or None,
+            )
+
+        return segment
+
+    def drawn(self, result: Result) -> Result:
+        """Return the result as it is."""
+        return result
 
     def _load_concepts(self, pipeline: Pipeline) -> list[EncodedReference]:
         if not self.examples.concepts:
@@ -345,18 +279,15 @@ class _Runner:
         model_id = None if prompter is None else prompter.extractor.model_id
         return [load_concept(path, model_id=model_id) for path in self.examples.concepts]
 
-    def _report_failure(self, image: str, error: Exception) -> None:
-        text = describe_error(error)
-        if repr(image) not in text:
-            text = f"{image!r}: {text}"
-        say_error(self.errors, text)
-        if self.as_json:
-            typer.echo(json.dumps({"image": printable(image), "error": printable(text)}))
+
+def _describe_example(example: Example) -> dict[str, object]:
+    mask = None if example.mask is None else _digest(Path(example.mask))
+    return {**asdict(example), "image": _digest(Path(example.image)), "mask": mask}
 
 
-class _SetupError(Exception):
-    """The models or the examples cannot be loaded: no image can be segmented."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read, which is told when it is used."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""

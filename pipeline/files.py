@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
+import os
 from pathlib import Path
 
 
@@ -13,10 +14,19 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: It cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".promptseg-", dir=path.parent)) / path.name
+    partial = partial_path(path)
     try:
         partial.write_bytes(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-        partial.parent.rmdir()
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a file or folder is written before it is moved into its place.
+
+    It is beside it, hidden, and always the same for the same path: what a killed run left is
+    replaced by the next that writes there. It is short, however long the name.
+    """
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    return path.with_name(f".promptseg-{digest[:16]}.partial")

@@ -38,6 +38,7 @@ class FakePipeline:
         boxes: Sequence[tuple[float, float, float, float]] | None = None,
         top_k: int | None = None,
         min_score: float | None = None,
+        no_overlap: bool | None = None,
     ) -> Result:
         self.calls.append(
             {
@@ -50,6 +51,7 @@ class FakePipeline:
                 "boxes": boxes,
                 "top_k": top_k,
                 "min_score": min_score,
+                "no_overlap": no_overlap,
             }
         )
         height, width = image.shape[:2]

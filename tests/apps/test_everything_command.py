@@ -18,6 +18,8 @@ from promptseg.apps import everything_command
 from promptseg.apps.console import Bar
 from promptseg.apps.render import draw_overlay
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
+from promptseg.pipeline import PipelineConfig
+from promptseg.pipeline.everything import EverythingConfig
 from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.ranking import RankingConfig, rank
 from promptseg.pipeline.types import RejectedMask, Result
@@ -27,7 +29,8 @@ from promptseg.pipeline.types import RejectedMask, Result
 class FakeEverything:
     """Finds the left half, and the whole if there are more clicks than one."""
 
-    calls: list[tuple[int | None, int | None]] = field(default_factory=list)
+    calls: list[tuple[int | None, int | None, int | None]] = field(default_factory=list)
+    config: PipelineConfig = field(default_factory=PipelineConfig)
 
     def everything(
         self,
@@ -35,10 +38,13 @@ class FakeEverything:
         *,
         points_per_side: int | None,
         min_mask_region_area: int | None,
-        progress: Callable[[int, int], None],
+        config: EverythingConfig | None = None,
+        progress: Callable[[int, int], None] | None,
     ) -> Result:
-        self.calls.append((points_per_side, min_mask_region_area))
-        progress(3, 4)
+        crops = None if config is None else config.crop_n_layers
+        self.calls.append((points_per_side, min_mask_region_area, crops))
+        if progress is not None:
+            progress(3, 4)
         height, width = image.shape[:2]
         rejected = [RejectedMask("mask", "the mask is empty: 7 of 9 candidates", 1.0)]
         if points_per_side == 1:
@@ -54,7 +60,7 @@ class FakeEverything:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEverything:
     pipeline = FakeEverything()
-    monkeypatch.setattr(everything_command, "load_pipeline", lambda preset, device: pipeline)
+    monkeypatch.setattr(everything_command, "load_pipeline", lambda *given: pipeline)
     return pipeline
 
 
@@ -109,14 +115,16 @@ def test_json_alone_on_stdout_and_no_files(run, fake, photo) -> None:
 
 def test_json_with_out_writes_the_same_record(run, fake, photo, tmp_path) -> None:
     done = run("everything", photo, "--json", "--out", tmp_path / "out")
-    assert json.loads(done.stdout) == json.loads((tmp_path / "out/result.json").read_text())
+    told = json.loads(done.stdout)
+    assert told.pop("seconds") >= 0
+    assert told == json.loads((tmp_path / "out/result.json").read_text())
 
 
 def test_options_reach_the_pipeline(run, fake, photo) -> None:
     run("everything", photo, "--json")
     run("everything", photo, "--json", "--points-per-side", 9, "--min-area", 50)
-    run("everything", photo, "--json", "--min-area", 0)
-    assert fake.calls == [(None, None), (9, 50), (None, 0)]
+    run("everything", photo, "--json", "--min-area", 0, "--crop-layers", 1)
+    assert fake.calls == [(None, None, None), (9, 50, None), (None, 0, 1)]
 
 
 def test_nothing_found_is_an_answer(run, fake, photo) -> None:
@@ -164,7 +172,7 @@ def test_options_out_of_range_are_refused(run, fake, photo, option) -> None:
 def test_failures_are_told_on_one_line_and_as_json(
     run, photo, monkeypatch, error, code, message
 ) -> None:
-    def fail(preset: str, device: str) -> None:
+    def fail(*given: object) -> None:
         raise error
 
     monkeypatch.setattr(everything_command, "load_pipeline", fail)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from promptseg.apps import outputs
+from promptseg.apps import render
 from promptseg.apps.outputs import output_folders, slug, write_outputs
 from promptseg.pipeline.types import Result
 
@@ -43,18 +43,18 @@ def test_slug(text: str, expected: str) -> None:
 
 
 def test_folders() -> None:
-    assert output_folders(["a/x.png"], Path("o")) == [Path("o")]
-    assert output_folders(["a/x.png"], None) == [Path("promptseg-output/x")]
-    images = ["a/x.png", "b/x.jpg", "x-2.png", "c/x.png"]
-    names = [folder.name for folder in output_folders(images, Path("o"))]
-    assert names == ["x", "x-2", "x-2-2", "x-3"]
+    names = ["a/x.png", "a/x.jpg", "b/x.jpg", "a/x-2.png", "A/X.gif", "run.png", ".png"]
+    folders = output_folders(names, Path("o"), ["run"])
+    assert [path.as_posix() for path in folders] == [
+        "o/a/x", "o/a/x-2", "o/b/x", "o/a/x-2-2", "o/A/X-3", "o/run-2", "o/.png",
+    ]  # fmt: skip
 
 
 def test_a_failure_halfway_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     def fail(image: np.ndarray, result: Result) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(outputs, "draw_overlay", fail)
+    monkeypatch.setattr(render, "draw_overlay", fail)
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "mine.txt").write_text("mine")

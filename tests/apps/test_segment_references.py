@@ -103,7 +103,7 @@ def test_options_reach_the_pipeline(run, cat, shown, photo, loaded) -> None:
         "--negative-reference", red, "--negative-reference-mask", red_mask,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert loaded.given == [("pocket", "cpu", "graph")]
+    assert loaded.given == [("pocket", "cpu", "graph", "fp32", None)]
     (query,) = loaded.asked
     square, cat_found = query["reference"]
     assert (square.label, cat_found.label) == ("square", "cat")
@@ -122,7 +122,7 @@ def test_one_label_for_all_and_the_default(run, cat, photo, loaded) -> None:
     run("segment", photo, "--json", *twice)
     labels = [[item.label for item in query["reference"]] for query in loaded.asked]
     assert labels == [["puss"], ["reference"]]
-    assert loaded.given[0] == ("pocket", "cpu", None)
+    assert loaded.given[0] == ("pocket", "cpu", None, "fp32", None)
 
 
 def test_text_and_references_go_together_to_the_pipeline(run, cat, photo, monkeypatch) -> None:

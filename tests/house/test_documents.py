@@ -23,7 +23,8 @@ def read(root: Path, name: str) -> str:
 
 def commands(text: str, program: str) -> list[list[str]]:
     """Commands of a program in indented lines, without their comments."""
-    lines = re.findall(rf"^ {{4}}({program} .*)$", text, re.MULTILINE)
+    joined = text.replace("\\\n", " ")
+    lines = re.findall(rf"^ {{4}}({program} .*)$", joined, re.MULTILINE)
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
@@ -57,11 +58,13 @@ def test_every_command_and_folder_is_told_of(repo_root: Path) -> None:
         assert (repo_root / "models" / name).is_dir(), name
 
 
-def test_readmes_commands_are_understood(repo_root: Path) -> None:
+def test_commands_are_understood(repo_root: Path) -> None:
     root = typer.main.get_command(app)
-    examples = commands(read(repo_root, "README.md"), "promptseg")
-    assert len(examples) >= 6
-    for arguments in examples:
+    pages = ["README.md", *(f"docs/{path.name}" for path in (repo_root / "docs").glob("*.md"))]
+    found = {page: commands(read(repo_root, page), "promptseg") for page in pages}
+    assert len(found["README.md"]) >= 6
+    assert len(found["docs/exports.md"]) >= 6
+    for arguments in (line for lines in found.values() for line in lines):
         command = root
         rest = list(arguments)
         while hasattr(command, "commands"):

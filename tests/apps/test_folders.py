@@ -1,0 +1,495 @@
+"""Folders on the command line: which images, formats, going on after an interruption."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from promptseg.apps import exports, outputs, runner, segment_command
+from promptseg.apps.exports import FORMATS
+from promptseg.apps.folders import find_pictures, natural_key
+from promptseg.apps.run_log import Entry, RunLog, summarise
+from promptseg.models.errors import InputError
+from promptseg.pipeline.types import Result
+
+SCRIPT = Path(__file__).with_name("folder_run.py")
+NAMES = ["1.png", "2.png", "10.png", "a/1.png", "b/1.png"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five pictures, some of one name, in three folders."""
+    for i, name in enumerate(NAMES):
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (12, 16 + 2 * i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "album"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files and folders below a folder, hidden ones too."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"folder"
+        for path in folder.rglob("*")
+    }
+
+
+def names_below(folder: Path, out: Path | None = None) -> list[str]:
+    return find_pictures([str(folder)], out).names
+
+
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    yield
+    os.chdir(before)
+
+
+def read(path: Path) -> dict[str, object]:
+    return json.loads(path.read_text())
+
+
+def test_natural_order() -> None:
+    names = ["b", "a10", "a2", "B1", "a02", "1", "", "²"]
+    assert sorted(names, key=natural_key) == ["", "1", "a02", "a2", "a10", "b", "B1", "²"]
+
+
+def test_images_below_a_folder(folder: Path) -> None:
+    for name in ("x.JPG", "x.jpeg", "x.webp", "x.bmp", "x.TIF", "x.tiff", "x.gif"):
+        (folder / name).touch()
+    for name in (".hidden.png", "notes.txt", "png", "x.png.part", ".git/1.png", "empty.png/x"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    found = ["x.bmp", "x.gif", "x.jpeg", "x.JPG", "x.TIF", "x.tiff", "x.webp"]
+    assert names_below(folder) == ["1.png", "2.png", "10.png", "a/1.png", "b/1.png", *found]
+
+
+def test_links_are_followed_once(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(folder / "1.png", tmp_path / "elsewhere/9.png")
+    (folder / "c").symlink_to(tmp_path / "elsewhere")
+    (folder / "d").symlink_to(tmp_path / "elsewhere")
+    (folder / "a/back").symlink_to(folder)
+    (folder / "self").symlink_to("self")
+    assert names_below(folder) == [*NAMES, "c/9.png"]
+
+
+def test_own_output_is_no_input(run, fake_pipeline, folder: Path) -> None:
+    os.chdir(folder)
+    for options in (
+        (),  # promptseg-output
+        ("--out", "masks"),
+        ("--out", "sets", "--format", "cutout", "--format", "png"),
+        ("--out", ".", "--format", "png"),
+        ("--out", "."),
+    ):
+        assert run("segment", ".", "-t", "cat", *options).exit_code == 0
+        assert names_below(Path()) == NAMES, options
+    # But what is called like a format elsewhere is searched.
+    Path("a/png").mkdir()
+    shutil.copy("1.png", "a/png/7.png")
+    assert names_below(Path()) == [*NAMES[:4], "a/png/7.png", NAMES[4]]
+
+
+def test_names_of_several_folders(folder: Path) -> None:
+    given = [str(folder / "a"), str(folder / "b"), str(folder / "2.png")]
+    found = find_pictures(given, None)
+    assert found.names == ["a/1.png", "b/1.png", "2.png"]
+    assert found.root == folder
+    assert found.several
+    assert not find_pictures([str(folder / "1.png")], None).several
+    assert find_pictures([str(folder / "a")], None).several  # of one image
+
+
+@pytest.mark.parametrize("command", [("segment", "-t", "cat"), ("everything",)])
+def test_a_folder_without_images_is_bad_input(run, fake_pipeline, tmp_path, command) -> None:
+    (tmp_path / "empty/below").mkdir(parents=True)
+    done = run(*command, tmp_path / "empty", "--out", "out")
+    assert done.exit_code == 2
+    assert "holds no images" in done.stderr
+    assert "jpg, jpeg, png, webp, bmp, tif, tiff, gif" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not Path("out").exists()
+
+
+def test_a_folder_s_files_and_summary(run, fake_pipeline, folder: Path) -> None:
+    done = run("segment", folder, "-t", "cat", "-t", "dog", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert done.stderr == ""
+    for name in NAMES:
+        told = read(Path("out") / Path(name).with_suffix("") / "result.json")
+        assert told["image"] == str(folder / name)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(NAMES) + 1
+    assert lines[2].startswith(f"{folder}/10.png: 2 masks (cat, dog), 0.")
+    assert lines[-1] == "5 images: 5 with masks, 0 with nothing found, 0 failed"
+    assert read(Path("out/summary.json")) == {
+        "images": 5, "with_masks": 5, "nothing_found": 0, "failed": 0, "failures": [], "notes": [],
+    }  # fmt: skip
+    assert not Path("out/failures.txt").exists()
+
+
+def test_bad_images_among_good_ones(run, fake_pipeline, folder: Path) -> None:
+    (folder / "3.jpg").write_text("no picture")
+    (folder / "a/2.tif").write_bytes((folder / "1.png").read_bytes()[:70])
+    done = run("segment", folder, "-t", "cat", "--out", "out")
+    assert done.exit_code == 1
+    errors = done.stderr.splitlines()
+    assert len(errors) == 3
+    assert "'3.jpg'" in errors[0] or "3.jpg' is not an image" in errors[0]
+    assert errors[2] == "error: 2 of 7 images failed; 'out/failures.txt' lists them"
+    listed = Path("out/failures.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed] == [
+        str(folder / "3.jpg"), str(folder / "a/2.tif"),
+    ]  # fmt: skip
+    summary = read(Path("out/summary.json"))
+    assert (summary["with_masks"], summary["failed"]) == (5, 2)
+    # Mended, the run goes on with them alone.
+    for name in ("3.jpg", "a/2.tif"):
+        shutil.copy(folder / "1.png", folder / name)
+    fake_pipeline.calls.clear()
+    done = run("segment", folder, "-t", "cat", "--out", "out", "--resume")
+    assert done.exit_code == 0, done.output
+    assert len(fake_pipeline.calls) == 2
+    assert not Path("out/failures.txt").exists()
+    assert read(Path("out/summary.json"))["with_masks"] == 7
+
+
+def test_folders_that_cannot_be_listed_are_failures(
+    run, fake_pipeline, folder: Path, monkeypatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if isinstance(path, Path) and path == folder / "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = run("segment", folder, "-t", "cat", "--out", "out")
+    assert done.exit_code == 1
+    assert "Permission denied" in done.stderr
+    assert read(Path("out/summary.json"))["failures"][0]["image"] == str(folder / "a")
+    assert Path("out/b/1/result.json").exists()
+
+
+def test_every_format_of_a_folder(run, fake_pipeline, folder: Path) -> None:
+    arguments = [word for name in FORMATS for word in ("--format", name)]
+    done = run("segment", folder, "-t", "zebra", "-t", "cat", "--out", "out", *arguments)
+    assert done.exit_code == 0, done.output
+    written = {path.name for path in Path("out").iterdir()}
+    assert written == {*FORMATS, "run.jsonl", "summary.json"}
+    coco = COCO("out/coco/annotations.json")
+    assert [item["file_name"] for item in coco.dataset["images"]] == NAMES
+    # In the order of the phrases, found or not.
+    assert [item["name"] for item in coco.dataset["categories"]] == ["zebra", "cat"]
+    assert Path("out/yolo/labels/a/1.txt").read_text().startswith("1 ")
+
+
+def test_formats_of_one_image_add_to_the_same_file(run, fake_pipeline, folder: Path) -> None:
+    for name in NAMES[:2]:
+        done = run("segment", folder / name, "-t", "cat", "--format", "coco", "--json")
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["files"] is None
+    assert {path.name for path in Path("promptseg-output").iterdir()} == {"coco"}
+    coco = COCO("promptseg-output/coco/annotations.json")
+    assert [item["file_name"] for item in coco.dataset["images"]] == NAMES[:2]
+
+
+def test_notes_are_told_once_a_kind(run, fake_pipeline, folder: Path, monkeypatch) -> None:
+    class Noting(exports.exporter_class("json")):
+        def add(self, name: str, image: np.ndarray, result: Result) -> list[str]:
+            super().add(name, image, result)
+            count = len(name)
+            return [f"json: {count} masks left out"] * 2 + ["json: of one"] * (name == "2.png")
+
+    monkeypatch.setattr("promptseg.apps.exports.run.exporter_class", lambda name: Noting)
+    done = run("segment", folder, "-t", "cat", "--out", "out", "--format", "json")
+    assert done.stdout.splitlines()[-3:-1] == [
+        "1.png: json: 5 masks left out; the like in 4 more images",
+        "2.png: json: of one",
+    ]
+    assert read(Path("out/summary.json"))["notes"] == done.stdout.splitlines()[-3:-1]
+    done = run("segment", folder, "-t", "cat", "--out", "out", "--format", "json", "--json")
+    assert len(done.stdout.splitlines()) == len(NAMES)
+    assert "2.png: json: of one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--format", "pdf"], "--format: there is no 'pdf'; use one of coco, coco-polygons, yolo"),
+        (["--resume", "--json"], "--resume: no files are written"),
+        (["--format", "yolo"], "would be written to the same files"),
+    ],
+)
+def test_options_that_make_no_sense(run, fake_pipeline, folder: Path, options, says) -> None:
+    shutil.copy(folder / "1.png", folder / "1.gif")
+    done = run("segment", folder, "-t", "cat", *options)
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not Path("promptseg-output").exists()
+
+
+def process(mode: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), mode, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("options", [(), ("--format", "coco", "--format", "voc")])
+def test_a_killed_run_goes_on(run, fake_pipeline, folder: Path, tmp_path, options) -> None:
+    for name in NAMES[1:4]:
+        (folder / name).unlink()
+    (folder / "3.jpg").write_text("no picture")
+    asked = ("segment", folder, "-t", "cat", "-t", "dog", "--out", "out", *options)
+    killed = process("kill", *asked)
+    _, errors = killed.communicate()
+    assert killed.returncode == 0, errors
+    whole = contents(Path("whole"))
+    assert "out/summary.json" in whole
+    moments = [path for path in Path().iterdir() if path.name != "whole"]
+    assert len(moments) > 15
+    left = [contents(moment) for moment in moments]
+    assert sum(files != whole for files in left) == len(moments) - 1  # the last one ended
+    assert [files for files in left if any(".promptseg" in name for name in files)]
+    for moment in moments:
+        with chdir(moment):
+            assert run(*asked, "--resume").exit_code == 1  # 3.jpg
+        assert contents(moment) == whole, moment
+
+
+def test_a_run_goes_on_after_the_last_whole_image(run, fake_pipeline, folder: Path) -> None:
+    asked = ("segment", folder, "-t", "cat", "--out", "out")
+    assert run(*asked).exit_code == 0
+    whole = contents(Path("out"))
+    log = Path("out/run.jsonl")
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:4])[:-5])
+    fake_pipeline.calls.clear()
+    done = run(*asked, "--resume")
+    assert done.exit_code == 0, done.output
+    assert len(fake_pipeline.calls) == 3  # of five; the third's line was cut off
+    assert contents(Path("out")) == whole
+    # Nothing is left to do, nor are models loaded for it; deleted files are made again.
+    fake_pipeline.calls.clear()
+    assert run(*asked, "--resume").exit_code == 0
+    assert fake_pipeline.calls == []
+    Path("out/a/1/result.json").unlink()
+    assert run(*asked, "--resume").exit_code == 0
+    assert len(fake_pipeline.calls) == 1
+    assert contents(Path("out")) == whole
+
+
+def test_new_images_are_added(run, fake_pipeline, folder: Path) -> None:
+    asked = ("segment", folder, "-t", "cat", "--out", "out", "--format", "coco")
+    run(*asked)
+    shutil.copy(folder / "1.png", folder / "1b.png")
+    fake_pipeline.calls.clear()
+    assert run(*asked, "--resume").exit_code == 0
+    assert len(fake_pipeline.calls) == 1
+    assert len(COCO("out/coco/annotations.json").imgs) == 6
+
+
+def test_an_image_that_takes_anothers_folder_is_no_reason_to_skip_it(
+    run, fake_pipeline, folder: Path
+) -> None:
+    asked = ("segment", folder, "-t", "cat", "--out", "out")
+    run(*asked)
+    shutil.copy(folder / "2.png", folder / "1.gif")  # now first, so that "1" is its folder
+    assert run(*asked, "--resume").exit_code == 0
+    images = {read(Path(f"out/{name}/result.json"))["image"] for name in ("1", "1-2")}
+    assert images == {str(folder / "1.gif"), str(folder / "1.png")}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-t", "dog"], 'its text is ["cat"], that of this run ["dog"]'),
+        (["-t", "cat", "--top-k", "1"], "its top_k is null, that of this run 1"),
+        (["-t", "cat", "--no-overlap"], "its no_overlap is false, that of this run true"),
+        (["-t", "cat", "--preset", "base"], 'its preset is "pocket", that of this run "base"'),
+        (["-t", "cat", "--format", "png"], 'its formats is [], that of this run ["png"]'),
+        (["-t", "cat", "--dtype", "bf16"], 'its dtype is "fp32"'),
+    ],
+)
+def test_another_run_is_refused(run, fake_pipeline, folder: Path, options, says) -> None:
+    run("segment", folder, "-t", "cat", "--out", "out")
+    before = contents(Path("out"))
+    done = run("segment", folder, *options, "--out", "out", "--resume")
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert contents(Path("out")) == before
+
+
+def test_another_reference_is_refused(run, fake_pipeline, folder: Path, shown, monkeypatch) -> None:
+    monkeypatch.setattr(segment_command, "encode_examples", lambda *given: ())
+    image, mask = shown("red")
+    asked = ("segment", folder, "--reference", image, "--reference-mask", mask, "--out", "out")
+    run(*asked)
+    assert run(*asked, "--resume").exit_code == 0
+    Image.new("RGB", (96, 96), "blue").save(image)
+    done = run(*asked, "--resume")
+    assert done.exit_code == 2
+    assert "its references is" in done.stderr
+
+
+def test_without_resume_a_run_begins_anew(run, fake_pipeline, folder: Path, monkeypatch) -> None:
+    run("segment", folder, "-t", "cat", "--out", "out")
+    call = type(fake_pipeline).__call__
+
+    def interrupted(self, image: np.ndarray, **query: object) -> Result:
+        if len(self.calls) == 7:
+            raise KeyboardInterrupt
+        return call(self, image, **query)
+
+    monkeypatch.setattr(type(fake_pipeline), "__call__", interrupted)
+    assert run("segment", folder, "-t", "dog", "--out", "out").exit_code == 130
+    monkeypatch.setattr(type(fake_pipeline), "__call__", call)
+    done = run("segment", folder, "-t", "dog", "--out", "out", "--resume")
+    assert done.exit_code == 0, done.output
+    # The cats of the first run were not taken for dogs.
+    run("segment", folder, "-t", "dog", "--out", "fresh")
+    for path in Path("fresh").rglob("*.png"):
+        assert path.read_bytes() == (Path("out") / path.relative_to("fresh")).read_bytes()
+    assert len(list(Path("out").rglob("mask_*.png"))) == len(NAMES)
+
+
+def test_ctrl_c_tells_how_to_go_on(run, fake_pipeline, folder: Path) -> None:
+    asked = ("segment", folder, "-t", "cat", "--out", "out", "--format", "coco")
+    stopped = process("slow", *asked)
+    deadline = time.monotonic() + 60
+    log = Path("out/run.jsonl")
+    while not (log.exists() and len(log.read_bytes().splitlines()) >= 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    assert re.fullmatch(
+        r"error: stopped; done so far: [2-4]; the same command with --resume goes on from there\n",
+        errors,
+    )
+    assert not [name for name in contents(Path("out")) if ".promptseg" in name]
+    done = run(*asked, "--resume")
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert len(COCO("out/coco/annotations.json").imgs) == len(NAMES)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("options", [(), ("--format", "json"), ("--format", "coco")])
+def test_where_nothing_can_be_written_the_run_stops(
+    run, fake_pipeline, folder: Path, monkeypatch, code: int, options
+) -> None:
+    replace = Path.replace
+    left = [4]
+
+    def refuse(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] <= 0:
+            raise OSError(code, os.strerror(code), str(self))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    done = run("segment", folder, "-t", "cat", "--out", "out", *options)
+    assert done.exit_code == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert os.strerror(code) in done.stderr
+    assert "--resume goes on from there" in done.stderr
+    assert len(fake_pipeline.calls) < len(NAMES)
+
+
+def test_everything_takes_folders(run, folder: Path, monkeypatch) -> None:
+    class Pipeline:
+        def everything(self, image: np.ndarray, **options: object) -> Result:
+            assert options["progress"] is None
+            return Result.empty((image.shape[0], image.shape[1]))
+
+    monkeypatch.setattr(
+        "promptseg.apps.everything_command.load_pipeline", lambda *given: Pipeline()
+    )
+    done = run("everything", folder, "--out", "out", "--format", "json")
+    assert done.exit_code == 0, done.output
+    assert "5 images: 0 with masks, 5 with nothing found, 0 failed" in done.stdout
+    assert Path("out/json/b/1.json").exists()
+    done = run("segment", folder, "-t", "cat", "--out", "out", "--format", "json", "--resume")
+    assert done.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"hello\n", "does not say what was asked"),
+        (b"[1]\n", "does not say what was asked"),
+        (b"\xff\n", "is not UTF-8"),
+        (b'{"promptseg_run": {"a": 1}}\n{"image": 3}\n', "line 2 is broken"),
+        (b'{"promptseg_run": {"a": 1}}\nhello\n', "line 2 is broken"),
+    ],
+)
+def test_odd_logs_are_refused(tmp_path: Path, text: bytes, says: str) -> None:
+    (tmp_path / "run.jsonl").write_bytes(text)
+    with pytest.raises(InputError, match=says):
+        RunLog(tmp_path, {"a": 1}, resume=True)
+    assert (tmp_path / "run.jsonl").read_bytes() == text
+    RunLog(tmp_path, {"a": 1}, resume=False).begin()
+    assert RunLog(tmp_path, {"a": 1}, resume=True).entries == {}
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    names = ["a\udcff.png", "a\udcfe.png"]
+    log = RunLog(tmp_path, {"t": ("x",)}, resume=False)
+    log.add(Entry(names[0], "a", masks=2))
+    log.add(Entry(names[1], "a", error="broken"))
+    log.finish([(name, "a") for name in names])
+    assert (tmp_path / "failures.txt").read_text() == "a?.png\tbroken\n"
+    again = RunLog(tmp_path, {"t": ("x",)}, resume=True)
+    assert again.is_done(names[0], "a")
+    assert not again.is_done(names[0], "b")
+    assert not again.is_done(names[1], "a")
+    assert summarise(list(again.entries.values())).with_masks == 1
+
+
+def test_what_a_kill_left_is_swept_away(tmp_path: Path, monkeypatch) -> None:
+    """Also masks that were in their place already, where result.json was not yet."""
+    image, found = np.zeros((6, 8, 3), np.uint8), Result.empty((6, 8))
+    folder = tmp_path / "out"
+    record = {"files": {"masks": ["mask_01_cat.png"]}}
+    outputs.write_outputs(folder, image, found, record)
+    staging = outputs.partial_path(folder / "result.json")
+    staging.mkdir()
+    (folder / "result.json").rename(staging / "result.json")
+    (folder / "mask_01_cat.png").touch()
+    outputs.write_outputs(folder, image, found, {})
+    assert {path.name for path in folder.iterdir()} == {"result.json", "overlay.png"}
+
+
+def test_long_names_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250 + ".json")
+    outputs.write_text(path, "1")
+    assert path.read_text() == "1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_runner_knows_no_room() -> None:
+    with pytest.raises(runner._Stop), runner._writing("a"):
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(OSError, match="long"), runner._writing("a"):
+        raise OSError(errno.ENAMETOOLONG, "long")
