@@ -218,8 +218,9 @@ class Runner:
             **result.to_dict(),
         }
         notes: list[str] = []
-        with _writing(path):
+        with _writing(path, needed=True):
             log.begin()
+        with _writing(path):
             if exports is not None:
                 notes = exports.add(path, pixels, result)
             elif own_files:
@@ -333,12 +334,12 @@ class Runner:
 
 
 @contextmanager
-def _writing(image: str) -> Iterator[None]:
-    """Stop the run where no other image's files could be written either."""
+def _writing(image: str, *, needed: bool = False) -> Iterator[None]:
+    """Stop the run where no other image's files could be written either, or all need this one."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if needed or error.errno in _NO_ROOM:
             raise _Stop(image, error) from error
         raise
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from promptseg.apps import exports, outputs, runner, segment_command
+from promptseg.apps import exports, outputs, segment_command
 from promptseg.apps.exports import FORMATS
 from promptseg.apps.folders import find_pictures, natural_key
 from promptseg.apps.run_log import Entry, RunLog, summarise
@@ -488,8 +488,23 @@ def test_long_names_can_be_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_runner_knows_no_room() -> None:
-    with pytest.raises(runner._Stop), runner._writing("a"):
-        raise OSError(errno.ENOSPC, "full")
-    with pytest.raises(OSError, match="long"), runner._writing("a"):
-        raise OSError(errno.ENAMETOOLONG, "long")
+@pytest.mark.parametrize("options", [(), ("--format", "json")])
+def test_an_out_that_cannot_be_made_stops_the_run(
+    run, fake_pipeline, folder: Path, options
+) -> None:
+    done = run("segment", folder, "-t", "cat", "--out", folder / "1.png/out", *options)
+    assert done.exit_code == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "NotADirectoryError" in done.stderr
+    assert len(fake_pipeline.calls) == 1
+
+
+def test_an_image_whose_files_cannot_be_written_does_not_stop_the_others(
+    run, fake_pipeline, folder: Path
+) -> None:
+    Path("out").mkdir()
+    Path("out/2").touch()  # where a folder should be
+    done = run("segment", folder, "-t", "cat", "--out", "out")
+    assert done.exit_code == 1
+    assert "FileExistsError" in done.stderr
+    assert read(Path("out/summary.json"))["with_masks"] == 4
