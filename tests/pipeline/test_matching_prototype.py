@@ -10,7 +10,12 @@ import torch
 
 from promptseg.models.errors import InputError
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.prompters.matching.base import collect_tokens, unit_tokens
+from promptseg.pipeline.prompters.matching.base import (
+    TokenBank,
+    collect_tokens,
+    likeness_to,
+    unit_tokens,
+)
 from promptseg.pipeline.prompters.matching.prototype import (
     PrototypeConfig,
     PrototypeStrategy,
@@ -91,6 +96,20 @@ PARTLY = (
 TINY = (scene((CAT, (7, 7, 8, 8)), seed=3), cells((7, 7, 8, 8)) * 0.2)
 
 
+def test_likeness_weighs_the_best_example_and_all_of_them() -> None:
+    def likeness(*prototypes: list[float]) -> float:
+        bank = TokenBank(torch.tensor(prototypes), torch.zeros(0, 2), torch.zeros(0, 2))
+        return likeness_to(bank, torch.tensor([[2.0, 1.0], [2.0, -1.0]]))  # their mean is east
+
+    east, north, slanted = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
+    assert likeness(slanted) == pytest.approx(0.6)  # of one example the cosine
+    assert likeness(slanted, slanted) == pytest.approx(0.6)
+    assert likeness(east, north) == pytest.approx((1 + 0.5) / 2)
+    assert likeness(north, east, north, north) == pytest.approx((1 + 0.25) / 2)
+    # Further examples that are less alike do not lift it.
+    assert likeness(slanted, north) < likeness(slanted)
+
+
 @pytest.mark.parametrize("examples", [[EXAMPLE], [PARTLY], [TINY], [EXAMPLE, TINY]])
 @pytest.mark.parametrize(("k", "share"), [(5, 0.0), (5, 1.0), (3, 0.4), (500, 0.5)])
 def test_scores_and_presence_equal_numpy(examples, k: int, share: float) -> None:
@@ -105,7 +124,8 @@ def test_scores_and_presence_equal_numpy(examples, k: int, share: float) -> None
     prototypes, _, _ = numpy_bank(examples)
     best = np.argsort(-expected.ravel())[:9]  # 6% of 144
     place = unit(unit(target).reshape(-1, 4)[best].mean(0))
-    likeness = (prototypes @ place).max()
+    cosines = prototypes @ place
+    likeness = (cosines.max() + cosines.mean()) / 2
     assert likeness_of(bank, tokens, scores, config) == pytest.approx(likeness, abs=1e-5)
     presence = presence_of(likeness, config)
     assert presence == pytest.approx(1 / (1 + np.exp(-7 * (likeness - 0.3))), abs=1e-6)

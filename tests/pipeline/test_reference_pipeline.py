@@ -78,7 +78,7 @@ def colours() -> Colours:
 
 
 STRATEGY = PrototypeStrategy(
-    PrototypeConfig(level=0.0, level_fall=0.0, presence_level=0.7, presence_gain=20)
+    PrototypeConfig(level=0.0, level_fall=0.0, presence_level=0.6, presence_gain=20)
 )
 
 

@@ -5,8 +5,11 @@ measure: nothing is stretched to the range of one image, which would find an obj
 With r the mean of the cells of the place that a strategy holds for the object, and p one of the
 examples' means of the object's cells,
 
-    likeness = max over p of cos(r, p)
+    likeness = (max over p of cos(r, p) + mean over p of cos(r, p)) / 2
     presence = sigmoid(presence_gain * (likeness - presence_level))
+
+The more examples, the higher the maximum, whatever is in the image; with the mean, one level serves
+any number of them, and a place that is like one example alone still counts.
 """
 
 from __future__ import annotations
@@ -147,8 +150,9 @@ class PresenceConfig:
 
 
 def likeness_to(bank: TokenBank, place: Tensor) -> float:
-    """Cosine of the examples with the mean of the cells (n, C) of a place."""
-    return float((bank.prototypes @ F.normalize(place.mean(0), dim=0)).max())
+    """How like the examples the mean of the cells (n, C) of a place is; in [-1, 1]."""
+    cosines = bank.prototypes @ F.normalize(place.mean(0), dim=0)
+    return float((cosines.max() + cosines.mean()) / 2)
 
 
 def presence_of(likeness: float, config: PresenceConfig) -> float:
