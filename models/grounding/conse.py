@@ -108,7 +108,7 @@ class DenseConse(nn.Module):
         rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
         logits = self.backbone.classify(features[..., :rows, :columns])
         extent = input_size[0] / _STRIDE, input_size[1] / _STRIDE
-        return ClassMaps(logits[0].softmax(0), extent)
+        return ClassMaps(logits[0].float().softmax(0), extent)
 
     def score(self, maps: ClassMaps, text: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Heat and presence of phrases.

@@ -138,7 +138,8 @@ class PocketGrounder(nn.Module):
         deep = torch.cat(tuple(backbone_features[-2:]), dim=1)[..., :rows, :columns]
         small = (-(-input_size[1] // _CELL), -(-input_size[0] // _CELL))
         return Views(
-            cells=self.text_head.embed(deep),
+            # Under autocast too what is seen is float32: phrases are scored outside of it.
+            cells=self.text_head.embed(deep).float(),
             extent=(input_size[0] / _STRIDE, input_size[1] / _STRIDE),
             classes=self.conse.look(backbone_features[1], input_size),
             image=np.asarray(Image.fromarray(image).resize(small, Image.Resampling.BOX)),

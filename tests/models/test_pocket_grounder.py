@@ -131,6 +131,15 @@ def test_a_look_reads_the_last_two_maps_without_their_padding(grounder) -> None:
     assert torch.equal(grounder.look(IMAGE, elsewhere, INPUT_SIZE).cells, views.cells)
 
 
+def test_a_look_in_half_precision_is_scored_in_full(grounder, views) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = grounder.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
+    assert half.cells.dtype == torch.float32
+    assert not torch.equal(half.cells, views.cells)
+    (found,), (expected,) = (grounder.ground(["taught"], view) for view in (half, views))
+    assert found.presence == pytest.approx(expected.presence, abs=0.05)
+
+
 def test_conse_looks_at_the_stride_8_map(grounder) -> None:
     maps = maps_of(8, 12)
     classes = grounder.look(IMAGE, maps, INPUT_SIZE).classes

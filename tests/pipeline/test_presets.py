@@ -62,6 +62,14 @@ def test_the_cat_is_found(cat) -> None:
     assert mask[:, 405:].mean() < 0.1  # dark background
 
 
+def test_half_precision_finds_the_cat_too(photo) -> None:
+    """At half the size, since CPUs may be slow at it."""
+    result = load("pocket", dtype="bf16")(photo[::2, ::2], text=["cat", "zebra"])
+    assert result.labels == ["cat"]
+    assert iou(result.masks[0], draw("polygon", OUTLINE)[::2, ::2]) > 0.8
+    assert result.scores.dtype == result.prompt_scores.dtype == np.float32
+
+
 def test_what_is_not_there_is_not_found(pocket, photo) -> None:
     result = pocket(photo, text=["zebra", "bicycle"])
     assert len(result) == 0
