@@ -24,9 +24,6 @@ from .reference import EncodedReference, Reference, ReferenceQuery, read_referen
 from .segmenter import Segmenter
 from .types import ImageEmbedding, PromptSet, Result
 
-# Phrases that are answered together; bounds memory, not results.
-_PHRASES_AT_ONCE = 16
-
 
 class Pipeline:
     """Finds what a query names or marks in an image, as ranked masks.
