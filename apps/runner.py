@@ -232,7 +232,7 @@ class Runner:
             return lambda: typer.echo(line)
         where = self.options.base if exports is not None else folder
         if briefly:
-            text = f"{printable(path)}: {_count(result.labels)}, {seconds:.2f} s"
+            text = f"{printable(path)}: {_count(self.job.drawn(result).labels)}, {seconds:.2f} s"
             return lambda: self._print(text)
         from .report import describe_result
 
@@ -353,13 +353,13 @@ def _way_on(log: RunLog | None) -> str:
 
 
 def _count(labels: Sequence[str]) -> str:
-    """Return "2 masks (cat, dog)" or "nothing found"."""
+    """Return "3 masks (2 cat, dog)" or "nothing found"."""
     if not labels:
         return "nothing found"
-    kinds = ", ".join(
-        f"{number} {label}" if number > 1 else label for label, number in Counter(labels).items()
-    )
-    return f"1 mask ({kinds})" if len(labels) == 1 else f"{len(labels)} masks ({kinds})"
+    masks = "1 mask" if len(labels) == 1 else f"{len(labels)} masks"
+    kinds = Counter(label for label in labels if label).items()
+    named = ", ".join(f"{number} {label}" if number > 1 else label for label, number in kinds)
+    return f"{masks} ({named})" if named else masks
 
 
 def _absolute(path: str) -> str:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from promptseg.apps import exports, outputs, segment_command
+from promptseg.apps import exports, outputs, runner, segment_command
 from promptseg.apps.exports import FORMATS
 from promptseg.apps.folders import find_pictures, natural_key
 from promptseg.apps.run_log import Entry, RunLog, summarise
@@ -415,6 +415,19 @@ def test_where_nothing_can_be_written_the_run_stops(
     assert os.strerror(code) in done.stderr
     assert "--resume goes on from there" in done.stderr
     assert len(fake_pipeline.calls) < len(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([], "nothing found"),
+        (["cat"], "1 mask (cat)"),
+        (["cat", "dog", "cat"], "3 masks (2 cat, dog)"),
+        (["", ""], "2 masks"),
+    ],
+)
+def test_the_line_of_an_image(labels: list[str], says: str) -> None:
+    assert runner._count(labels) == says
 
 
 def test_everything_takes_folders(run, folder: Path, monkeypatch) -> None:
