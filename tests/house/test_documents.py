@@ -28,6 +28,19 @@ def commands(text: str, program: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+def understand(arguments: list[str]) -> None:
+    """Parse a command's arguments without running it; an unknown option raises."""
+    command = typer.main.get_command(app)
+    rest = list(arguments)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    command.make_context("promptseg", rest)
+
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
 def test_make_targets_exist(repo_root: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", read(repo_root, "Makefile"), re.MULTILINE))
     named = {
@@ -58,23 +71,15 @@ def test_every_command_and_folder_is_told_of(repo_root: Path) -> None:
         assert (repo_root / "models" / name).is_dir(), name
 
 
-def test_commands_are_understood(repo_root: Path) -> None:
-    root = typer.main.get_command(app)
-    pages = ["README.md", *(f"docs/{path.name}" for path in (repo_root / "docs").glob("*.md"))]
-    found = {page: commands(read(repo_root, page), "promptseg") for page in pages}
-    assert len(found["README.md"]) >= 6
-    assert len(found["docs/exports.md"]) >= 6
-    for arguments in (line for lines in found.values() for line in lines):
-        command = root
-        rest = list(arguments)
-        while hasattr(command, "commands"):
-            command = command.commands[rest.pop(0)]
-        # Parses without running; an unknown option or a missing value would raise.
-        command.make_context("promptseg", rest)
+def test_readmes_commands_are_understood(repo_root: Path) -> None:
+    examples = commands(read(repo_root, "README.md"), "promptseg")
+    assert len(examples) >= 6
+    for arguments in examples:
+        understand(arguments)
 
 
 def test_readmes_python_compiles(repo_root: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", read(repo_root, "README.md"), re.DOTALL)
+    blocks = python_blocks(read(repo_root, "README.md"))
     assert len(blocks) >= 4
     for block in blocks:
         compile(block, "README.md", "exec")
@@ -83,8 +88,8 @@ def test_readmes_python_compiles(repo_root: Path) -> None:
 def test_readmes_python_runs_with_pocket(
     repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", read(repo_root, "README.md"), re.DOTALL)
-    # The published checkpoints are not at hand; tests/sam loads their layout.
+    blocks = python_blocks(read(repo_root, "README.md"))
+    # The block on a published checkpoint is run in test_docs.py.
     offline = [block for block in blocks if "create_model" not in block]
     assert len(offline) >= 3
     for name in ("photo.jpg", "street.jpg"):
