@@ -53,11 +53,15 @@ def find_source(source: WeightSource | str, folder: Path | None = None) -> Path:
     places = find_places(source, folder)
     if places and not places[0].missing:
         return places[0].folder
-    lacking = "; ".join(f"{place.folder} lacks {', '.join(place.missing)}" for place in places)
+    known = [f"{place.folder} lacks {', '.join(place.missing)}" for place in places]
+    own = folder or own_folder()
+    # Unlike this one, Path.is_dir raises where it may not look.
+    if own is not None and not os.path.isdir(own):  # noqa: PTH112
+        known.append(f"{own} is no folder")
+    detail = f" ({'; '.join(known)})" if known else ""
     raise CheckpointError(
-        f"the weights of {source.name} are not {'all ' if lacking else ''}here"
-        f"{f' ({lacking})' if lacking else ''}: run `{fetch_command(source)}`; the preset pocket "
-        "works now, without them"
+        f"the weights of {source.name} are not {'all ' if places else ''}here"
+        f"{detail}: run `{fetch_command(source)}`; the preset pocket works now, without them"
     )
 
 
@@ -122,7 +126,9 @@ def find_folder(repo: str | Path, files: Sequence[str]) -> Path | None:
 
 
 def how_to_fetch(repo: str | Path) -> str:
-    """Return the command that fetches a model of the hub."""
+    """Return the command that fetches a model of the hub; "" for what cannot be a hub id."""
+    if isinstance(repo, Path) or not _HUB_ID.fullmatch(repo):
+        return ""
     known = _source_of(repo)
     return f"hf download {repo}" if known is None else fetch_command(known)
 

@@ -127,10 +127,11 @@ def find_clip_weights(checkpoint: str | Path) -> Path:
             )
         return found[0]
     if not path.exists():
+        command = how_to_fetch(checkpoint)
+        fetch = f"if it is one of the hub, run `{command}`, or " if command else ""
         raise CheckpointError(
             f"{str(checkpoint)!r} is neither a file, nor a folder, nor a model of the hub that is "
-            f"on this machine; if it is one of the hub, run `{how_to_fetch(checkpoint)}`, or give "
-            f"the path of {_WANTED}"
+            f"on this machine; {fetch}give the path of {_WANTED}"
         )
     if _is_program(path):
         raise CheckpointError(

@@ -52,10 +52,11 @@ def load_pretrained(
     if not folder.is_dir():
         folder = find_folder(checkpoint, ("config.json",)) or folder
     if not folder.is_dir():
+        command = how_to_fetch(checkpoint)
         raise CheckpointError(
             f"{str(checkpoint)!r} is not there, neither as a folder nor among the models fetched "
-            f"from the hub: run `{how_to_fetch(checkpoint)}`, or give the folder of a downloaded "
-            "model"
+            f"from the hub: {f'run `{command}`, or ' if command else ''}give the folder of a "
+            "downloaded model"
         )
     _check_model_type(folder, model_types)
     model_class, processor_class = _import(model), _import(processor)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ..checkpoint import load_strictly, read_state_dict
 from ..errors import CheckpointError
-from ..hub import find_folder
+from ..hub import find_folder, how_to_fetch
 from ..preprocess import to_pixel_values
 from .sam import PIXEL_MEAN, PIXEL_STD, ImageFeatures, Sam
 
@@ -36,8 +36,8 @@ _POSITIONS = (
     "prompt_encoder.shared_embedding.positional_embedding",
 )
 _REMEDY = (
-    "fetch it with `promptseg models fetch`, or give the folder of a downloaded "
-    "facebook/sam2.1-hiera-{tiny,small,base-plus,large}"
+    "fetch one with `promptseg models fetch sam2.1-hiera-tiny`, or give the folder of a "
+    "downloaded facebook/sam2.1-hiera-{tiny,small,base-plus,large}"
 )
 
 
@@ -141,6 +141,10 @@ def create_sam2(checkpoint: str | Path, *, device: str | torch.device = "cpu") -
     folder = Path(checkpoint)
     if not folder.is_dir():
         folder = find_folder(checkpoint, ("config.json",)) or folder
+    if not folder.is_dir():
+        command = how_to_fetch(checkpoint)
+        remedy = f"run `{command}`, or give the folder of a downloaded one" if command else _REMEDY
+        raise CheckpointError(f"there is no folder {checkpoint} with a SAM 2; {remedy}")
     config = _read_config(folder)
     state = read_state_dict(folder)
     for name, other in (_POSITIONS, _POSITIONS[::-1]):
@@ -155,8 +159,6 @@ def create_sam2(checkpoint: str | Path, *, device: str | torch.device = "cpu") -
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """What the folder's config.json says."""
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no folder {folder} with a SAM 2; {_REMEDY}")
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model_type = config["model_type"]

@@ -416,6 +416,12 @@ def test_a_hub_id_that_is_not_here_is_never_fetched(repo: str, command: str) -> 
         create_dense_clip("ViT-B-16", repo)
 
 
+@pytest.mark.usefixtures("empty_machine")
+def test_a_path_that_is_not_there_is_nothing_to_fetch() -> None:
+    with pytest.raises(CheckpointError, match="on this machine; give the path of open_clip_"):
+        create_dense_clip("ViT-B-16", "/no/where/at/all")
+
+
 def test_a_name_without_weights_gives_seeded_random_ones() -> None:
     state = torch.get_rng_state()
     one, same, other = (create_dense_clip("ViT-S/32-alt", None, seed=seed) for seed in (0, 0, 1))

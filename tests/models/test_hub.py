@@ -103,6 +103,18 @@ def test_a_missing_source_says_what_to_run() -> None:
         find_source(DETECTOR)
 
 
+def test_a_folder_that_is_none_is_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    for own in (tmp_path / "nowhere", tmp_path / "file"):
+        says = rf"{own} is no folder\): run `promptseg models fetch tiny-detector`"
+        with pytest.raises(CheckpointError, match=says):
+            find_source(DETECTOR, own)
+        monkeypatch.setenv("PROMPTSEG_WEIGHTS", str(own))
+        with pytest.raises(CheckpointError, match=says):
+            find_source(DETECTOR)
+        monkeypatch.delenv("PROMPTSEG_WEIGHTS")
+
+
 def test_every_place_with_a_part_is_named(cache: Path, tmp_path: Path) -> None:
     own = write(tmp_path / "own" / "someone--tiny.detector", "config.json")
     cached = write_cached(cache, DETECTOR.repo, "model.safetensors")

@@ -350,7 +350,7 @@ def test_folders_that_cannot_be_used(folder, tmp_path, spoil, message):
 
 
 def test_a_name_on_the_hub_is_no_folder():
-    with pytest.raises(CheckpointError, match=r"there is no folder facebook/sam2\.1-hiera-tiny"):
+    with pytest.raises(CheckpointError, match=r"run `promptseg models fetch sam2\.1-hiera-tiny`"):
         create_sam2("facebook/sam2.1-hiera-tiny")
 
 
