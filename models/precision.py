@@ -33,6 +33,25 @@ def read_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return found
 
 
+def read_device(device: str | torch.device) -> torch.device:
+    """A device that networks can be put on.
+
+    Raises:
+        InputError: There is no such device, or none that the installed PyTorch can use.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    # No driver, a build without it, a number beyond the last one, no name of a device at all.
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0][:160].rstrip(".")
+        raise InputError(
+            f"networks cannot run on the device {str(device)!r} here ({reason}); use cpu, or cuda, "
+            "mps or xpu where there is one"
+        ) from error
+    return found
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Run what is inside in ``dtype``; weights stay as they are and nothing is set globally.
 

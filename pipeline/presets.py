@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..models.errors import ModelNotFoundError
-from ..models.precision import check_support, read_dtype
+from ..models.precision import check_support, read_device, read_dtype
 from .loading import LoadOptions
 from .pipeline import Pipeline
 from .pocket import build_pocket
@@ -76,14 +76,14 @@ def load(
             :mod:`~promptseg.pipeline.prompters.matching.debias`); an option for transformers'.
 
     Raises:
-        InputError: There is no such dtype, or the device cannot compute in it.
+        InputError: There is no such device or dtype, or the one cannot compute in the other.
         ModelNotFoundError: There is no preset or strategy of that name.
         CheckpointError: Weights are missing or broken; the message has the command that helps.
     """
     found = PRESETS.get(preset)
     if found is None:
         raise ModelNotFoundError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
-    place, arithmetic = torch.device(device), read_dtype(dtype)
+    place, arithmetic = read_device(device), read_dtype(dtype)
     check_support(place, arithmetic)
     folder = None if weights is None else Path(weights)
     return found.build(LoadOptions(place, arithmetic, folder, strategy, debias))

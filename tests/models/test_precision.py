@@ -9,7 +9,7 @@ import torch
 
 from promptseg.models import precision
 from promptseg.models.errors import InputError
-from promptseg.models.precision import autocast, check_support, read_dtype
+from promptseg.models.precision import autocast, check_support, read_device, read_dtype
 from promptseg.models.sam.layers import LayerNorm2d
 
 CPU = torch.device("cpu")
@@ -40,6 +40,18 @@ def test_names(names, dtype):
 def test_unknown_names(name):
     with pytest.raises(InputError, match=r"no dtype .* to run in; use fp32, bf16 or fp16"):
         read_dtype(name)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu")])
+def test_devices(device):
+    assert read_device(device).type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:99", "cpu:x", None, 1.5])
+def test_devices_that_are_not_there_are_refused_with_a_remedy(device):
+    with pytest.raises(InputError, match=r"cannot run on the device .* here \(.+\); use cpu") as e:
+        read_device(device)
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

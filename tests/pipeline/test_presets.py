@@ -11,7 +11,7 @@ from torch import nn
 
 import promptseg
 from promptseg.models.backbones.efficientnet_lite import DEEP_STAGES
-from promptseg.models.errors import ModelNotFoundError
+from promptseg.models.errors import InputError, ModelNotFoundError
 from promptseg.models.sam.pocket import PocketSam
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.presets import PRESETS, load
@@ -144,6 +144,11 @@ def test_loading_leaves_the_random_state_alone() -> None:
     torch.manual_seed(3)
     load("pocket")
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot run on the device 'gpu'"):
+        load("pocket", device="gpu")
 
 
 def test_presets_go_by_their_names() -> None:
