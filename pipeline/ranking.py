@@ -82,7 +82,8 @@ class RankingConfig:
                 raise InputError(f"{name} must be 0 or more, not {value}")
         if self.min_area < 0:
             raise InputError(f"min_area must be 0 or more pixels, not {self.min_area}")
-        if self.top_k is not None and not (isinstance(self.top_k, int) and self.top_k >= 1):
+        whole = self.top_k is None or isinstance(self.top_k, (int, np.integer))
+        if not whole or (self.top_k is not None and self.top_k < 1):
             raise InputError(f"top_k must be a whole number, 1 or more, not {self.top_k!r}")
 
 

@@ -272,6 +272,7 @@ def test_top_k_is_per_label_and_counts_after_nms() -> None:
         "overlaps a better mask of 'cat' (IoU 1.00)",
         "beyond top_k=2",
     ]
+    assert RankingConfig(top_k=np.int64(2)) == RankingConfig(top_k=2)
 
 
 def test_nothing_in_nothing_out_keeps_earlier_reasons() -> None:
@@ -326,6 +327,7 @@ def test_every_mask_is_kept_or_explained(
         ({"stability_weight": -1}, "stability_weight"),
         ({"prompt_weight": float("inf")}, "prompt_weight"),
         ({"min_area": -1}, "min_area"),
+        ({"top_k": 1.0}, "top_k must be a whole number, 1 or more, not 1.0"),
         ({"top_k": 0}, "top_k must be a whole number, 1 or more, not 0"),
     ],
 )
