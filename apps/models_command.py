@@ -85,7 +85,9 @@ def fetch_models_command(
     try:
         sources = sources_for(preset)
         if folder is not None and folder.expanduser().exists() and not folder.expanduser().is_dir():
-            raise InputError(f"--dir: {str(folder)!r} is a file; give a folder")
+            raise InputError(
+                f"{str(folder)!r} is a file; give a folder with --dir or PROMPTSEG_WEIGHTS"
+            )
         _fetch(preset, sources, folder.expanduser() if folder is not None else None)
     except (PromptsegError, OSError) as error:
         say_error(errors, describe_error(error))

@@ -394,7 +394,7 @@ def test_bad_input(run, hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("models", "fetch", "tiny", "--dir", tmp_path / "file")
     assert done.exit_code == 2
-    assert "is a file; give a folder" in done.stderr
+    assert "is a file; give a folder with --dir or PROMPTSEG_WEIGHTS" in done.stderr
     done = run("models", "fetch", "tiny", "--dir", tmp_path / "file" / "below")
     assert done.exit_code == 1
     assert one_line(done.stderr)
