@@ -121,7 +121,10 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
     segmenter = Segmenter(sam, dtype=dtype)
     features = LazyFeatures(
         lambda: create_dino(
-            parts.features, checkpoint=_weights_of(roles["reference"], options), device=device
+            parts.features,
+            checkpoint=_weights_of(roles["reference"], options),
+            device=device,
+            dtype=dtype,
         )
     )
     return Pipeline(

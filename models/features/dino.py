@@ -21,6 +21,7 @@ from torch import Tensor
 from ..checkpoint import load_strictly, read_state_dict
 from ..errors import InputError, ModelNotFoundError
 from ..hub import find_weights
+from ..precision import autocast, read_dtype
 from ..preprocess import longest_side_size, to_pixel_values
 from .dense import DenseFeatures
 
@@ -89,6 +90,7 @@ class DinoFeatures:
         model: Of timm, made with ``dynamic_img_size=True``; put in evaluation mode.
         config: How an image becomes features.
         model_id: Name of the model and its weights.
+        dtype: What the model runs in; features are float32 in any case.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class DinoFeatures:
         *,
         config: DinoConfig | None = None,
         model_id: str = "",
+        dtype: str | torch.dtype = "fp32",
     ) -> None:
         self.model = model.eval()
+        self.dtype = read_dtype(dtype)
         self.config = config or DinoConfig()
         self._name = model_id
 
@@ -121,13 +125,14 @@ class DinoFeatures:
             std=torch.tensor(PIXEL_STD, device=device).view(3, 1, 1),
             pad_to=size,
         )
-        last_block = self.model.forward_intermediates(
-            pixels,
-            indices=1,
-            norm=self.config.norm,
-            return_prefix_tokens=True,
-            intermediates_only=True,
-        )
+        with autocast(device, self.dtype):
+            last_block = self.model.forward_intermediates(
+                pixels,
+                indices=1,
+                norm=self.config.norm,
+                return_prefix_tokens=True,
+                intermediates_only=True,
+            )
         # timm's types do not tell what it returns with these options.
         patches, prefix = cast("list[tuple[Tensor, Tensor]]", last_block)[0]
         return DenseFeatures(
@@ -153,6 +158,7 @@ def create_dino(
     checkpoint: str | Path | None = None,
     config: DinoConfig | None = None,
     device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "fp32",
     seed: int = 0,
 ) -> DinoFeatures:
     """Build an extractor by timm's name of its model.
@@ -164,12 +170,15 @@ def create_dino(
             as "timm/vit_small_patch14_dinov2.lvd142m". None leaves the weights random.
         config: How an image becomes features.
         device: Where the model goes.
+        dtype: What it runs in: fp32, bf16 or fp16.
         seed: Of the random weights; the global random state is not touched.
 
     Raises:
+        InputError: There is no such dtype.
         ModelNotFoundError: The name is not that of a DINOv2 or DINOv3 model.
         CheckpointError: The checkpoint is missing, broken or another model's.
     """
+    read_dtype(dtype)
     match = _NAME.fullmatch(name)
     if match is None:
         raise ModelNotFoundError(
@@ -193,7 +202,7 @@ def create_dino(
         )
     if state is not None and checkpoint is not None:
         load_strictly(model, to_timm_layout(state), source=checkpoint, name=name)
-    return DinoFeatures(model.to(device), config=config, model_id=name)
+    return DinoFeatures(model.to(device), config=config, model_id=name, dtype=dtype)
 
 
 def to_timm_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -196,3 +196,16 @@ def test_settings_tell_features_apart() -> None:
         for config in (DinoConfig(56), DinoConfig(70), DinoConfig(56, norm=False))
     }
     assert len(ids) == 3
+
+
+def test_half_precision_gives_nearly_the_same_features_in_float32() -> None:
+    model = tiny_timm(0)
+    config = DinoConfig(input_size=SIZE)
+    full, half = (
+        DinoFeatures(model, config=config, dtype=dtype).extract(IMAGE) for dtype in ("fp32", "bf16")
+    )
+    assert half.tokens.dtype == half.cls.dtype == torch.float32
+    assert not torch.equal(half.tokens, full.tokens)
+    torch.testing.assert_close(half.tokens, full.tokens, rtol=0, atol=0.1)
+    with pytest.raises(InputError, match="no dtype 'int8'"):
+        create_dino("vit_small_patch14_dinov2", dtype="int8")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -22,6 +23,7 @@ from promptseg.models.grounding.owlv2 import create_owlv2
 from promptseg.models.grounding.sam3 import create_sam3_grounder
 from promptseg.models.registry import create_model
 from promptseg.models.sam.sam2 import create_sam2
+from promptseg.pipeline import published
 from promptseg.pipeline.config import PipelineConfig
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.presence import PresenceGate, Witness
@@ -240,6 +242,40 @@ def test_a_preset_is_loaded_from_a_folder(weights) -> None:
     assert pipe.segmenter.model_id == "sam_vit_t"
     found = pipe(IMAGE, points=[(50, 30)])
     assert len(found) + len(found.rejected) == 3
+
+
+def test_the_preset_base_asks_clip_too(tmp_path, obedient_segmenter, monkeypatch) -> None:
+    """Detector and CLIP shrunken; SAM and DINOv2 are stood in for, since their sizes are fixed."""
+    dino = save_grounding_dino(tmp_path / "IDEA-Research--grounding-dino-tiny")
+    transformers.GroundingDinoProcessor.from_pretrained(dino).tokenizer.save_pretrained(dino)
+    (dino / "special_tokens_map.json").write_text("{}")  # the hub has it, transformers 5 not
+    save_clip(tmp_path / "timm--vit_base_patch16_clip_224.openai")
+    for name in ("facebook--sam-vit-base", "timm--vit_base_patch14_dinov2.lvd142m"):
+        (tmp_path / name).mkdir()
+        save_file({"x": torch.zeros(1)}, tmp_path / name / "model.safetensors")
+    asked = []
+
+    def build(name: str, *, checkpoint: Path, device: torch.device) -> Any:
+        asked.append((name, checkpoint))
+        return obedient_segmenter.model
+
+    monkeypatch.setattr(published, "create_model", build)
+    monkeypatch.setattr(
+        published,
+        "create_dense_clip",
+        lambda name, *given, **options: create_dense_clip("tiny", *given, **options),
+    )
+    pipe = load("base", weights=tmp_path)
+    assert asked == [("sam_vit_b", tmp_path / "facebook--sam-vit-base" / "model.safetensors")]
+    prompter = pipe.text_prompter
+    prompter.maker.config = replace(prompter.maker.config, min_score=0.0, max_prompts=2)
+    (witness,) = prompter.gate.witnesses
+    assert (witness.name, witness.least) == ("CLIP", published.LEAST_CLIP_PRESENCE)
+    for least, expected in ((0.0, {"cat", "traffic light"}), (1.0, set())):
+        prompter.gate = PresenceGate(0.0, (replace(witness, least=least),))
+        result = pipe(IMAGE, text=["cat", "traffic light"])
+        assert decoded(result) == expected
+    assert all(item.reason.startswith("CLIP presence 0.") for item in result.rejected)
 
 
 @pytest.mark.parametrize("preset", ["mobile", "base", "large"])
