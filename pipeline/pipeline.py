@@ -129,6 +129,8 @@ class Pipeline:
         negatives = _read_phrases("negative_text", negative_text)
         examples = read_references(reference)
         lookalikes = read_references(negative_reference, "negative_reference")
+        if isinstance(image, ImageEmbedding):
+            self.segmenter.check(image)
         # Nothing is encoded before the whole query is known to make sense.
         picture = image if isinstance(image, ImageEmbedding) else load_image(image)
         size = picture.original_size if isinstance(picture, ImageEmbedding) else picture.shape[:2]

@@ -177,6 +177,18 @@ class Segmenter:
         )
         return self.upscale(embedding, low_res)
 
+    def check(self, embedding: ImageEmbedding) -> None:
+        """Refuse an image that another model encoded; a model without a name is any.
+
+        Raises:
+            InputError: The models' names differ.
+        """
+        if embedding.model_id and self.model_id and embedding.model_id != self.model_id:
+            raise InputError(
+                f"the embedding was made by {embedding.model_id!r}, this segmenter runs "
+                f"{self.model_id!r}; encode the image with it"
+            )
+
     @torch.no_grad()
     def decode_low_res(
         self,
@@ -189,11 +201,7 @@ class Segmenter:
         multimask_output: bool = True,
     ) -> LowResMasks:
         """As :meth:`decode`, without the masks at the image's size, which cost memory and time."""
-        if embedding.model_id and self.model_id and embedding.model_id != self.model_id:
-            raise InputError(
-                f"the embedding was made by {embedding.model_id!r}, this segmenter runs "
-                f"{self.model_id!r}; encode the image with it"
-            )
+        self.check(embedding)
         prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
         channels = self.model.num_multimask_outputs if multimask_output else 1
         shape = (prompts.count, channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -220,6 +221,16 @@ def test_find_on_an_encoded_image_equals_the_call(pipeline, obedient_segmenter) 
     assert found.to_dict() == called.to_dict()
     with pytest.raises(InputError, match="text is empty"):
         pipeline(embedding, text=" ")
+
+
+def test_an_image_that_another_model_encoded_is_refused(
+    pipeline, grounder, obedient_segmenter
+) -> None:
+    foreign = replace(obedient_segmenter.encode_image(IMAGE), model_id="another")
+    for query in ({"text": "cat"}, {"points": [(1, 1)]}):
+        with pytest.raises(InputError, match=r"made by 'another'.*encode the image with it"):
+            pipeline(foreign, **query)
+    assert not grounder.asked
 
 
 @pytest.mark.parametrize(
