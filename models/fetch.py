@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -132,7 +132,8 @@ def run_download(item: Download) -> None:
                     _check(item)
                     item.partial.replace(item.target)
         finally:
-            lock.unlink(missing_ok=True)
+            with suppress(OSError):  # another run may wait for it
+                lock.unlink()
         if not item.own:
             _drop_broken_link(item)
             hf_hub_download(item.source.repo, item.file)

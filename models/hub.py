@@ -77,8 +77,8 @@ def find_places(source: WeightSource, folder: Path | None = None) -> list[Place]
     folders = own_places(source.repo, own) if own is not None else []
     cached = find_cached(source.repo, source.files)
     for place in [*folders, *([cached] if cached is not None else [])]:
-        missing = tuple(name for name in source.files if not is_whole(place / name))
-        if len(missing) < len(source.files):
+        missing = tuple(name for name in source.needed if not is_whole(place / name))
+        if len(missing) < len(source.needed):
             places.append(Place(place, missing))
     return sorted(places, key=lambda place: len(place.missing))
 

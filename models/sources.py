@@ -22,6 +22,8 @@ _DETECTOR_FILES = ("model.safetensors", "config.json", "preprocessor_config.json
 _BERT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _CLIP_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 _SAM2_FILES = ("model.safetensors", "config.json")
+# The hub's folders have it, and newer ones say the same in tokenizer_config.json alone.
+_SAID_ELSEWHERE = ("special_tokens_map.json",)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class WeightSource:
     sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
     gated: bool = False
     package: str = ""
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The files that loading cannot do without."""
+        return tuple(name for name in self.files if name not in _SAID_ELSEWHERE)
 
     @property
     def weights(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from ..models.errors import InputError
 from .cascade import decode_prompts
 from .segmenter import Segmenter
-from .types import ImageEmbedding, LowResMasks, PromptSet
+from .types import Float32Array, ImageEmbedding, LowResMasks, PromptSet
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class AgreementConfig:
         logit_scale: What the region's logits are multiplied with to be a mask prompt; the
             published value suits logits of CLIP on SAM's scale.
         min_iou: Least IoU of the mask with the region; below it the region itself is the mask.
+        level: Cells of at least this heat, the sigmoid of the prior, are the region.
+        peak_share: So are those of at least this share of the prior's highest heat, where that is
+            low.
 
     Raises:
         InputError: A value is out of its range.
@@ -31,12 +34,17 @@ class AgreementConfig:
 
     logit_scale: float = 0.005
     min_iou: float = 0.8
+    level: float = 0.5
+    peak_share: float = 0.7
 
     def __post_init__(self) -> None:
         if not self.logit_scale > 0.0:
             raise InputError(f"logit_scale must be above 0, not {self.logit_scale!r}")
         if not 0.0 <= self.min_iou <= 1.0:
             raise InputError(f"min_iou must be between 0 and 1, not {self.min_iou!r}")
+        for name in ("level", "peak_share"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise InputError(f"{name} must lie within 0 and 1, not {getattr(self, name)!r}")
 
 
 def decode_agreeing(
@@ -64,13 +72,23 @@ def decode_agreeing(
     scaled = replace(prompts, mask_input=prompts.mask_input * np.float32(config.logit_scale))
     masks = decode_prompts(segmenter, embedding, scaled, multimask_output=False)
     rows, columns = segmenter.mask_input_extent(embedding)
-    region = prompts.mask_input[:, 0, :rows, :columns] > 0
+    regions = _above_level(prompts.mask_input, config)
+    region = regions[:, 0, :rows, :columns] > 0
     mask = masks.logits[:, 0, :rows, :columns] > segmenter.model.mask_threshold
     shared = (mask & region).sum((1, 2))
     iou = shared / np.maximum((mask | region).sum((1, 2)), 1)
     kept = iou > config.min_iou
     predicted = masks.iou_predictions * np.where(kept, 1, iou)[:, None]
     return LowResMasks(
-        np.where(kept[:, None, None, None], masks.logits, prompts.mask_input),
+        np.where(kept[:, None, None, None], masks.logits, regions),
         predicted.astype(np.float32),
     )
+
+
+def _above_level(priors: Float32Array, config: AgreementConfig) -> Float32Array:
+    """Priors (B, 1, h, w) shifted so that their regions are what lies above 0."""
+    highest = 1 / (1 + np.exp(-priors.max((1, 2, 3), keepdims=True)))
+    level = np.minimum(config.level, config.peak_share * highest)
+    # A cell that is just at its level belongs to the region.
+    shifted: Float32Array = (priors - np.log(level / (1 - level)) + 1e-4).astype(np.float32)
+    return shifted

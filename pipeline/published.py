@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -42,6 +43,7 @@ PRESENCE_CLIP = DenseClipConfig(attention="none", input_size=224, templates=("a 
 LEAST_CLIP_PRESENCE = 0.5
 
 ViewT = TypeVar("ViewT")
+BuiltT = TypeVar("BuiltT")
 
 
 class Detector(Protocol[ViewT]):
@@ -155,7 +157,7 @@ def detector_prompter(
         witnesses: Further opinions on presence.
     """
     boxes = boxes or BoxPromptConfig()
-    detector = cache(build)
+    detector = once(build)
 
     def look(embedding: ImageEmbedding) -> ViewT:
         return detector().look(embedding.pixels())
@@ -168,6 +170,19 @@ def detector_prompter(
     )
 
 
+def once(build: Callable[[], BuiltT]) -> Callable[[], BuiltT]:
+    """Return what builds something when first asked, for all threads the same one."""
+    lock, built = Lock(), list[BuiltT]()
+
+    def get() -> BuiltT:
+        with lock:
+            if not built:
+                built.append(build())
+            return built[0]
+
+    return get
+
+
 class ClipJudge:
     """A witness of presence: CLIP on the whole picture, which it sees once.
 
@@ -176,7 +191,7 @@ class ClipJudge:
     """
 
     def __init__(self, build: Callable[[], DenseClip]) -> None:
-        self._clip = cache(build)
+        self._clip = once(build)
         self._see: SeenOnce[ClipView] = SeenOnce(
             lambda embedding: self._clip().look(embedding.pixels())
         )
@@ -193,20 +208,16 @@ class LazyFeatures:
     """
 
     def __init__(self, build: Callable[[], FeatureExtractor]) -> None:
-        self._build = build
-
-    @cached_property
-    def _extractor(self) -> FeatureExtractor:
-        return self._build()
+        self._extractor = once(build)
 
     @property
     def model_id(self) -> str:
         """Name of the model."""
-        return self._extractor.model_id
+        return self._extractor().model_id
 
     def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
         """Features of an image (H, W, 3) uint8 RGB."""
-        return self._extractor.extract(image)
+        return self._extractor().extract(image)
 
 
 def _weights_of(source: str, options: LoadOptions) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +33,7 @@ from promptseg.pipeline.presets import load
 from promptseg.pipeline.prompters.boxes import BoxPromptConfig
 from promptseg.pipeline.prompters.similarity import PointPrompts
 from promptseg.pipeline.prompters.text import CachedGrounder, TextPrompter
-from promptseg.pipeline.published import FROM_BOXES, ClipJudge, detector_prompter
+from promptseg.pipeline.published import FROM_BOXES, ClipJudge, detector_prompter, once
 from promptseg.pipeline.segmenter import Segmenter
 from promptseg.pipeline.types import Result
 
@@ -170,6 +172,21 @@ def test_a_detector_is_built_when_first_asked_and_sees_a_picture_once(tiny_segme
     assert [detector.looks for detector in built] == [1]
 
 
+def test_what_is_built_once_is_built_once_by_all_threads() -> None:
+    built = []
+
+    def build() -> object:
+        time.sleep(0.05)
+        built.append(object())
+        return built[-1]
+
+    get = once(build)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: get(), range(8)))
+    assert len(built) == 1
+    assert all(item is built[0] for item in got)
+
+
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
@@ -216,8 +233,7 @@ def test_clip_witnesses_presence(clip_folder, detector, obedient_segmenter) -> N
 def weights(tmp_path_factory) -> Path:
     """The weights of the preset mobile as `models fetch --dir` leaves them; OWLv2 shrunken."""
     folder = tmp_path_factory.mktemp("weights")
-    owlv2 = save_owlv2(folder / "google--owlv2-base-patch16-ensemble")
-    (owlv2 / "special_tokens_map.json").write_text("{}")  # the hub has it, transformers 5 not
+    save_owlv2(folder / "google--owlv2-base-patch16-ensemble")
     sam = folder / "dhkim2810--MobileSAM"
     sam.mkdir()
     torch.save(create_model("sam_vit_t").state_dict(), sam / "mobile_sam.pt")
@@ -248,7 +264,6 @@ def test_the_preset_base_asks_clip_too(tmp_path, obedient_segmenter, monkeypatch
     """Detector and CLIP shrunken; SAM and DINOv2 are stood in for, since their sizes are fixed."""
     dino = save_grounding_dino(tmp_path / "IDEA-Research--grounding-dino-tiny")
     transformers.GroundingDinoProcessor.from_pretrained(dino).tokenizer.save_pretrained(dino)
-    (dino / "special_tokens_map.json").write_text("{}")  # the hub has it, transformers 5 not
     save_clip(tmp_path / "timm--vit_base_patch16_clip_224.openai")
     for name in ("facebook--sam-vit-base", "timm--vit_base_patch14_dinov2.lvd142m"):
         (tmp_path / name).mkdir()
