@@ -126,7 +126,7 @@ def table(
     source: str, task: ReferenceTask, found: dict[str, list[Row]], names: Iterable[str]
 ) -> str:
     """A table in Markdown of one source."""
-    lines = []
+    lines: list[str] = []
     for name in names:
         rows = [row for row in found[name] if row["source"] == source]
         if not rows:
