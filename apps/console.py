@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ..models.errors import InputError, ModelNotFoundError, PromptsegError
+from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
 
 if TYPE_CHECKING:
     from ..pipeline.pipeline import Pipeline
@@ -116,7 +116,7 @@ def describe_error(error: Exception) -> str:
 
 def exit_code(error: Exception) -> int:
     """Return the exit code of a failure: 2 if other input would do, else 1."""
-    bad_input = isinstance(error, (InputError, ModelNotFoundError))
+    bad_input = isinstance(error, (InputError, ModelNotFoundError, CheckpointError))
     return EXIT_BAD_INPUT if bad_input else EXIT_FAILED
 
 

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.text import Text
 
 from .. import __version__
-from ..models.errors import InputError, PromptsegError
+from ..models.errors import CheckpointError, InputError, PromptsegError
 from ..models.sources import PRESET_WEIGHTS, SOURCES, WeightSource, sources_for
-from .console import EXIT_INTERRUPTED, describe_error, exit_code, printable, say_error
+from .console import EXIT_FAILED, EXIT_INTERRUPTED, describe_error, exit_code, printable, say_error
 
 _LIBRARIES = ("torch", "timm", "huggingface_hub", "transformers", "open_clip_torch")
 # The packages that bring pocket's weights, by the names they are imported by.
@@ -91,7 +91,9 @@ def fetch_models_command(
         _fetch(preset, sources, folder.expanduser() if folder is not None else None)
     except (PromptsegError, OSError) as error:
         say_error(errors, describe_error(error))
-        raise typer.Exit(exit_code(error)) from error
+        # A hub that cannot be reached is no bad input, unlike weights that a preset lacks.
+        failed = isinstance(error, CheckpointError)
+        raise typer.Exit(EXIT_FAILED if failed else exit_code(error)) from error
     except KeyboardInterrupt as error:
         say_error(errors, "stopped; run the same command again and it goes on from here")
         raise typer.Exit(EXIT_INTERRUPTED) from error

@@ -188,16 +188,19 @@ class ClipJudge:
 
     Args:
         build: Makes the CLIP, when it is first asked.
+        siblings: Phrases that each phrase is held against besides the empty text, such as the
+            other classes of a collection; presence is then a share among them.
     """
 
-    def __init__(self, build: Callable[[], DenseClip]) -> None:
+    def __init__(self, build: Callable[[], DenseClip], siblings: Sequence[str] = ()) -> None:
         self._clip = once(build)
+        self._siblings = tuple(siblings)
         self._see: SeenOnce[ClipView] = SeenOnce(
             lambda embedding: self._clip().look(embedding.pixels())
         )
 
     def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
-        return self._clip().presence(phrases, self._see(embedding))
+        return self._clip().presence(phrases, self._see(embedding), self._siblings)
 
 
 class LazyFeatures:

@@ -283,7 +283,7 @@ def test_one_bad_image_alone_exits_2_before_models_are_loaded(run, monkeypatch) 
     ("error", "code"),
     [
         (ModelNotFoundError("no preset is called 'huge'; there are pocket"), 2),
-        (CheckpointError("the weights are truncated;\ndownload them again"), 1),
+        (CheckpointError("the weights are truncated;\ndownload them again"), 2),
     ],
 )
 def test_a_pipeline_that_cannot_load_stops_at_once(run, monkeypatch, photo, error, code) -> None:

@@ -163,7 +163,7 @@ def test_options_out_of_range_are_refused(run, fake, photo, option) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (CheckpointError("the weights are broken"), 1, "the weights are broken"),
+        (CheckpointError("the weights are broken"), 2, "the weights are broken"),
         (ModelNotFoundError("no such preset"), 2, "no such preset"),
         (MemoryError(), 1, "out of memory; scale the image down"),
         (RuntimeError("two\nlines"), 1, "RuntimeError: two lines"),

@@ -229,7 +229,7 @@ def test_a_concept_of_another_model_is_refused(run, cat, photo, pocket) -> None:
 def test_damaged_concepts_fail(run, photo) -> None:
     Path("text.safetensors").write_text("hello", encoding="utf-8")
     done = run("segment", photo, "--concept", "text")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "cannot be read as a concept file" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

@@ -229,6 +229,17 @@ def test_clip_witnesses_presence(clip_folder, detector, obedient_segmenter) -> N
     assert decoded(result) == set(phrases) - {absent}
 
 
+def test_siblings_share_the_presence(clip_folder, tiny_segmenter) -> None:
+    build = partial(create_dense_clip, "tiny", clip_folder, config=CLIP)
+    embedding = tiny_segmenter.encode_image(IMAGE)
+    (alone,) = ClipJudge(build)(embedding, ["cat"])
+    (beside,) = ClipJudge(build, siblings=["cat", "dog"])(embedding, ["cat"])
+    (dog,) = ClipJudge(build)(embedding, ["dog"])
+    # Of softmax shares against "": odds are relative to the same empty text.
+    odds_cat, odds_dog = alone / (1 - alone), dog / (1 - dog)
+    assert beside == pytest.approx(odds_cat / (1 + odds_cat + odds_dog), rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     """The weights of the preset mobile as `models fetch --dir` leaves them; OWLv2 shrunken."""
