@@ -41,14 +41,14 @@ def load_pipeline(
     _check_device(device)
     if weights is not None and not weights.is_dir():
         raise InputError(f"--weights: {str(weights)!r} is no folder; give one that holds weights")
-    from ..pipeline.presets import load
+    from ..pipeline.presets.load import load
 
     return load(preset, device=device, dtype=dtype, weights=weights, strategy=strategy)
 
 
 def weights_fingerprint() -> str:
     """SHA-256 of the weight files that come with the package, by name and content."""
-    from ..pipeline.pocket import WEIGHTS
+    from ..pipeline.presets.pocket import WEIGHTS
 
     digest = hashlib.sha256()
     for path in sorted(WEIGHTS.glob("*.safetensors")):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..pipeline.files import partial_path, write_whole
 
 if TYPE_CHECKING:
-    from ..pipeline.types import Result, UInt8Array
+    from ..pipeline.checks import UInt8Array
+    from ..pipeline.result import Result
 
 RESULT_FILE = "result.json"
 OVERLAY_FILE = "overlay.png"

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from promptseg.apps.webapp.engine import Engine
-from promptseg.apps.webapp.request import Marks, Request, Setup
-from promptseg.apps.webapp.results import ResultView
+from promptseg.apps.web.engine import Engine
+from promptseg.apps.web.request import Marks, Request, Setup
+from promptseg.apps.web.results import ResultView
 
 TARGET = 0.25
 SIZE = (640, 480)

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 
 import promptseg
-from promptseg.apps.datasets import VOID, read_index
-from promptseg.apps.metrics import mask_iou
+from promptseg.apps.evaluation.index_folder import VOID, read_index
+from promptseg.apps.evaluation.metrics import mask_iou
 from promptseg.pipeline.images import load_image
 
 OBJECTS = Path(__file__).with_name("colours.jsonl")

@@ -12,8 +12,8 @@ import numpy as np
 from skimage import data
 
 import promptseg
-from promptseg.apps.contact_sheet import draw_sheet, save_sheet
-from promptseg.apps.tasks.base import Shown
+from promptseg.apps.evaluation.contact_sheet import draw_sheet, save_sheet
+from promptseg.apps.evaluation.tasks.base import Shown
 
 Box = tuple[float, float, float, float]
 # Photograph, phrase or box, and what is wrong.

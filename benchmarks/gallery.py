@@ -24,7 +24,7 @@ from skimage import data
 
 import promptseg
 from promptseg.apps.render import draw_overlay
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = Path("images", "gallery")  # below the folder of the page

@@ -22,17 +22,17 @@ from rich.console import Console
 from rich.progress import track
 
 import promptseg
-from promptseg.apps.datasets import read_index_collection
-from promptseg.apps.metrics import mask_iou
-from promptseg.apps.pictures import Picture, large
-from promptseg.apps.siblings import is_person
-from promptseg.apps.tasks.base import open_picture, union
-from promptseg.pipeline.agreement import AgreementConfig
+from promptseg.apps.evaluation.index_folder import read_index_collection
+from promptseg.apps.evaluation.metrics import mask_iou
+from promptseg.apps.evaluation.pictures import Picture, large
+from promptseg.apps.evaluation.siblings import is_person
+from promptseg.apps.evaluation.tasks.base import open_picture, union
+from promptseg.GONE import AgreementConfig
 from promptseg.pipeline.config import PipelineConfig
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presence import PresenceGate
-from promptseg.pipeline.prompters.heat import HeatPrompts
-from promptseg.pipeline.prompters.text import PromptMaker, TextPrompter
+from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
+from promptseg.pipeline.prompters.text.gate import PresenceGate
+from promptseg.pipeline.prompters.text.prompter import PromptMaker, TextPrompter
 
 PARTS = (
     ("points",),

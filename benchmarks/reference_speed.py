@@ -27,15 +27,15 @@ from promptseg.models import create_model
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.models.features.dino import DinoFeatures, create_dino
 from promptseg.pipeline import Pipeline, Reference, Segmenter
-from promptseg.pipeline.prompters.matching.bidirectional import BidirectionalConfig
-from promptseg.pipeline.prompters.matching.graph import GraphConfig
-from promptseg.pipeline.prompters.matching.prototype import PrototypeConfig
-from promptseg.pipeline.prompters.matching.strategies import (
+from promptseg.pipeline.prompters.reference.bidirectional import BidirectionalConfig
+from promptseg.pipeline.prompters.reference.graph import GraphConfig
+from promptseg.pipeline.prompters.reference.prompter import ReferencePrompter
+from promptseg.pipeline.prompters.reference.prototype import PrototypeConfig
+from promptseg.pipeline.prompters.reference.strategies import (
     STRATEGIES,
     StrategyConfigs,
     create_strategy,
 )
-from promptseg.pipeline.prompters.reference import ReferencePrompter
 
 Image = NDArray[np.uint8]
 

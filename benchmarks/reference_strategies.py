@@ -22,15 +22,16 @@ from rich.console import Console
 from rich.progress import track
 
 import promptseg
-from promptseg.apps.datasets import read_index_collection
-from promptseg.apps.pictures import Collection, Picture
-from promptseg.apps.row_store import Row
-from promptseg.apps.tasks.base import Settings, open_picture
-from promptseg.apps.tasks.reference import Pair, ReferenceTask, judge
+from promptseg.apps.evaluation.index_folder import read_index_collection
+from promptseg.apps.evaluation.pictures import Collection, Picture
+from promptseg.apps.evaluation.row_store import Row
+from promptseg.apps.evaluation.tasks.base import Settings, open_picture
+from promptseg.apps.evaluation.tasks.reference import Pair, ReferenceTask, judge
+from promptseg.models.embedding import ImageEmbedding
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.prompters.matching.strategies import STRATEGIES
-from promptseg.pipeline.reference import EncodedReference
-from promptseg.pipeline.types import ImageEmbedding, Result
+from promptseg.pipeline.prompters.reference.examples import EncodedReference
+from promptseg.pipeline.prompters.reference.strategies import STRATEGIES
+from promptseg.pipeline.result import Result
 
 UNNAMED = frozenset({"davis"})
 COLUMNS = ("mIoU", "mIoU of classes", "found if present", "empty if absent", "IL_MCC")

@@ -176,7 +176,7 @@ def measure_pocket(threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/cat.png"
         photograph.save(path)
-        command = [sys.executable, "-m", "promptseg.apps.cli", "segment", path, "-t", "cat"]
+        command = [sys.executable, "-m", "promptseg.apps.cli.main", "segment", path, "-t", "cat"]
         command += ["--out", f"{folder}/out"]
 
         def start_cold() -> None:

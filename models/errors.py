@@ -3,6 +3,7 @@
 PromptsegError
 +-- InputError (also ValueError)        bad input of the user
 +-- CheckpointError                     weights are missing, broken or another model's
+|   +-- MissingWeightsError             published weights are not on this machine
 +-- ModelNotFoundError (also LookupError)  no model or preset of that name
 """
 
@@ -19,6 +20,18 @@ class InputError(PromptsegError, ValueError):
 
 class CheckpointError(PromptsegError):
     """Weights are missing, broken or another model's; the message says what to do."""
+
+
+class MissingWeightsError(CheckpointError):
+    """Published weights are not on this machine.
+
+    Attributes:
+        what: Which, and where they were looked for; the message without its remedy.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}: {remedy}")
+        self.what = what
 
 
 class ModelNotFoundError(PromptsegError, LookupError):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from .checkpoint import load_strictly, read_state_dict
 from .errors import ModelNotFoundError
+from .pocket.sam import PocketSamConfig, build_pocket_sam, with_backbone
+from .sam.build import SamTinyViTConfig, SamViTConfig, build_sam_tiny_vit, build_sam_vit
 from .sam.checkpoints import suggest_model, to_official_layout
-from .sam.config import SamTinyViTConfig, SamViTConfig, build_sam_tiny_vit, build_sam_vit
-from .sam.pocket import PocketSamConfig, build_pocket_sam, with_backbone
 from .sam.sam import Sam
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"

@@ -10,17 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..models.embedding import ImageEmbedding
     from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
     from .config import PipelineConfig
-    from .everything import EverythingConfig
+    from .decoding.candidates import MaskCandidates
+    from .decoding.everything import EverythingConfig
+    from .decoding.prompts import PromptSet
+    from .decoding.segmenter import Segmenter
     from .images import load_image
     from .pipeline import Pipeline
-    from .presets import PRESETS, load
+    from .presets.catalog import PRESETS
+    from .presets.load import load
+    from .prompters.reference.examples import EncodedReference, Reference
     from .proposals import Proposals
-    from .ranking import RankingConfig, rank
-    from .reference import EncodedReference, Reference
-    from .segmenter import Segmenter
-    from .types import ImageEmbedding, MaskCandidates, PromptSet, RejectedMask, Result
+    from .query import Query
+    from .result import RejectedMask, Result
+    from .scoring.ranking import RankingConfig, rank
 
 __all__ = [
     "PRESETS",
@@ -36,6 +41,7 @@ __all__ = [
     "PromptSet",
     "PromptsegError",
     "Proposals",
+    "Query",
     "RankingConfig",
     "Reference",
     "RejectedMask",
@@ -48,27 +54,28 @@ __all__ = [
 
 # Public name -> the module that defines it.
 _HOMES = {
-    "PRESETS": ".presets",
+    "PRESETS": ".presets.catalog",
     "CheckpointError": "..models.errors",
-    "EncodedReference": ".reference",
-    "EverythingConfig": ".everything",
-    "ImageEmbedding": ".types",
+    "EncodedReference": ".prompters.reference.examples",
+    "EverythingConfig": ".decoding.everything",
+    "ImageEmbedding": "..models.embedding",
     "InputError": "..models.errors",
-    "MaskCandidates": ".types",
+    "MaskCandidates": ".decoding.candidates",
     "ModelNotFoundError": "..models.errors",
     "Pipeline": ".pipeline",
     "PipelineConfig": ".config",
-    "PromptSet": ".types",
+    "PromptSet": ".decoding.prompts",
     "PromptsegError": "..models.errors",
     "Proposals": ".proposals",
-    "RankingConfig": ".ranking",
-    "Reference": ".reference",
-    "RejectedMask": ".types",
-    "Result": ".types",
-    "Segmenter": ".segmenter",
-    "load": ".presets",
+    "RankingConfig": ".scoring.ranking",
+    "Query": ".query",
+    "Reference": ".prompters.reference.examples",
+    "RejectedMask": ".result",
+    "Result": ".result",
+    "Segmenter": ".decoding.segmenter",
+    "load": ".presets.load",
     "load_image": ".images",
-    "rank": ".ranking",
+    "rank": ".scoring.ranking",
 }
 
 

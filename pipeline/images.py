@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..models.errors import InputError
-from .types import BoolArray, UInt8Array
+from .checks import BoolArray, UInt8Array
 
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -76,6 +76,13 @@ def load_image(source: ImageSource) -> UInt8Array:
         "an image must be a path, a PIL.Image or a uint8 numpy array (H, W, 3), "
         f"not {type(source).__name__}"
     )
+
+
+def load_own_image(source: ImageSource) -> UInt8Array:
+    """Load an image as :func:`load_image` does, into pixels that the caller cannot write to."""
+    pixels = load_image(source)
+    shared = isinstance(source, np.ndarray) and np.shares_memory(pixels, source)
+    return pixels.copy() if shared else pixels
 
 
 def load_mask(source: MaskSource) -> BoolArray:

@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..models.errors import InputError
+from .checks import Float32Array, Numbers, read_floats
 
 POINT_LABELS = (-1, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Marks:
-    """Checked points and boxes; either may be none.
+    """Points and boxes; there may be none of either.
 
     Attributes:
         points: (N, 2) float32 in pixels of the image, (x, y).
@@ -26,37 +27,40 @@ class Marks:
         boxes: (B, 4) float32 XYXY in pixels of the image.
     """
 
-    points: NDArray[np.float32]
+    points: Float32Array
     point_labels: NDArray[np.int64]
-    boxes: NDArray[np.float32]
+    boxes: Float32Array
+
+    @classmethod
+    def read(
+        cls,
+        points: Numbers | None = None,
+        point_labels: Numbers | None = None,
+        boxes: Numbers | None = None,
+    ) -> Marks:
+        """Check points and boxes, of any image.
+
+        Args:
+            points: (N, 2) in pixels of the image, (x, y); or one point, (2,).
+            point_labels: (N,): 1 foreground, 0 background; all foreground by default.
+            boxes: (B, 4) XYXY in pixels of the image; or one box, (4,).
+
+        Raises:
+            InputError: Shapes disagree, a number is not finite, a box's corners are in the wrong
+                order, or labels come without points.
+        """
+        coords, labels = _read_points(points, point_labels)
+        corners = _read_rows("boxes", boxes, 4)
+        check_corners(corners)
+        return cls(coords, labels, corners)
 
     def __bool__(self) -> bool:
         return bool(len(self.points) or len(self.boxes))
 
-
-def read_marks(
-    points: ArrayLike | None,
-    point_labels: ArrayLike | None,
-    boxes: ArrayLike | None,
-    size: tuple[int, int],
-) -> Marks:
-    """Check points and boxes against an image.
-
-    Args:
-        points: (N, 2) in pixels of the image, (x, y).
-        point_labels: (N,): 1 foreground, 0 background; all foreground by default.
-        boxes: (B, 4) XYXY in pixels of the image.
-        size: Of the image, (H, W).
-
-    Raises:
-        InputError: Shapes disagree, a number is not finite or lies outside the image, or labels
-            come without points.
-    """
-    coords, labels = _read_points(points, point_labels)
-    corners = np.zeros((0, 4), np.float32) if boxes is None else _read("boxes", boxes, 4)
-    check_points(coords[None], labels[None], size)
-    check_boxes(corners, size)
-    return Marks(coords, labels, corners)
+    def check_inside(self, size: tuple[int, int]) -> None:
+        """Raise InputError for a point or a box outside an image of ``size`` (H, W)."""
+        check_points(self.points[None], self.point_labels[None], size)
+        check_boxes(self.boxes, size)
 
 
 def check_points(
@@ -83,26 +87,37 @@ def check_points(
         )
 
 
+def check_corners(boxes: NDArray[np.floating]) -> None:
+    """Raise InputError for a box (B, 4) whose corners are in the wrong order."""
+    for x0, y0, x1, y1 in boxes:
+        if x0 > x1 or y0 > y1:
+            raise InputError(
+                f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has its corners in the wrong order; "
+                "give x0 <= x1, y0 <= y1"
+            )
+
+
 def check_boxes(boxes: NDArray[np.floating], size: tuple[int, int]) -> None:
     """Raise InputError for a box (B, 4) with swapped corners or outside an image (H, W)."""
+    check_corners(boxes)
     height, width = size
     for x0, y0, x1, y1 in boxes:
-        box = f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
-        if x0 > x1 or y0 > y1:
-            raise InputError(f"{box} has its corners in the wrong order; give x0 <= x1, y0 <= y1")
         if x1 < 0 or y1 < 0 or x0 > width or y0 > height:
-            raise InputError(f"{box} lies outside the image of {width} x {height} pixels")
+            raise InputError(
+                f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) lies outside the image of "
+                f"{width} x {height} pixels"
+            )
 
 
 def _read_points(
-    points: ArrayLike | None, point_labels: ArrayLike | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    points: Numbers | None, point_labels: Numbers | None
+) -> tuple[Float32Array, NDArray[np.int64]]:
+    coords = _read_rows("points", points, 2)
+    if point_labels is None:
+        return coords, np.ones(len(coords), np.int64)
     if points is None:
-        if point_labels is not None:
-            raise InputError("point_labels come with points; only the labels were given")
-        return np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
-    coords = _read("points", points, 2)
-    labels = np.ones(len(coords), np.int64) if point_labels is None else np.asarray(point_labels)
+        raise InputError("point_labels come with points; only the labels were given")
+    labels = np.atleast_1d(read_floats("point_labels", point_labels))
     if labels.shape != (len(coords),):
         raise InputError(
             f"point_labels must have one entry a point: {labels.shape} for {len(coords)} points"
@@ -112,15 +127,15 @@ def _read_points(
     return coords, labels.astype(np.int64)
 
 
-def _read(name: str, value: ArrayLike, width: int) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be numbers: {error}") from error
+def _read_rows(name: str, value: Numbers | None, width: int) -> Float32Array:
+    """Numbers of shape (N, width); a flat row of them is one row, nothing is none."""
+    if value is None:
+        return np.zeros((0, width), np.float32)
+    array = read_floats(name, value)
     if array.size == 0:
         return np.zeros((0, width), np.float32)
+    if array.shape == (width,):
+        return array[None]
     if array.ndim != 2 or array.shape[1] != width:
         raise InputError(f"{name} must have shape (N, {width}), got {array.shape}")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} must be finite; it holds NaN or infinity")
     return array

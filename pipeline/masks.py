@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
+
+from .checks import BoolArray, Float32Array
 
 # Masks at an image's size held unpacked at a time, in pixels; at least one mask's.
 MAX_MASK_PIXELS = 2**24
@@ -94,3 +98,96 @@ class CompactMask:
             for mask in (self, other)
         ]
         return int(np.count_nonzero(parts[0] & parts[1]))
+
+
+def mask_to_rle(mask: BoolArray) -> dict[str, Any]:
+    """Return an (H, W) mask as COCO's compressed run lengths: {"size": [H, W], "counts": str}."""
+    # pycocotools costs some 0.1 s to import, and only this needs it.
+    from pycocotools import mask as coco_mask
+
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def box_nms(boxes: Float32Array, scores: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: (N, 4) XYXY.
+        scores: (N,); of equal ones the earlier is preferred.
+        threshold: A box whose IoU with a kept one is above this is dropped.
+
+    Returns:
+        (M,) indices of the boxes kept, best first.
+    """
+    x0, y0, x1, y1 = boxes.T
+    areas = (x1 - x0) * (y1 - y0)
+    order = np.argsort(-scores, kind="stable")
+    kept = []
+    while order.size:
+        best, order = order[0], order[1:]
+        kept.append(best)
+        width = np.minimum(x1[best], x1[order]) - np.maximum(x0[best], x0[order])
+        height = np.minimum(y1[best], y1[order]) - np.maximum(y0[best], y0[order])
+        shared = width.clip(0) * height.clip(0)
+        with np.errstate(invalid="ignore"):
+            # Two boxes without area have no IoU (0 / 0), and neither drops the other.
+            iou = shared / (areas[best] + areas[order] - shared)
+        # A float32 quotient against the threshold in full precision, as torchvision's.
+        order = order[~(iou.astype(np.float64) > threshold)]
+    return np.array(kept, np.intp)
+
+
+def remove_small_regions(
+    mask: BoolArray, box: Box, size: tuple[int, int], min_area: int
+) -> tuple[BoolArray, Box] | None:
+    """Fill holes and then remove islands of fewer than `min_area` pixels, 8-connected.
+
+    A hole is any connected part of the background, also one at the image's edge. If all islands
+    are small, the largest stays.
+
+    Args:
+        mask: (y1 - y0, x1 - x0), the mask within its tight box.
+        box: The box (x0, y0, x1, y1) as pixel edges.
+        size: Of the image, (H, W).
+        min_area: In pixels, 1 or more.
+
+    Returns:
+        The new mask within its tight box, and the box; None if no region is small.
+    """
+    (height, width), (x0, y0, x1, y1) = size, box
+    # A window around the box stands for the whole image. The stripe of background beyond each side
+    # of the box is in it where it is small, and else begun only, for it is too large to be filled.
+    stripes = (x0 * height, y0 * width, (width - x1) * height, (height - y1) * width)
+    begun = [stripe >= min_area for stripe in stripes]
+    left, top = x0 - 1 if begun[0] else 0, y0 - 1 if begun[1] else 0
+    right, bottom = x1 + 1 if begun[2] else width, y1 + 1 if begun[3] else height
+    window = np.zeros((bottom - top, right - left), np.bool_)
+    window[y0 - top : y1 - top, x0 - left : x1 - left] = mask
+
+    holes, sizes = _regions(~window)
+    small = sizes < min_area
+    edges = (holes[:, 0], holes[0], holes[:, -1], holes[-1])
+    for edge, is_begun in zip(edges, begun, strict=True):
+        if is_begun:
+            small[edge] = False
+    small[0] = False  # the mask itself
+    changed = bool(small.any())
+    window |= small[holes]
+
+    islands, sizes = _regions(window)
+    large = sizes >= min_area
+    if not changed and large[1:].all():
+        return None
+    large[0] = False  # the background
+    if not large.any():
+        large[1 + np.argmax(sizes[1:])] = True
+    window = large[islands]
+    tight = tight_box(window)
+    return cut(window, tight), shift(tight, left, top)
+
+
+def _regions(mask: BoolArray) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Label the 8-connected regions from 1; the labels (H, W) and the pixels of each label."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    return labels, np.bincount(labels.ravel(), minlength=count + 1)

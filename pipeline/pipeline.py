@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from numpy.typing import ArrayLike
-
+from ..models.embedding import ImageEmbedding
 from ..models.errors import InputError
+from .checks import Numbers
 from .config import PipelineConfig
-from .everything import EverythingConfig, ProgressCallback, segment_everything
-from .fusion import pair
-from .images import ImageSource, load_image
-from .marks import read_marks
-from .prompters.marks import mark_prompts
-from .prompters.reference import ReferencePrompter
-from .prompters.text import TextPrompter
+from .decoding.cascade import decode_prompts
+from .decoding.decode import decode_proposals, to_proposals
+from .decoding.everything import EverythingConfig, ProgressCallback, segment_everything
+from .decoding.prompts import PromptSet
+from .decoding.segmenter import Segmenter
+from .images import ImageSource, load_own_image
+from .prompters.mark_prompts import mark_prompts
+from .prompters.reference.examples import (
+    EncodedReference,
+    Reference,
+    ReferenceQuery,
+    read_references,
+)
+from .prompters.reference.matching import Matches
+from .prompters.reference.prompter import ReferencePrompter
+from .prompters.text.prompter import Judged, TextPrompter
 from .proposals import Proposals
-from .proposing import Proposer
-from .ranking import RankingConfig, rank
-from .reference import EncodedReference, Reference, ReferenceQuery, read_references
-from .segmenter import Segmenter
-from .types import ImageEmbedding, PromptSet, Result
+from .query import Phrases, Query, pair
+from .result import Result
+from .scoring.fusion import fuse
+from .scoring.ranking import RankingConfig, rank
+
+# Phrases that are answered together; bounds memory, not results.
+_PHRASES_AT_ONCE = 16
 
 
 class Pipeline:
-    """Finds what a query names or marks in an image, as ranked masks.
+    """Finds what a query names, shows or marks in an image, as ranked masks.
 
     Args:
         segmenter: Encodes images and decodes prompts.
@@ -51,40 +62,36 @@ class Pipeline:
     def __call__(
         self,
         image: ImageSource | ImageEmbedding,
+        text: Phrases = None,
         *,
-        text: str | Sequence[str] | None = None,
-        negative_text: str | Sequence[str] | None = None,
+        negative_text: Phrases = None,
         reference: ReferenceQuery | None = None,
         negative_reference: ReferenceQuery | None = None,
-        points: ArrayLike | None = None,
-        point_labels: ArrayLike | None = None,
-        boxes: ArrayLike | None = None,
+        points: Numbers | None = None,
+        point_labels: Numbers | None = None,
+        boxes: Numbers | None = None,
         top_k: int | None = None,
         min_score: float | None = None,
         no_overlap: bool | None = None,
     ) -> Result:
         """Segment one image.
 
-        Text finds what the phrases name, a reference what it shows; of a phrase and an example of
-        the same thing :mod:`~promptseg.pipeline.fusion` makes one answer. Points and boxes alone
-        segment what they mark, a lone click with up to three masks (whole, part, subpart).
-        With text or a reference, points and boxes only choose: of what is found that is kept
-        which a foreground point or a box marks.
+        Text finds what the phrases name, a reference what it shows; a phrase and an example of
+        the same thing give one answer (see :mod:`~promptseg.pipeline.scoring.fusion`). Points and
+        boxes alone segment what they mark, a lone click with up to three masks (whole, part,
+        subpart). With text or a reference, points and boxes only choose: of the masks found,
+        those that a foreground point or a box marks are kept.
 
         Args:
-            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB; or an image that this
-                pipeline's segmenter has encoded already, for many queries at the price of one.
-            text: One or several phrases; each is looked for on its own.
-            negative_text: Masks that lie on what these phrases name are dropped.
-            reference: One or several examples of what to look for, encoded or not; those of one
-                label are examples of the same thing. With text, an example goes with the phrase
-                that it is labelled with, or with the only one.
-            negative_reference: Examples of what it is not, such as lookalikes. With a reference,
-                masks that are more like them are dropped; without, those that lie on what they
-                find.
-            points: (N, 2) in pixels of the image, (x, y).
-            point_labels: (N,): 1 foreground, 0 background; all foreground by default.
-            boxes: (B, 4) XYXY in pixels of the image.
+            image: Anything that :func:`~promptseg.pipeline.images.load_image` reads, or an image
+                that :meth:`encode_image` has encoded, for many queries at the price of one.
+            text: As in :class:`~promptseg.pipeline.query.Query`, like all up to ``boxes``.
+            negative_text: See there.
+            reference: See there.
+            negative_reference: See there.
+            points: See there.
+            point_labels: See there.
+            boxes: See there.
             top_k: Most masks for each phrase.
             min_score: Least score of a mask.
             no_overlap: Whether each pixel goes to the best of the masks that cover it.
@@ -95,10 +102,9 @@ class Pipeline:
         Raises:
             InputError: The image cannot be read, or the query makes no sense.
         """
-        config = self.ranking(top_k=top_k, min_score=min_score, no_overlap=no_overlap)
-        proposals = self.propose(
-            image,
-            text=text,
+        ranking = self._ranking(top_k, min_score, no_overlap)
+        query = Query(
+            text,
             negative_text=negative_text,
             reference=reference,
             negative_reference=negative_reference,
@@ -106,87 +112,93 @@ class Pipeline:
             point_labels=point_labels,
             boxes=boxes,
         )
-        return rank(proposals, config)
+        return rank(self.propose(image, query), ranking)
 
-    def propose(
-        self,
-        image: ImageSource | ImageEmbedding,
-        *,
-        text: str | Sequence[str] | None = None,
-        negative_text: str | Sequence[str] | None = None,
-        reference: ReferenceQuery | None = None,
-        negative_reference: ReferenceQuery | None = None,
-        points: ArrayLike | None = None,
-        point_labels: ArrayLike | None = None,
-        boxes: ArrayLike | None = None,
-    ) -> Proposals:
-        """Everything that :meth:`__call__` does but the ranking, with the same arguments.
+    def encode_image(self, image: ImageSource) -> ImageEmbedding:
+        """Encode an image once, for any number of queries.
 
-        ``rank(proposals, pipe.ranking(top_k=3))`` chooses among the masks, again and again with
-        other thresholds, without decoding anything anew.
+        Raises:
+            InputError: The image cannot be read.
         """
-        phrases = _read_phrases("text", text)
-        negatives = _read_phrases("negative_text", negative_text)
-        examples = read_references(reference)
-        lookalikes = read_references(negative_reference, "negative_reference")
+        return self.segmenter.encode_image(image)
+
+    def propose(self, image: ImageSource | ImageEmbedding, query: Query) -> Proposals:
+        """Decode everything that a query finds, without ranking it.
+
+        :meth:`rank` chooses among the masks, again and again with other thresholds, without
+        decoding anything anew.
+
+        Args:
+            image: As for :meth:`__call__`.
+            query: What to look for.
+
+        Raises:
+            InputError: The image cannot be read, a mark lies outside it, or this pipeline cannot
+                answer the query.
+        """
+        # Nothing is encoded before the whole query is known to make sense.
         if isinstance(image, ImageEmbedding):
             self.segmenter.check(image)
-        # Nothing is encoded before the whole query is known to make sense.
-        picture = image if isinstance(image, ImageEmbedding) else load_image(image)
-        size = picture.original_size if isinstance(picture, ImageEmbedding) else picture.shape[:2]
-        marks = read_marks(points, point_labels, boxes, (size[0], size[1]))
-        if not (phrases or examples or marks):
-            raise InputError("say what to look for: give text, a reference, points or boxes")
-        prompts = PromptSet.empty() if phrases or examples else mark_prompts(marks)
-        if (phrases or negatives) and self.text_prompter is None:
-            raise InputError("this pipeline has no text prompter; give points or boxes")
-        references = self._encode_references(examples)
-        if phrases and references:
-            pair(phrases, references)  # refuses what is not clear
-        others = self._encode_references(lookalikes)
-        embedding = (
-            picture if isinstance(picture, ImageEmbedding) else self.segmenter.encode_image(picture)
-        )
-        named, shown = self.text_prompter, self.reference_prompter
-        proposer = Proposer(self.segmenter, self.config)
-        if named and shown and phrases and references:
-            found = proposer.by_both(named, shown, embedding, phrases, references, others)
-        elif named and phrases:
-            found = proposer.by_text(named, embedding, phrases)
-        elif shown and references:
-            found = proposer.by_reference(shown, embedding, references, others)
+            query.check_fits(image.original_size)
         else:
-            found = proposer.by_marks(embedding, prompts)
+            image = load_own_image(image)
+            query.check_fits((image.shape[0], image.shape[1]))
+        prompts = None if query.finds else mark_prompts(query.marks)
+        if query.text or query.negative_text:
+            self._text()
+        references = self._encode_references(query.reference)
+        lookalikes = self._encode_references(query.negative_reference)
+        paired, alone = pair(query.text, references)
+        embedding = (
+            image if isinstance(image, ImageEmbedding) else self.segmenter.encode_pixels(image)
+        )
+        found = []
+        if prompts is not None:
+            found.append(self._by_marks(embedding, prompts))
+        if alone:
+            found.append(self._by_reference(embedding, alone, lookalikes))
+        if paired:
+            found += [
+                self._by_both(embedding, phrase, paired[phrase], lookalikes)
+                if phrase in paired
+                else self._by_text(embedding, [phrase])
+                for phrase in query.text
+            ]
+        elif query.text:
+            found.append(self._by_text(embedding, query.text))
         against = []
-        if named and negatives:
-            against.append(proposer.by_text(named, embedding, negatives))
-        if shown and others and not references:  # else each match is held against them
-            against.append(proposer.by_reference(shown, embedding, others, ()))
+        if query.negative_text:
+            against.append(self._by_text(embedding, query.negative_text))
+        if lookalikes and not references:  # else each match is held against them
+            against.append(self._by_reference(embedding, lookalikes, ()))
         return replace(
-            found,
+            Proposals.join(embedding.original_size, found),
             negatives=Proposals.join(embedding.original_size, against) if against else None,
-            marks=marks if phrases or references else None,
+            marks=query.marks if query.finds and query.marks else None,
         )
 
-    def ranking(
+    def rank(
         self,
+        proposals: Proposals,
         *,
         top_k: int | None = None,
         min_score: float | None = None,
         no_overlap: bool | None = None,
-    ) -> RankingConfig:
-        """Return the pipeline's own ranking with what is given in place of its values.
+    ) -> Result:
+        """Choose among proposals by the pipeline's own ranking.
+
+        :func:`~promptseg.pipeline.scoring.ranking.rank` takes all settings there are.
+
+        Args:
+            proposals: Of :meth:`propose`.
+            top_k: As for :meth:`__call__`.
+            min_score: As for :meth:`__call__`.
+            no_overlap: As for :meth:`__call__`.
 
         Raises:
             InputError: A value is out of its range.
         """
-        own = self.config.ranking
-        return replace(
-            own,
-            top_k=own.top_k if top_k is None else top_k,
-            min_score=own.min_score if min_score is None else min_score,
-            no_overlap=own.no_overlap if no_overlap is None else no_overlap,
-        )
+        return rank(proposals, self._ranking(top_k, min_score, no_overlap))
 
     def ungated(self) -> Pipeline:
         """Return the same pipeline with the presence gate of its text open."""
@@ -221,7 +233,7 @@ class Pipeline:
 
     def everything(
         self,
-        image: ImageSource,
+        image: ImageSource | ImageEmbedding,
         *,
         points_per_side: int | None = None,
         min_mask_region_area: int | None = None,
@@ -231,54 +243,143 @@ class Pipeline:
         """Find masks of all that clicks on a grid find, without a query.
 
         Args:
-            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
+            image: As for :meth:`__call__`.
             points_per_side: Clicks along each side of the grid; by default the config's.
             min_mask_region_area: Holes and islands of fewer pixels are filled and removed; by
                 default the config's.
-            config: All that can be set; by default the preset's.
+            config: All settings; by default the preset's.
             progress: Called with the points done and the points in total.
 
         Returns:
             Masks at the image's size, best first; see
-            :func:`~promptseg.pipeline.everything.segment_everything`.
+            :func:`~promptseg.pipeline.decoding.everything.segment_everything`.
 
         Raises:
             InputError: The image cannot be read, or a value is out of its range.
         """
+        proposals = self.propose_everything(
+            image,
+            points_per_side=points_per_side,
+            min_mask_region_area=min_mask_region_area,
+            config=config,
+            progress=progress,
+        )
+        weight = self.config.ranking.stability_weight
+        return rank(proposals, RankingConfig(stability_weight=weight))
+
+    def propose_everything(
+        self,
+        image: ImageSource | ImageEmbedding,
+        *,
+        points_per_side: int | None = None,
+        min_mask_region_area: int | None = None,
+        config: EverythingConfig | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Proposals:
+        """All that :meth:`everything` does but the ranking, with the same arguments."""
         config = config or self.config.everything
         if points_per_side is not None:
             config = replace(config, points_per_side=points_per_side)
         if min_mask_region_area is not None:
             config = replace(config, min_mask_region_area=min_mask_region_area)
-        weight = self.config.ranking.stability_weight
-        return segment_everything(
-            self.segmenter, image, config, stability_weight=weight, progress=progress
+        if isinstance(image, ImageEmbedding):
+            self.segmenter.check(image)
+        return segment_everything(self.segmenter, image, config, progress=progress)
+
+    def _ranking(
+        self, top_k: int | None, min_score: float | None, no_overlap: bool | None
+    ) -> RankingConfig:
+        """The pipeline's own ranking with what is given in place of its values."""
+        own = self.config.ranking
+        return replace(
+            own,
+            top_k=own.top_k if top_k is None else top_k,
+            min_score=own.min_score if min_score is None else min_score,
+            no_overlap=own.no_overlap if no_overlap is None else no_overlap,
         )
 
     def _encode_references(
         self, examples: Sequence[Reference | EncodedReference]
     ) -> tuple[EncodedReference, ...]:
-        if not examples:
-            return ()
+        return self._shown().encode(examples) if examples else ()
+
+    def _by_text(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Proposals:
+        """Masks of what phrases name, one a prompt, and the phrases that are not there."""
+        prompter = self._text()
+        found = []
+        for start in range(0, len(phrases), _PHRASES_AT_ONCE):
+            judged = prompter.ask(embedding, phrases[start : start + _PHRASES_AT_ONCE])
+            found.append(self._named(embedding, judged))
+        return Proposals.join(embedding.original_size, found)
+
+    def _named(self, embedding: ImageEmbedding, judged: Sequence[Judged[Any]]) -> Proposals:
+        """Masks of the phrases that are there, and the reasons why others are not."""
+        sets, rejected = self._text().prompts(embedding, judged)
+        found = Proposals.join(
+            embedding.original_size,
+            [
+                decode_proposals(self.segmenter, embedding, prompts, self.config.decoding)
+                for prompts in sets
+            ],
+        )
+        return replace(found, rejected=rejected)
+
+    def _by_reference(
+        self,
+        embedding: ImageEmbedding,
+        references: Sequence[EncodedReference],
+        lookalikes: Sequence[EncodedReference],
+    ) -> Proposals:
+        """Masks of what references show, and why there are none of some."""
+        matches = self._shown().find(embedding, references, lookalikes)
+        return Proposals.join(
+            embedding.original_size,
+            [
+                self._matched(embedding, reference.label, match)
+                for reference, match in zip(references, matches, strict=True)
+            ],
+        )
+
+    def _matched(self, embedding: ImageEmbedding, label: str, match: Matches) -> Proposals:
+        """What one reference found, at the image's size."""
+        labels = (label,) * len(match.prompt_scores)
+        found = to_proposals(self.segmenter, embedding, match.masks, labels, match.prompt_scores)
+        certain = Proposals.certain(embedding.original_size, match.known, label)
+        joined = Proposals.join(embedding.original_size, [found, certain])
+        return replace(joined, rejected=match.rejected)
+
+    def _by_both(
+        self,
+        embedding: ImageEmbedding,
+        phrase: str,
+        reference: EncodedReference,
+        lookalikes: Sequence[EncodedReference],
+    ) -> Proposals:
+        """Masks of what a phrase names and an example shows, as one answer."""
+        prompter = self._shown()
+        (judged,) = self._text().ask(embedding, [phrase])
+        (match,) = prompter.find(embedding, [reference], lookalikes)
+        return fuse(
+            phrase,
+            self._named(embedding, [judged]),
+            self._matched(embedding, phrase, match),
+            (judged.verdict.evidence, prompter.evidence(match)),
+            self.config.fusion,
+        )
+
+    def _by_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
+        """Masks of points and boxes; a lone click is ambiguous and gives all three of its."""
+        coords = prompts.point_coords
+        lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
+        masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
+        return to_proposals(self.segmenter, embedding, masks, prompts.labels, prompts.prompt_scores)
+
+    def _text(self) -> TextPrompter[Any]:
+        if self.text_prompter is None:
+            raise InputError("this pipeline has no text prompter; give points or boxes")
+        return self.text_prompter
+
+    def _shown(self) -> ReferencePrompter:
         if self.reference_prompter is None:
             raise InputError("this pipeline has no reference prompter; give text, points or boxes")
-        return self.reference_prompter.encode(examples)
-
-
-def _read_phrases(name: str, value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Checked phrases without surrounding space and repetitions, in their order."""
-    if value is None:
-        return ()
-    if not isinstance(value, Iterable):
-        raise InputError(f"{name} must be text or a list of texts, got {value!r}")
-    phrases = [value] if isinstance(value, str) else list(value)
-    for phrase in phrases:
-        if not isinstance(phrase, str):
-            raise InputError(f"{name} must be text or a list of texts, got {phrase!r}")
-        if not phrase.strip():
-            raise InputError(f"{name}: the text is empty; name what to look for")
-        try:
-            phrase.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(f"{name}: {phrase!r} is not valid Unicode text") from error
-    return tuple(dict.fromkeys(phrase.strip() for phrase in phrases))
+        return self.reference_prompter

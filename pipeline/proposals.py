@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
+from .checks import BoolArray, Float32Array
 from .marks import Marks
 from .masks import CompactMask
-from .types import BoolArray, Float32Array, RejectedMask
+from .result import RejectedMask
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,7 +20,7 @@ class Proposals:
     """N masks of one image, in any order, and what they are judged by.
 
     Rank them again, with other thresholds, as often as wanted: see
-    :func:`~promptseg.pipeline.ranking.rank`.
+    :func:`~promptseg.pipeline.scoring.ranking.rank`.
 
     Attributes:
         image_size: (H, W).
@@ -31,6 +32,8 @@ class Proposals:
         negatives: What the negative phrases found; None for nothing.
         marks: Points and boxes that choose among the masks; None for none.
         rejected: What was dropped before decoding.
+        distinct: Whether doubles are gone already, by the rules of everything mode, so that the
+            ranking leaves overlaps alone.
 
     Raises:
         InputError: Lengths or sizes do not agree.
@@ -45,6 +48,7 @@ class Proposals:
     negatives: Proposals | None = None
     marks: Marks | None = None
     rejected: tuple[RejectedMask, ...] = ()
+    distinct: bool = False
 
     def __post_init__(self) -> None:
         witnesses = (self.iou_predictions, self.stability_scores, self.prompt_scores)

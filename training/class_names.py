@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 
-from promptseg.models.grounding.minilm import SHA256, load_minilm
+from promptseg.models.pocket.minilm import SHA256, load_minilm
 
 # First and last class index -> the general words that hold for all classes between.
 GENERAL: tuple[tuple[int, int, str], ...] = (

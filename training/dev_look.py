@@ -13,8 +13,8 @@ from pocket_models import PocketModels
 from prompts import boxes, clicks
 from text_examples import TextExamples
 
-from promptseg.apps.datasets import Sample
-from promptseg.apps.metrics import matthews
+from promptseg.apps.evaluation.index_folder import Sample
+from promptseg.apps.evaluation.metrics import matthews
 
 
 @torch.inference_mode()

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptseg.apps.datasets import VOID, Sample
-from promptseg.models.sam.pocket import PocketSam
+from promptseg.apps.evaluation.index_folder import VOID, Sample
+from promptseg.models.pocket.sam import PocketSam
 from promptseg.pipeline.images import load_image
 
 

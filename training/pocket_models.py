@@ -7,9 +7,9 @@ from features import View
 from text_examples import TextExample, text_grid
 from torch import Tensor, nn
 
-from promptseg.models.backbones.efficientnet_lite import DEEP_STAGES
-from promptseg.models.grounding.text_head import TextHead
-from promptseg.models.sam.pocket import BACKBONE_PREFIX, PocketSam
+from promptseg.models.pocket.backbone import DEEP_STAGES
+from promptseg.models.pocket.sam import BACKBONE_PREFIX, PocketSam
+from promptseg.models.pocket.text_head import TextHead
 
 DEEP_PREFIXES = tuple(f"{BACKBONE_PREFIX}blocks.{stage}." for stage in DEEP_STAGES)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from promptseg.apps.clicks import interior_depth, next_click
+from promptseg.apps.evaluation.clicks import interior_depth, next_click
 
 CELL = 4  # pixels of the model input a cell of the decoder's grid spans
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from vocabulary import Vocabulary, concept_of, phrases_of
 
-from promptseg.apps.datasets import Sample
-from promptseg.models.grounding.minilm import MiniLM
+from promptseg.apps.evaluation.index_folder import Sample
+from promptseg.models.pocket.minilm import MiniLM
 
 STRIDE = 16  # of the text head's cells, in pixels of the model input
 

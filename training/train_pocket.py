@@ -2,10 +2,10 @@
 
     python training/train_pocket.py DATA --out runs/pocket
 
-DATA is a folder in the layout of ``promptseg.apps.datasets``. The backbone's early stages are
-frozen and their features are kept in OUT/cache. Interrupt it and run the same command again to go
-on from the last checkpoint. OUT/log.jsonl has the learning curves, OUT/sam_pocket.safetensors and
-OUT/text_pocket.safetensors the results.
+DATA is a folder in the layout of ``promptseg.apps.evaluation.index_folder``. The backbone's early
+stages are frozen and their features are kept in OUT/cache. Interrupt it and run the same command
+again to go on from the last checkpoint. OUT/log.jsonl has the learning curves,
+OUT/sam_pocket.safetensors and OUT/text_pocket.safetensors the results.
 
 Each worker is a process of one thread with its share of a step's pictures; that is faster on a
 CPU than threads within the small layers of this model.
@@ -46,16 +46,12 @@ from text_examples import TextExamples, heat_targets
 from torch import Tensor
 from vocabulary import Vocabulary
 
-from promptseg.apps.datasets import Sample, read_index
-from promptseg.models.backbones.efficientnet_lite import imagenet_state_dict
-from promptseg.models.grounding.minilm import load_minilm
-from promptseg.models.grounding.pocket import TEXT_FILE
-from promptseg.models.grounding.text_head import TextHead
-from promptseg.models.sam.pocket import (
-    PocketSam,
-    PocketSamConfig,
-    build_pocket_sam,
-)
+from promptseg.apps.evaluation.index_folder import Sample, read_index
+from promptseg.models.pocket.backbone import imagenet_state_dict
+from promptseg.models.pocket.grounder import TEXT_FILE
+from promptseg.models.pocket.minilm import load_minilm
+from promptseg.models.pocket.sam import PocketSam, PocketSamConfig, build_pocket_sam
+from promptseg.models.pocket.text_head import TextHead
 
 log = logging.getLogger("train_pocket")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from promptseg.apps.datasets import Sample
+from promptseg.apps.evaluation.index_folder import Sample
 
 # Concept -> other words for it. A label that is one of the words belongs to the concept.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {

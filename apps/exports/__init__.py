@@ -1,6 +1,6 @@
 """Results in the formats of others: datasets to train on, annotation tools, image editors.
 
-Every format is written from the same :class:`~promptseg.pipeline.types.Result`, image by image; a
+Every format is written from the same :class:`~promptseg.pipeline.result.Result`, image by image; a
 file stands when it is whole. Importing this package is cheap: the formats are imported when used.
 """
 

@@ -15,7 +15,8 @@ from ...models.errors import InputError
 from ..console import printable
 
 if TYPE_CHECKING:
-    from ...pipeline.types import Result, UInt8Array
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
 
 
 class Exporter(ABC):

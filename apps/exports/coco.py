@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...models.errors import InputError
-from ...pipeline.masks import tight_box
-from ...pipeline.types import mask_to_rle
+from ...pipeline.masks import mask_to_rle, tight_box
 from ..console import printable
 from ..outputs import write_text
 from .base import Exporter, class_name, count_masks, stem
 
 if TYPE_CHECKING:
-    from ...pipeline.types import BoolArray, Result, UInt8Array
+    from ...pipeline.checks import BoolArray, UInt8Array
+    from ...pipeline.result import Result
 
 COCO_FILE = "annotations.json"
 # The file is written again when this share of its images is new, so that a long run writes it a

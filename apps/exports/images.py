@@ -13,7 +13,8 @@ from ..outputs import mask_names, write_folder
 from .base import Exporter, stem, to_png
 
 if TYPE_CHECKING:
-    from ...pipeline.types import BoolArray, Result, UInt8Array
+    from ...pipeline.checks import BoolArray, UInt8Array
+    from ...pipeline.result import Result
 
 
 class _PictureExporter(Exporter):

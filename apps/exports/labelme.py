@@ -15,7 +15,8 @@ from ..outputs import write_text
 from .base import Exporter, class_name, count_masks, stem
 
 if TYPE_CHECKING:
-    from ...pipeline.types import Result, UInt8Array
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
 
 LABELME_VERSION = "5.5.0"
 

@@ -23,8 +23,8 @@ from scipy import ndimage
 from scipy.sparse import csgraph, csr_array
 from scipy.spatial import Delaunay
 
+from ...pipeline.checks import BoolArray
 from ...pipeline.masks import cut, tight_box
-from ...pipeline.types import BoolArray
 
 # (n, 2) vertices (x, y); the last is joined with the first.
 Polygon = NDArray[np.float64]

@@ -11,7 +11,8 @@ from ..outputs import write_text
 from .base import Exporter, stem
 
 if TYPE_CHECKING:
-    from ...pipeline.types import Result, UInt8Array
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
 
 
 class JsonExporter(Exporter):

@@ -12,7 +12,8 @@ from . import exporter_class
 from .base import Exporter, stem
 
 if TYPE_CHECKING:
-    from ...pipeline.types import Result, UInt8Array
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
 
 
 class Exports:

@@ -19,7 +19,8 @@ from ..outputs import write_text
 from .base import Exporter, count_masks, stem, to_png
 
 if TYPE_CHECKING:
-    from ...pipeline.types import Result, UInt8Array
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
 
 LABELS_FILE = "labels.txt"
 CLASS_FOLDER = "SegmentationClass"

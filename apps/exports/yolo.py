@@ -14,7 +14,8 @@ from ..outputs import write_text
 from .base import Exporter, count_masks, stem
 
 if TYPE_CHECKING:
-    from ...pipeline.types import Result, UInt8Array
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
 
 DATA_FILE = "data.yaml"
 LABELS_FOLDER = "labels"

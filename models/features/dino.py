@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import load_strictly, read_state_dict
+from ..device import autocast, read_dtype
 from ..errors import InputError, ModelNotFoundError
-from ..hub import find_weights
-from ..precision import autocast, read_dtype
+from ..hub.find import find_weights
 from ..preprocess import longest_side_size, to_pixel_values
 from .dense import DenseFeatures
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from ..precision import autocast, read_dtype
-from .detections import Detections, best_boxes, corners_xyxy
-from .pretrained import check_batch_size, check_phrase, load_pretrained, text_limit
+from ..device import autocast, read_dtype
+from .answers import Detections, best_boxes, corners_xyxy
+from .hugging_face import check_batch_size, check_phrase, load_pretrained, text_limit
 
 if TYPE_CHECKING:
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor

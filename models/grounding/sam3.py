@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..precision import autocast, read_dtype
-from .detections import Detections, best_boxes
-from .pretrained import check_phrase, load_pretrained, text_limit
+from ..device import autocast, read_dtype
+from .answers import Detections, best_boxes
+from .hugging_face import check_phrase, load_pretrained, text_limit
 
 if TYPE_CHECKING:
     from transformers import Sam3Model, Sam3Processor

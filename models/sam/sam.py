@@ -6,7 +6,7 @@ Source: Kirillov et al. 2023, "Segment Anything".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..embedding import ImageFeatures
 from ..preprocess import longest_side_size, to_pixel_values
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
@@ -22,29 +23,98 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageFeatures:
-    """What an image encoder gives for one image.
+class PromptableModel(Protocol):
+    """A model that encodes an image once and decodes masks for prompts on it.
 
-    Attributes:
-        image_embeddings: (1, C, h, w).
-        high_res_features: Finer maps for the mask decoder, coarse to fine; empty for the
-            published models.
-        backbone_features: Maps that other heads on the same backbone read; empty where the
-            backbone serves masks alone.
+    The model input is a frame of its own: the picture, scaled, lies at its top left. Prompts come
+    in pixels of that frame, logits span a square of ``image_size`` pixels of it.
     """
 
-    image_embeddings: Tensor
-    high_res_features: tuple[Tensor, ...] = ()
-    backbone_features: tuple[Tensor, ...] = ()
+    @property
+    def model_id(self) -> str:
+        """Name of the model; "" if it has none."""
+        ...
 
-    def to_float32(self) -> ImageFeatures:
-        """Return the same in float32, whatever arithmetic it was made in."""
-        return ImageFeatures(
-            image_embeddings=self.image_embeddings.float(),
-            high_res_features=tuple(x.float() for x in self.high_res_features),
-            backbone_features=tuple(x.float() for x in self.backbone_features),
-        )
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the logits span, in pixels of the model input."""
+        ...
+
+    @property
+    def mask_input_size(self) -> tuple[int, int]:
+        """Size (H, W) of ``mask_input`` and of the low-resolution logits."""
+        ...
+
+    @property
+    def mask_threshold(self) -> float:
+        """Logits above it are mask."""
+        ...
+
+    @property
+    def num_multimask_outputs(self) -> int:
+        """Masks of an ambiguous prompt."""
+        ...
+
+    def eval(self) -> object:
+        """Switch to evaluation mode."""
+        ...
+
+    def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+        """Turn an image (H, W, 3) uint8 RGB into what :meth:`encode_image` takes.
+
+        Returns:
+            Pixel values (1, 3, H'', W'') and the size (H', W') of the picture within them.
+        """
+        ...
+
+    def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
+        """Encode one normalised image."""
+        ...
+
+    def decode(
+        self,
+        features: ImageFeatures,
+        *,
+        point_coords: Tensor | None = None,
+        point_labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode B prompts on one encoded image.
+
+        Args:
+            features: Of :meth:`encode_image`.
+            point_coords: (B, N, 2) in pixels of the model input, (x, y).
+            point_labels: (B, N): 1 foreground, 0 background, -1 padding.
+            boxes: (B, 4) XYXY in pixels of the model input.
+            mask_input: (B, 1, *mask_input_size) logits.
+            multimask_output: ``num_multimask_outputs`` masks for a prompt instead of one.
+
+        Returns:
+            Low-resolution logits (B, M, *mask_input_size) and predicted IoU (B, M).
+        """
+        ...
+
+    def postprocess_masks(
+        self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
+    ) -> Tensor:
+        """Bring low-resolution logits to the image's size.
+
+        Args:
+            logits: (M, 1, *mask_input_size).
+            input_size: (H', W') of :meth:`preprocess`.
+            original_size: (H, W) of the image.
+
+        Returns:
+            (M, 1, H, W).
+        """
+        ...
 
 
 class Sam(nn.Module):

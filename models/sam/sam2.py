@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint import load_strictly, read_state_dict
+from ..embedding import ImageFeatures
 from ..errors import CheckpointError
-from ..hub import find_folder, how_to_fetch
+from ..hub.find import find_folder, how_to_fetch
 from ..preprocess import to_pixel_values
-from .sam import PIXEL_MEAN, PIXEL_STD, ImageFeatures, Sam
+from .sam import PIXEL_MEAN, PIXEL_STD, Sam
 
 if TYPE_CHECKING:
     from transformers import Sam2Model

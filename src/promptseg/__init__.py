@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
     from .pipeline.pipeline import Pipeline
-    from .pipeline.presets import PRESETS, load
-    from .pipeline.reference import Reference
-    from .pipeline.types import RejectedMask, Result
+    from .pipeline.presets.catalog import PRESETS
+    from .pipeline.presets.load import load
+    from .pipeline.prompters.reference.examples import Reference
+    from .pipeline.query import Query
+    from .pipeline.result import RejectedMask, Result
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,7 @@ __all__ = [
     "ModelNotFoundError",
     "Pipeline",
     "PromptsegError",
+    "Query",
     "Reference",
     "RejectedMask",
     "Result",
@@ -39,16 +42,17 @@ __all__ = [
 
 # Public name -> the module that defines it.
 _HOMES = {
-    "PRESETS": ".pipeline.presets",
+    "PRESETS": ".pipeline.presets.catalog",
     "CheckpointError": ".models.errors",
     "InputError": ".models.errors",
     "ModelNotFoundError": ".models.errors",
     "Pipeline": ".pipeline.pipeline",
     "PromptsegError": ".models.errors",
-    "Reference": ".pipeline.reference",
-    "RejectedMask": ".pipeline.types",
-    "Result": ".pipeline.types",
-    "load": ".pipeline.presets",
+    "Query": ".pipeline.query",
+    "Reference": ".pipeline.prompters.reference.examples",
+    "RejectedMask": ".pipeline.result",
+    "Result": ".pipeline.result",
+    "load": ".pipeline.presets.load",
 }
 
 

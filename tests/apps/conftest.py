@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from promptseg.apps import cli, segment_command
+from promptseg.apps.cli import main as cli
+from promptseg.apps.cli import segment as segment_command
 from promptseg.models.errors import InputError
+from promptseg.pipeline.prompters.reference.examples import EncodedReference
 from promptseg.pipeline.proposals import Proposals
-from promptseg.pipeline.ranking import RankingConfig, rank
-from promptseg.pipeline.reference import EncodedReference
-from promptseg.pipeline.types import RejectedMask, Result
+from promptseg.pipeline.result import RejectedMask, Result
+from promptseg.pipeline.scoring.ranking import RankingConfig, rank
 
 
 @dataclass

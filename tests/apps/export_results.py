@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from promptseg.pipeline.masks import masks_to_boxes
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
 
 SIZE = (40, 60)
 

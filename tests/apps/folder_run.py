@@ -21,7 +21,8 @@ from typing import Any
 
 from conftest import FakePipeline
 
-from promptseg.apps import cli, segment_command
+from promptseg.apps.cli import main as cli
+from promptseg.apps.cli import segment as segment_command
 
 MOST = 1000
 

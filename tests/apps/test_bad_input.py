@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 import promptseg
-from promptseg.apps import segment_command
+from promptseg.apps.cli import segment as segment_command
 from promptseg.models.errors import InputError
 
 

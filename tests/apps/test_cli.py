@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from promptseg.apps import segment_command
+from promptseg.apps.cli import segment as segment_command
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from promptseg.apps.clicks import interior_depth, next_click
+from promptseg.apps.evaluation.clicks import interior_depth, next_click
 
 SIZE = (20, 30)
 

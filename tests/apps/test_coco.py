@@ -13,8 +13,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from promptseg.apps.coco import decode_segmentation, read_coco
-from promptseg.apps.pictures import large
+from promptseg.apps.evaluation.coco_dataset import decode_segmentation, read_coco
+from promptseg.apps.evaluation.pictures import large
 from promptseg.models.errors import InputError
 
 SIZE = (24, 32)
@@ -301,7 +301,7 @@ def test_a_bad_shape_is_named(path: Path) -> None:
 def test_eval_measures_a_coco_file(run, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from promptseg.apps import eval_command
+    from promptseg.apps.cli import evaluate as eval_command
 
     class Segmenter:
         def encode_image(self, image: np.ndarray) -> None:

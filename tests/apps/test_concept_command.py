@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import promptseg
-from promptseg.apps import concept_command
-from promptseg.pipeline.concepts import open_concept
+from promptseg.apps.cli import concept as concept_command
+from promptseg.pipeline.prompters.reference.concepts import open_concept
 
 
 @pytest.fixture(scope="module")

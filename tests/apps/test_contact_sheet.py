@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from promptseg.apps import contact_sheet
-from promptseg.apps.contact_sheet import CELL, draw_sheet, save_sheet
+from promptseg.apps.evaluation import contact_sheet
+from promptseg.apps.evaluation.contact_sheet import CELL, draw_sheet, save_sheet
+from promptseg.apps.evaluation.tasks.base import Shown
 from promptseg.apps.render import MASK_OPACITY
-from promptseg.apps.tasks.base import Shown
 
 GREY = 100
 LEFT, TOP = 10, 50  # of the first cell

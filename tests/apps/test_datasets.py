@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg.apps.datasets import (
+from promptseg.apps.evaluation.index_folder import (
     VOID,
     Region,
     Sample,

@@ -14,15 +14,15 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from rich.console import Console
 
-from promptseg.apps import everything_command
+from promptseg.apps.cli import everything as everything_command
 from promptseg.apps.console import Bar
 from promptseg.apps.render import draw_overlay
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
 from promptseg.pipeline import PipelineConfig
-from promptseg.pipeline.everything import EverythingConfig
+from promptseg.pipeline.decoding.everything import EverythingConfig
 from promptseg.pipeline.proposals import Proposals
-from promptseg.pipeline.ranking import RankingConfig, rank
-from promptseg.pipeline.types import RejectedMask, Result
+from promptseg.pipeline.result import RejectedMask, Result
+from promptseg.pipeline.scoring.ranking import RankingConfig, rank
 
 
 @dataclass

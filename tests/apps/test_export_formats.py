@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from promptseg.apps.coco import read_coco
+from promptseg.apps.evaluation.coco_dataset import read_coco
 from promptseg.apps.exports import FORMATS, exporter_class
 from promptseg.apps.exports.voc import palette
 from promptseg.models.errors import InputError
-from promptseg.pipeline.types import Result, import_supervision
+from promptseg.pipeline.result import Result, import_supervision
 
 from .export_results import SIZE, hard_masks, make_result, result_of
 

@@ -18,7 +18,7 @@ from promptseg.apps.exports import FORMATS, exporter_class
 from promptseg.apps.exports.base import ClassNames, class_name
 from promptseg.apps.exports.run import Exports
 from promptseg.models.errors import InputError
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
 
 from .export_results import SIZE, make_result
 

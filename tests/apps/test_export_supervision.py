@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from promptseg.pipeline.types import Result, import_supervision
+from promptseg.pipeline.result import Result, import_supervision
 
 from .export_results import make_result
 

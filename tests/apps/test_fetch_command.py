@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from promptseg.models import fetch
-from promptseg.models.hub import find_places, find_source
-from promptseg.models.sources import PRESET_WEIGHTS, SOURCES, WeightSource
+from promptseg.models.hub import fetch
+from promptseg.models.hub.find import find_places, find_source
+from promptseg.models.hub.sources import PRESET_WEIGHTS, SOURCES, WeightSource
 
 REPO = "someone/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -412,7 +412,7 @@ def fetch_in_process(environment: dict[str, str]) -> subprocess.CompletedProcess
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     clean.pop("PROMPTSEG_WEIGHTS", None)
     return subprocess.run(
-        [sys.executable, "-m", "promptseg.apps.cli", "models", "fetch", "mobile-sam"],
+        [sys.executable, "-m", "promptseg.apps.cli.main", "models", "fetch", "mobile-sam"],
         capture_output=True,
         text=True,
         timeout=60,

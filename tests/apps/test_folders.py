@@ -20,12 +20,14 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from promptseg.apps import exports, outputs, runner, segment_command
+from promptseg.apps import exports, outputs
+from promptseg.apps.cli import runner
+from promptseg.apps.cli import segment as segment_command
+from promptseg.apps.cli.folders import find_pictures, natural_key
+from promptseg.apps.cli.run_log import Entry, RunLog, summarise
 from promptseg.apps.exports import FORMATS
-from promptseg.apps.folders import find_pictures, natural_key
-from promptseg.apps.run_log import Entry, RunLog, summarise
 from promptseg.models.errors import InputError
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
 
 SCRIPT = Path(__file__).with_name("folder_run.py")
 NAMES = ["1.png", "2.png", "10.png", "a/1.png", "b/1.png"]
@@ -436,9 +438,7 @@ def test_everything_takes_folders(run, folder: Path, monkeypatch) -> None:
             assert options["progress"] is None
             return Result.empty((image.shape[0], image.shape[1]))
 
-    monkeypatch.setattr(
-        "promptseg.apps.everything_command.load_pipeline", lambda *given: Pipeline()
-    )
+    monkeypatch.setattr("promptseg.apps.cli.everything.load_pipeline", lambda *given: Pipeline())
     done = run("everything", folder, "--out", "out", "--format", "json")
     assert done.exit_code == 0, done.output
     assert "5 images: 0 with masks, 5 with nothing found, 0 failed" in done.stdout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from promptseg.apps.metrics import (
+from promptseg.apps.evaluation.metrics import (
     balanced_weights,
     boundary_f,
     contour,

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from promptseg.apps import models_command
-from promptseg.apps.report import describe_size
-from promptseg.models.sources import PRESET_WEIGHTS, SOURCES, sources_for
+from promptseg.apps.cli import models as models_command
+from promptseg.apps.cli.report import describe_size
+from promptseg.models.hub.sources import PRESET_WEIGHTS, SOURCES, sources_for
 
 LONGEST_SCREEN = 40
 # An audit hook cannot be taken back, and sees every way of opening or resolving a connection.

@@ -7,7 +7,7 @@ import pytest
 
 from promptseg.apps import render
 from promptseg.apps.outputs import output_folders, slug, write_outputs
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
 
 
 def one_mask_result() -> Result:

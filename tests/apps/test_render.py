@@ -5,7 +5,7 @@ import pytest
 
 from promptseg.apps.render import MASK_OPACITY, PALETTE, draw_overlay
 from promptseg.pipeline.masks import masks_to_boxes
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
 
 
 def result_of(masks: np.ndarray, labels: list[str]) -> Result:

@@ -7,8 +7,8 @@ import io
 import numpy as np
 from rich.console import Console
 
-from promptseg.apps.report import classes_table, describe_result, figures_table
-from promptseg.pipeline.types import Result
+from promptseg.apps.cli.report import classes_table, describe_result, figures_table
+from promptseg.pipeline.result import Result
 
 BOXES = [(9277, 8342, 10508, 10099), (277, 342, 508, 599), (0, 0, 4, 3)]
 LABELS = ["the dog with the long grey fur on the left", "cat", "猫" * 30]

@@ -12,10 +12,10 @@ from PIL import Image
 from skimage import data
 
 import promptseg
-from promptseg.apps import segment_command
-from promptseg.models.features.pocket import PocketFeatures
-from promptseg.pipeline.concepts import save_concept
-from promptseg.pipeline.reference import Reference
+from promptseg.apps.cli import segment as segment_command
+from promptseg.models.pocket.features import PocketFeatures
+from promptseg.pipeline.prompters.reference.concepts import save_concept
+from promptseg.pipeline.prompters.reference.examples import Reference
 
 
 @dataclass

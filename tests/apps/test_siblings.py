@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from promptseg.apps.siblings import (
+from promptseg.apps.evaluation.siblings import (
     draw_absent,
     is_person,
     may_name_the_same,

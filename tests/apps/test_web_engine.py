@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from promptseg.apps.webapp.cache import ByteCache
-from promptseg.apps.webapp.engine import Engine, read_painted
-from promptseg.apps.webapp.request import Example, Marks, Request, Setup, read_phrases
-from promptseg.apps.webapp.results import choose_part
+from promptseg.apps.web.cache import ByteCache
+from promptseg.apps.web.engine import Engine, read_painted
+from promptseg.apps.web.request import Example, Marks, Request, Setup, read_phrases
+from promptseg.apps.web.results import choose_part
+from promptseg.models.embedding import ImageEmbedding, ImageFeatures
 from promptseg.models.errors import InputError
-from promptseg.models.sam.sam import ImageFeatures
 from promptseg.pipeline.proposals import Proposals
-from promptseg.pipeline.ranking import RankingConfig
-from promptseg.pipeline.types import ImageEmbedding, Result
+from promptseg.pipeline.result import Result
+from promptseg.pipeline.scoring.ranking import RankingConfig
 
 
 @dataclass

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 import promptseg
-from promptseg.apps.row_store import RowStore
+from promptseg.apps.evaluation.row_store import RowStore
 from promptseg.models import create_model
 from promptseg.pipeline import MaskCandidates, Pipeline, Result
 

@@ -11,8 +11,8 @@ import typer
 from PIL import Image
 from skimage import data
 
-from promptseg.apps.cli import app
-from promptseg.pipeline.types import Result
+from promptseg.apps.cli.main import app
+from promptseg.pipeline.result import Result
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 

@@ -117,7 +117,7 @@ def test_result_types_do_not_need_torch() -> None:
 
 def test_the_command_line_runs_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "promptseg.apps.cli", "segment", "missing.png", "-t", "cat"],
+        [sys.executable, "-m", "promptseg.apps.cli.main", "segment", "missing.png", "-t", "cat"],
         capture_output=True,
         text=True,
         check=False,

@@ -12,7 +12,7 @@ import torch
 from segment_anything import modeling as official
 from torch import nn
 
-from promptseg.models.sam.config import (
+from promptseg.models.sam.build import (
     SamTinyViTConfig,
     SamViTConfig,
     build_sam_tiny_vit,

@@ -9,7 +9,7 @@ import torch
 from timm.models.convnext import ConvNeXtBlock
 from torch import nn
 
-from promptseg.models.blocks import ConvNextBlock
+from promptseg.models.pocket.blocks import ConvNextBlock
 
 
 @pytest.mark.parametrize(("kernel_size", "expansion"), [(7, 2), (5, 3), (3, 1)])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from promptseg.models.grounding.colour import (
+from promptseg.models.pocket.colour import (
     FOCAL_COLOURS,
     SHARE_RANGE,
     colour_share,
     keep_coloured,
     split_colour,
 )
-from promptseg.models.grounding.colour import _to_lab as to_lab
+from promptseg.models.pocket.colour import _to_lab as to_lab
 
 # CSS colours that no list of examples holds.
 CSS = {

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptseg import models
-from promptseg.models.backbones.efficientnet_lite import EfficientNetLite2, imagenet_state_dict
 from promptseg.models.errors import CheckpointError
-from promptseg.models.grounding.conse import (
+from promptseg.models.grounding.answers import sample_cells
+from promptseg.models.pocket.backbone import EfficientNetLite2, imagenet_state_dict
+from promptseg.models.pocket.conse import (
     NAMES_FILE,
     SIMILARITY_RANGE,
     TEMPERATURE,
@@ -24,8 +25,7 @@ from promptseg.models.grounding.conse import (
     ClassNames,
     DenseConse,
 )
-from promptseg.models.grounding.heat import sample_cells
-from promptseg.models.grounding.minilm import load_minilm
+from promptseg.models.pocket.minilm import load_minilm
 
 NAMES_PATH = Path(models.__file__).parent / "weights" / NAMES_FILE
 NUM_CLASSES = 1000

@@ -23,10 +23,10 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from promptseg.models.errors import CheckpointError, InputError, ModelNotFoundError
-from promptseg.models.grounding import clip_text
-from promptseg.models.grounding.clip_text import default_templates
-from promptseg.models.grounding.clip_vision import dense_features
-from promptseg.models.grounding.dense_clip import DenseClip, DenseClipConfig, create_dense_clip
+from promptseg.models.grounding.clip import text as clip_text
+from promptseg.models.grounding.clip.dense import DenseClip, DenseClipConfig, create_dense_clip
+from promptseg.models.grounding.clip.text import default_templates
+from promptseg.models.grounding.clip.vision import dense_features
 
 from .tiny_clip import MEAN, SPEC, STD, random_clip, save_clip
 

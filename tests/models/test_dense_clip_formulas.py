@@ -14,14 +14,14 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from scipy.special import erf
 from torch import nn
 
-from promptseg.models.grounding.clip_similarity import (
+from promptseg.models.grounding.clip.similarity import (
     average_templates,
     global_presence,
     min_max,
     similarity_to_labels,
     similarity_to_text,
 )
-from promptseg.models.grounding.clip_vision import (
+from promptseg.models.grounding.clip.vision import (
     dense_features,
     resize_positions,
     self_self_attention,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from promptseg.models.backbones.efficientnet_lite import EfficientNetLite2
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.models.features.pocket import PocketFeatures
+from promptseg.models.pocket.backbone import EfficientNetLite2
+from promptseg.models.pocket.features import PocketFeatures
 
 
 def make(grid=(2, 3), image_size=(20, 30), cell_size=(10.0, 10.0)) -> DenseFeatures:

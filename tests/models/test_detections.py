@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from promptseg.models.errors import InputError
-from promptseg.models.grounding.detections import (
+from promptseg.models.grounding.answers import (
     MAX_BOXES,
     MIN_SCORE,
     Detections,

@@ -13,7 +13,7 @@ import torch
 from transformers.utils import logging
 
 from promptseg.models.errors import InputError
-from promptseg.models.grounding.detections import MIN_SCORE
+from promptseg.models.grounding.answers import MIN_SCORE
 from promptseg.models.grounding.grounding_dino import create_grounding_dino
 from promptseg.models.grounding.owlv2 import create_owlv2
 from promptseg.models.grounding.sam3 import create_sam3_grounder
@@ -104,7 +104,7 @@ def test_no_phrases_no_detections(detector: Any) -> None:
 
 
 def test_no_detection_has_the_right_shapes(detector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptseg.models.grounding.detections.MIN_SCORE", 1.1)
+    monkeypatch.setattr("promptseg.models.grounding.answers.MIN_SCORE", 1.1)
     (found,) = detector.ground(["cat"], detector.look(IMAGES["wide"]))
     assert found.boxes_xyxy.shape == (0, 4)
     assert found.scores.shape == (0,)

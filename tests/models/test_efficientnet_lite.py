@@ -9,15 +9,15 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from promptseg.models.backbones import efficientnet_lite
-from promptseg.models.backbones.efficientnet_lite import (
+from promptseg.models.errors import CheckpointError
+from promptseg.models.pocket import backbone as efficientnet_lite
+from promptseg.models.pocket.backbone import (
     CHANNELS,
     DEEP_STAGES,
     EfficientNetLite2,
     imagenet_state_dict,
     map_in_order,
 )
-from promptseg.models.errors import CheckpointError
 
 STAGES = (1, 2, 4, 6)  # timm's stages whose outputs we return
 STRIDES = (4, 8, 16, 16)

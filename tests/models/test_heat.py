@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptseg.models.grounding.heat import sample_cells
+from promptseg.models.grounding.answers import sample_cells
 
 
 def bilinear(values: np.ndarray, y: float, x: float) -> float:

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
 from promptseg.models.features.dino import create_dino
-from promptseg.models.hub import find_places, find_source, find_weights, is_whole
-from promptseg.models.sources import SOURCES, WeightSource
+from promptseg.models.hub.find import find_places, find_source, find_weights, is_whole
+from promptseg.models.hub.sources import SOURCES, WeightSource
 
 DETECTOR = WeightSource(
     "tiny-detector", "someone/tiny.detector", ("model.safetensors", "config.json"), 1000, "MIT"

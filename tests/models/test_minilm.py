@@ -12,14 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from promptseg.models.errors import CheckpointError
-from promptseg.models.grounding import minilm
-from promptseg.models.grounding.minilm import (
-    EMBED_DIM,
-    MAX_TOKENS,
-    MiniLM,
-    load_minilm,
-    minilm_folder,
-)
+from promptseg.models.pocket import minilm
+from promptseg.models.pocket.minilm import EMBED_DIM, MAX_TOKENS, MiniLM, load_minilm, minilm_folder
 
 PHRASES = [
     "cat",

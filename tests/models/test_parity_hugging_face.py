@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptseg.models.checkpoint import load_strictly, read_state_dict
+from promptseg.models.embedding import ImageFeatures
 from promptseg.models.errors import CheckpointError
+from promptseg.models.sam.build import SamViTConfig, build_sam_vit
 from promptseg.models.sam.checkpoints import to_official_layout
-from promptseg.models.sam.config import SamViTConfig, build_sam_vit
-from promptseg.models.sam.sam import ImageFeatures, Sam
+from promptseg.models.sam.sam import Sam
 
 TOLERANCE = 1e-4
 

@@ -8,7 +8,7 @@ from segment_anything import build_sam_vit_b
 from torch import Tensor
 
 from promptseg.models import create_model
-from promptseg.models.sam.sam import ImageFeatures
+from promptseg.models.embedding import ImageFeatures
 
 TOLERANCE = 1e-4
 

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from promptseg.models.errors import CheckpointError
-from promptseg.models.grounding.conse import ClassMaps
-from promptseg.models.grounding.heat import HeatMap, sample_cells
-from promptseg.models.grounding.pocket import (
+from promptseg.models.grounding.answers import HeatMap, sample_cells
+from promptseg.models.pocket.conse import ClassMaps
+from promptseg.models.pocket.grounder import (
     CONSE_GAIN,
     CONSE_LEVEL,
     SUPPORT,
@@ -23,7 +23,7 @@ from promptseg.models.grounding.pocket import (
     Views,
     load_text_head,
 )
-from promptseg.models.grounding.text_head import TEXT_DIM, TextHead, TextHeadConfig
+from promptseg.models.pocket.text_head import TEXT_DIM, TextHead, TextHeadConfig
 
 CHANNELS = (3, 5)  # of the backbone's last two maps
 INPUT_SIZE = (85, 133)  # no multiple of anything

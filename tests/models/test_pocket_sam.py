@@ -11,14 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from promptseg.models.backbones.efficientnet_lite import (
-    CHANNELS,
-    DEEP_STAGES,
-    imagenet_state_dict,
-)
+from promptseg.models.embedding import ImageFeatures
 from promptseg.models.errors import CheckpointError
-from promptseg.models.registry import create_model
-from promptseg.models.sam.pocket import (
+from promptseg.models.pocket.backbone import CHANNELS, DEEP_STAGES, imagenet_state_dict
+from promptseg.models.pocket.sam import (
     BACKBONE_PREFIX,
     MASK_EVIDENCE,
     POINT_SIGMAS,
@@ -29,7 +25,7 @@ from promptseg.models.sam.pocket import (
     mask_evidence,
     with_backbone,
 )
-from promptseg.models.sam.sam import ImageFeatures
+from promptseg.models.registry import create_model
 
 CONFIG = PocketSamConfig(
     image_size=96,

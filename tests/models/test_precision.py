@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from promptseg.models import precision
+from promptseg.models import device as precision
+from promptseg.models.device import autocast, check_support, read_device, read_dtype
 from promptseg.models.errors import InputError
-from promptseg.models.precision import autocast, check_support, read_device, read_dtype
 from promptseg.models.sam.layers import LayerNorm2d
 
 CPU = torch.device("cpu")

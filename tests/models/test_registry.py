@@ -10,7 +10,7 @@ import torch
 
 from promptseg.models import ModelNotFoundError, create_model, get_model_info, list_models
 from promptseg.models.registry import CONFIG_FOLDER, _hydrate, _read_config
-from promptseg.models.sam.config import SamTinyViTConfig
+from promptseg.models.sam.build import SamTinyViTConfig
 from promptseg.models.sam.sam import Sam
 
 

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from promptseg.models.errors import CheckpointError
 from promptseg.models.sam.sam2 import Sam2, create_sam2
-from promptseg.pipeline.cascade import decode_cascade
-from promptseg.pipeline.everything import EverythingConfig, segment_everything
+from promptseg.pipeline.decoding.cascade import decode_cascade
+from promptseg.pipeline.decoding.everything import EverythingConfig, segment_everything
+from promptseg.pipeline.decoding.prompts import PromptSet
+from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.masks import masks_to_boxes
-from promptseg.pipeline.segmenter import Segmenter
-from promptseg.pipeline.types import PromptSet
 
 from .tiny_sam2 import DECODER, POSITIONS, PROMPTS, SIDE, VISION, build
 

@@ -7,14 +7,14 @@ import re
 import pytest
 
 from promptseg.models.errors import ModelNotFoundError
-from promptseg.models.registry import get_model_info
-from promptseg.models.sources import (
+from promptseg.models.hub.sources import (
     PRESET_WEIGHTS,
     SOURCES,
     fetch_command,
     get_source,
     sources_for,
 )
+from promptseg.models.registry import get_model_info
 
 ALL = SOURCES.values()
 

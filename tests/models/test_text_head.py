@@ -7,12 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptseg.models.grounding.text_head import (
-    HOTTEST_CELLS,
-    TEXT_DIM,
-    TextHead,
-    TextHeadConfig,
-)
+from promptseg.models.pocket.text_head import HOTTEST_CELLS, TEXT_DIM, TextHead, TextHeadConfig
 
 CONFIG = TextHeadConfig(in_channels=10, dim=12, depth=1)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers
 
-from promptseg.models.grounding.detections import MIN_SCORE, MIN_SIDE, Detections
+from promptseg.models.grounding.answers import MIN_SCORE, MIN_SIDE, Detections
 
 WORDS = ("cat", "dog", "red", "traffic", "light", "man", "on", "the", "bike", "st")
 BERT_WORDS = 1040  # Grounding DINO knows the ids of "." and "?", 1012 and 1029

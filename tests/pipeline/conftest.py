@@ -13,15 +13,15 @@ from PIL import Image
 from segment_anything import modeling as official
 from torch import Tensor
 
-from promptseg.models.grounding.heat import HeatMap
-from promptseg.models.sam.config import SamViTConfig, build_sam_vit
-from promptseg.models.sam.pocket import PocketSam, PocketSamConfig, build_pocket_sam
-from promptseg.models.sam.sam import ImageFeatures, Sam
-from promptseg.pipeline.presence import PresenceGate
-from promptseg.pipeline.prompters.heat import HeatPrompts
-from promptseg.pipeline.prompters.text import TextPrompter
-from promptseg.pipeline.segmenter import Segmenter
-from promptseg.pipeline.types import ImageEmbedding
+from promptseg.models.embedding import ImageEmbedding, ImageFeatures
+from promptseg.models.grounding.answers import HeatMap
+from promptseg.models.pocket.sam import PocketSam, PocketSamConfig, build_pocket_sam
+from promptseg.models.sam.build import SamViTConfig, build_sam_vit
+from promptseg.models.sam.sam import Sam
+from promptseg.pipeline.decoding.segmenter import Segmenter
+from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
+from promptseg.pipeline.prompters.text.gate import PresenceGate
+from promptseg.pipeline.prompters.text.prompter import TextPrompter
 
 CONFIG = PocketSamConfig(
     image_size=96, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2

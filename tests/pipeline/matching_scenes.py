@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from promptseg.models.embedding import ImageEmbedding
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.prompters.matching.base import Matches, MatchingStrategy
-from promptseg.pipeline.reference import EncodedReference, Shot
-from promptseg.pipeline.segmenter import Segmenter
-from promptseg.pipeline.types import ImageEmbedding, LowResMasks
+from promptseg.pipeline.decoding.candidates import LowResMasks
+from promptseg.pipeline.decoding.segmenter import Segmenter
+from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
+from promptseg.pipeline.prompters.reference.matching import Matches, MatchingStrategy
 
 SIDE = 96
 GRID = (12, 12)

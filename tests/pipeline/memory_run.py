@@ -15,16 +15,16 @@ from functools import partial
 import numpy as np
 import torch
 
-from promptseg.models.grounding.heat import HeatMap
+from promptseg.models.grounding.answers import HeatMap
 from promptseg.models.grounding.owlv2 import create_owlv2
-from promptseg.models.sam.pocket import PocketSamConfig, build_pocket_sam
+from promptseg.models.pocket.sam import PocketSamConfig, build_pocket_sam
+from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presence import PresenceGate
-from promptseg.pipeline.prompters.boxes import BoxPromptConfig
-from promptseg.pipeline.prompters.heat import HeatPrompts
-from promptseg.pipeline.prompters.text import TextPrompter
-from promptseg.pipeline.published import FROM_BOXES, detector_prompter
-from promptseg.pipeline.segmenter import Segmenter
+from promptseg.pipeline.presets.published import FROM_BOXES, detector_prompter
+from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
+from promptseg.pipeline.prompters.text.box_prompts import BoxPromptConfig
+from promptseg.pipeline.prompters.text.gate import PresenceGate
+from promptseg.pipeline.prompters.text.prompter import TextPrompter
 
 SIZE = (1080, 1920)
 # That a shrunken detector knows.

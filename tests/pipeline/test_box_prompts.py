@@ -7,8 +7,8 @@ import pytest
 from torchvision.ops import nms
 
 from promptseg.models.errors import InputError
-from promptseg.models.grounding.detections import Detections
-from promptseg.pipeline.prompters.boxes import BoxPromptConfig, BoxPrompts
+from promptseg.models.grounding.answers import Detections
+from promptseg.pipeline.prompters.text.box_prompts import BoxPromptConfig, BoxPrompts
 
 BOXES = np.array(
     [[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [5, 5, 9, 9], [40, 0, 50, 10]], np.float32

@@ -18,10 +18,15 @@ from torch.nn import functional as F
 import promptseg
 from promptseg.models.errors import CheckpointError, InputError, PromptsegError
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline import concepts
-from promptseg.pipeline.concepts import draw_preview, load_concept, open_concept, save_concept
 from promptseg.pipeline.masks import CompactMask
-from promptseg.pipeline.reference import EncodedReference, Shot
+from promptseg.pipeline.prompters.reference import concepts
+from promptseg.pipeline.prompters.reference.concepts import (
+    draw_preview,
+    load_concept,
+    open_concept,
+    save_concept,
+)
+from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
 
 MASK = np.zeros((40, 60), bool)
 MASK[10:31, 20:45] = True

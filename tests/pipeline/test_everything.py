@@ -23,13 +23,19 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from promptseg.models import InputError
-from promptseg.models.sam.sam import ImageFeatures, Sam
-from promptseg.pipeline import EverythingConfig, Pipeline, Segmenter, everything
-from promptseg.pipeline.everything import box_nms, crop_boxes, point_grid, segment_everything
-from promptseg.pipeline.masks import tight_box
+from promptseg.models.embedding import ImageFeatures
+from promptseg.models.sam.sam import Sam
+from promptseg.pipeline import EverythingConfig, Pipeline, Segmenter
+from promptseg.pipeline.decoding import everything
+from promptseg.pipeline.decoding.everything import (
+    box_nms,
+    crop_boxes,
+    point_grid,
+    segment_everything,
+)
+from promptseg.pipeline.masks import remove_small_regions, tight_box
 from promptseg.pipeline.pipeline import PipelineConfig
-from promptseg.pipeline.ranking import RankingConfig, combined_score
-from promptseg.pipeline.regions import remove_small_regions
+from promptseg.pipeline.scoring.ranking import RankingConfig, combined_score
 
 SIZE = (240, 320)
 # For the weights below: a grid and thresholds that leave some masks and drop others.

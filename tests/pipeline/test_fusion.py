@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.fusion import FusionConfig, fuse, pair
 from promptseg.pipeline.proposals import Proposals
-from promptseg.pipeline.types import RejectedMask
+from promptseg.pipeline.query import pair
+from promptseg.pipeline.result import RejectedMask
+from promptseg.pipeline.scoring.fusion import FusionConfig, fuse
 
 SIZE = (10, 20)
 CONFIG = FusionConfig(text_lead=1.0)
@@ -116,7 +117,8 @@ def example(label: str) -> SimpleNamespace:
 def labelled(monkeypatch: pytest.MonkeyPatch):
     """Pairs by label, of values that have nothing but a label."""
     monkeypatch.setattr(
-        "promptseg.pipeline.fusion.replace", lambda item, label: SimpleNamespace(label=label)
+        "promptseg.pipeline.scoring.fusion.replace",
+        lambda item, label: SimpleNamespace(label=label),
     )
 
     def of(phrases: list[str], *labels: str) -> tuple[list[str], list[str]]:

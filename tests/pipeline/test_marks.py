@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from promptseg.models.errors import InputError
+from promptseg.pipeline.decoding.prompts import PromptSet
 from promptseg.pipeline.marks import check_boxes, check_points, read_marks
-from promptseg.pipeline.prompters.marks import mark_prompts
-from promptseg.pipeline.types import PromptSet
+from promptseg.pipeline.prompters.mark_prompts import mark_prompts
 
 SIZE = (40, 60)
 

@@ -7,8 +7,8 @@ import pytest
 
 from promptseg.pipeline.marks import read_marks
 from promptseg.pipeline.proposals import Proposals
-from promptseg.pipeline.ranking import RankingConfig, rank
-from promptseg.pipeline.types import RejectedMask, Result
+from promptseg.pipeline.result import RejectedMask, Result
+from promptseg.pipeline.scoring.ranking import RankingConfig, rank
 
 SIZE = (20, 30)
 EARLIER = RejectedMask("dog", "not in this image", 0.1)

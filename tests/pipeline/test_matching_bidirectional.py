@@ -11,8 +11,7 @@ import torch
 from scipy.optimize import linprog
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.prompters.matching.base import collect_tokens, unit_tokens
-from promptseg.pipeline.prompters.matching.bidirectional import (
+from promptseg.pipeline.prompters.reference.bidirectional import (
     BidirectionalConfig,
     BidirectionalStrategy,
     Fitness,
@@ -22,7 +21,8 @@ from promptseg.pipeline.prompters.matching.bidirectional import (
     spaced,
     transport_distance,
 )
-from promptseg.pipeline.prompters.matching.point_sets import cluster, draw_sets
+from promptseg.pipeline.prompters.reference.matching import collect_tokens, unit_tokens
+from promptseg.pipeline.prompters.reference.point_sets import cluster, draw_sets
 
 from .matching_scenes import (
     CAT,

@@ -10,20 +10,20 @@ import torch
 
 from promptseg.models.errors import InputError, ModelNotFoundError
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.prompters.matching.bidirectional import BidirectionalConfig
-from promptseg.pipeline.prompters.matching.debias import (
+from promptseg.pipeline.prompters.reference.bidirectional import BidirectionalConfig
+from promptseg.pipeline.prompters.reference.debias import (
     DebiasedStrategy,
     PositionalBasis,
     find_positional_basis,
 )
-from promptseg.pipeline.prompters.matching.graph import GraphConfig
-from promptseg.pipeline.prompters.matching.prototype import PrototypeConfig
-from promptseg.pipeline.prompters.matching.strategies import (
+from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
+from promptseg.pipeline.prompters.reference.graph import GraphConfig
+from promptseg.pipeline.prompters.reference.prototype import PrototypeConfig
+from promptseg.pipeline.prompters.reference.strategies import (
     STRATEGIES,
     StrategyConfigs,
     create_strategy,
 )
-from promptseg.pipeline.reference import EncodedReference, Shot
 
 from .matching_scenes import (
     CAT,

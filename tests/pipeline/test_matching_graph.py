@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.prompters.matching.graph import (
+from promptseg.pipeline.prompters.reference.graph import (
     GraphConfig,
     GraphStrategy,
     agree,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.prompters.matching.low_res import MaskFrame, groups_of, take
-from promptseg.pipeline.types import LowResMasks
+from promptseg.pipeline.decoding.candidates import LowResMasks
+from promptseg.pipeline.prompters.reference.target import MaskFrame, groups_of, take
 
 
 def grid(image: tuple[int, int], rows: int, columns: int, cell: tuple[float, float]):

@@ -10,13 +10,14 @@ import torch
 
 from promptseg.models.errors import InputError
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.prompters.matching.base import (
+from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
+from promptseg.pipeline.prompters.reference.matching import (
     TokenBank,
     collect_tokens,
     likeness_to,
     unit_tokens,
 )
-from promptseg.pipeline.prompters.matching.prototype import (
+from promptseg.pipeline.prompters.reference.prototype import (
     PrototypeConfig,
     PrototypeStrategy,
     heat_of,
@@ -24,7 +25,6 @@ from promptseg.pipeline.prompters.matching.prototype import (
     presence_of,
     prototype_scores,
 )
-from promptseg.pipeline.reference import EncodedReference, Shot
 
 SIDE = 96  # of the obedient segmenter's input; cells are 8 x 8 pixels
 GRID = (12, 12)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from promptseg.models.grounding.heat import HeatMap
+from promptseg.models.grounding.answers import HeatMap
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presence import PresenceGate
-from promptseg.pipeline.prompters.heat import HeatPrompts
-from promptseg.pipeline.prompters.text import TextPrompter
+from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
+from promptseg.pipeline.prompters.text.gate import PresenceGate
+from promptseg.pipeline.prompters.text.prompter import TextPrompter
 
 from ..models.tiny_detectors import save_owlv2
 

@@ -13,8 +13,8 @@ from PIL import Image
 from promptseg.models.errors import InputError
 from promptseg.pipeline.config import PipelineConfig
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.ranking import RankingConfig, combined_score
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
+from promptseg.pipeline.scoring.ranking import RankingConfig, combined_score
 
 SIZE = (96, 96)  # the model input's own: a cell of a heat map is 4 x 4 pixels
 IMAGE = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), dtype=np.uint8)

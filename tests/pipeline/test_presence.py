@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.presence import PresenceGate, Witness, evidence_of
+from promptseg.pipeline.prompters.evidence import evidence_of
+from promptseg.pipeline.prompters.text.gate import PresenceGate, Witness
 
 
 class Judge:

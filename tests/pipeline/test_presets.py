@@ -10,12 +10,12 @@ from skimage import data
 from torch import nn
 
 import promptseg
-from promptseg.models.backbones.efficientnet_lite import DEEP_STAGES
 from promptseg.models.errors import InputError, ModelNotFoundError
-from promptseg.models.sam.pocket import PocketSam
+from promptseg.models.pocket.backbone import DEEP_STAGES
+from promptseg.models.pocket.sam import PocketSam
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presets import PRESETS, load
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.presets.load import PRESETS, load
+from promptseg.pipeline.result import Result
 
 # The cat in the photograph of 451 x 300 pixels, drawn by hand: it fills the left and the middle.
 OUTLINE = [

@@ -19,23 +19,23 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from promptseg.models.errors import CheckpointError, InputError
-from promptseg.models.grounding.dense_clip import DenseClipConfig, create_dense_clip
+from promptseg.models.grounding.clip.dense import DenseClipConfig, create_dense_clip
 from promptseg.models.grounding.grounding_dino import create_grounding_dino
 from promptseg.models.grounding.owlv2 import create_owlv2
 from promptseg.models.grounding.sam3 import create_sam3_grounder
 from promptseg.models.registry import create_model
 from promptseg.models.sam.sam2 import create_sam2
-from promptseg.pipeline import published
 from promptseg.pipeline.config import PipelineConfig
+from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presence import PresenceGate, Witness
-from promptseg.pipeline.presets import load
-from promptseg.pipeline.prompters.boxes import BoxPromptConfig
-from promptseg.pipeline.prompters.similarity import PointPrompts
-from promptseg.pipeline.prompters.text import CachedGrounder, TextPrompter
-from promptseg.pipeline.published import FROM_BOXES, ClipJudge, detector_prompter, once
-from promptseg.pipeline.segmenter import Segmenter
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.presets import published
+from promptseg.pipeline.presets.load import load
+from promptseg.pipeline.presets.published import FROM_BOXES, ClipJudge, detector_prompter, once
+from promptseg.pipeline.prompters.text.box_prompts import BoxPromptConfig
+from promptseg.pipeline.prompters.text.gate import PresenceGate, Witness
+from promptseg.pipeline.prompters.text.point_prompts import PointPrompts
+from promptseg.pipeline.prompters.text.prompter import CachedGrounder, TextPrompter
+from promptseg.pipeline.result import Result
 
 from ..models.tiny_clip import save_clip
 from ..models.tiny_detectors import save_grounding_dino, save_owlv2, save_sam3

@@ -9,15 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from promptseg.models.errors import InputError
+from promptseg.pipeline.decoding.cascade import select_by_iou_prediction
 from promptseg.pipeline.masks import masks_to_boxes, tight_box
 from promptseg.pipeline.proposals import Proposals
-from promptseg.pipeline.ranking import (
-    RankingConfig,
-    combined_score,
-    rank,
-    select_by_iou_prediction,
-)
-from promptseg.pipeline.types import RejectedMask, Result
+from promptseg.pipeline.result import RejectedMask, Result
+from promptseg.pipeline.scoring.ranking import RankingConfig, combined_score, rank
 
 SIZE = (20, 30)
 

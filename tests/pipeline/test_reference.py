@@ -14,7 +14,12 @@ import promptseg
 from promptseg.models.errors import InputError
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.pipeline.images import load_mask
-from promptseg.pipeline.reference import EncodedReference, Reference, Shot, read_references
+from promptseg.pipeline.prompters.reference.examples import (
+    EncodedReference,
+    Reference,
+    Shot,
+    read_references,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
 MASK = np.zeros((20, 30), bool)

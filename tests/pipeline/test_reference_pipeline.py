@@ -12,23 +12,23 @@ import torch
 from PIL import Image
 from skimage import data
 
-from promptseg.models.backbones.efficientnet_lite import EfficientNetLite2
 from promptseg.models.errors import InputError
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.models.features.pocket import PocketFeatures
-from promptseg.pipeline.concepts import load_concept, save_concept
+from promptseg.models.pocket.backbone import EfficientNetLite2
+from promptseg.models.pocket.features import PocketFeatures
 from promptseg.pipeline.images import load_mask
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presets import load
-from promptseg.pipeline.prompters.matching.prototype import PrototypeConfig, PrototypeStrategy
-from promptseg.pipeline.prompters.reference import (
+from promptseg.pipeline.presets.load import load
+from promptseg.pipeline.prompters.reference.concepts import load_concept, save_concept
+from promptseg.pipeline.prompters.reference.examples import Reference
+from promptseg.pipeline.prompters.reference.prompter import (
     ReferenceConfig,
     ReferencePrompter,
     context_box,
     same_picture,
 )
-from promptseg.pipeline.reference import Reference
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.prompters.reference.prototype import PrototypeConfig, PrototypeStrategy
+from promptseg.pipeline.result import Result
 
 SIZE = (96, 96)
 RED, BLUE, GREY = (220, 40, 40), (40, 40, 220), (128, 120, 128)

@@ -15,12 +15,13 @@ from segment_anything.utils.amg import calculate_stability_score
 from skimage import data
 
 from promptseg.models import InputError, create_model
+from promptseg.models.embedding import ImageFeatures
+from promptseg.models.pocket.sam import PocketSamConfig, build_pocket_sam, mask_evidence
 from promptseg.models.preprocess import longest_side_size
-from promptseg.models.sam.interface import PromptableModel
-from promptseg.models.sam.pocket import PocketSamConfig, build_pocket_sam, mask_evidence
-from promptseg.models.sam.sam import ImageFeatures
-from promptseg.pipeline import Segmenter, segmenter
-from promptseg.pipeline.segmenter import stability_score
+from promptseg.models.sam.sam import PromptableModel
+from promptseg.pipeline import Segmenter
+from promptseg.pipeline.decoding import segmenter
+from promptseg.pipeline.decoding.segmenter import stability_score
 
 WEIGHTS = Path(segmenter.__file__).parents[1] / "models" / "weights"
 SIZES = [(128, 128), (90, 200), (333, 77), (40, 41), (129, 128)]

@@ -20,7 +20,7 @@ from skimage import data
 
 import promptseg
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.types import Result
+from promptseg.pipeline.result import Result
 
 DATA = Path(__file__).parent / "data"
 FIGURES = DATA / "predictions.json"

@@ -9,15 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from promptseg.models.embedding import ImageEmbedding, ImageFeatures
 from promptseg.models.errors import InputError
-from promptseg.models.grounding.heat import HeatMap
-from promptseg.models.sam.sam import ImageFeatures
-from promptseg.pipeline.prompters.similarity import (
+from promptseg.models.grounding.answers import HeatMap
+from promptseg.pipeline.prompters.text.point_prompts import (
     PointPrompts,
     SimilarityPointsConfig,
     sample_points,
 )
-from promptseg.pipeline.types import ImageEmbedding
 
 MANY = SimilarityPointsConfig(max_points=1000)
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from promptseg.models.grounding.heat import HeatMap
-from promptseg.pipeline.presence import PresenceGate
-from promptseg.pipeline.prompters.heat import (
+from promptseg.models.grounding.answers import HeatMap
+from promptseg.pipeline.decoding.segmenter import Segmenter
+from promptseg.pipeline.prompters.heat_prompts import (
     HeatPromptConfig,
     HeatPrompts,
     hot_regions,
     region_prior,
 )
-from promptseg.pipeline.prompters.text import Grounder, TextPrompter
-from promptseg.pipeline.segmenter import Segmenter
+from promptseg.pipeline.prompters.text.gate import PresenceGate
+from promptseg.pipeline.prompters.text.prompter import Grounder, TextPrompter
 
 CONFIG = HeatPromptConfig(level=0.5, peak_share=0.75, min_peak=0.6, min_region=0.02, max_prompts=3)
 GRID = (10, 20)

@@ -8,8 +8,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from promptseg.models.errors import InputError
+from promptseg.pipeline.decoding.prompts import PromptSet
 from promptseg.pipeline.masks import CompactMask
-from promptseg.pipeline.types import PromptSet, RejectedMask, Result
+from promptseg.pipeline.result import RejectedMask, Result
 
 
 def make_result(count: int = 4, size: tuple[int, int] = (5, 6)) -> Result:

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from train_pocket import Trainer
 
-from promptseg.apps.datasets import VOID
-from promptseg.models.grounding.minilm import load_minilm
-from promptseg.models.sam.pocket import PocketSamConfig
+from promptseg.apps.evaluation.index_folder import VOID
+from promptseg.models.pocket.minilm import load_minilm
+from promptseg.models.pocket.sam import PocketSamConfig
 
 SIZE = (72, 96)  # (H, W)
 

@@ -9,8 +9,8 @@ from class_names import GENERAL, class_names
 from safetensors import safe_open
 
 from promptseg import models
-from promptseg.models.grounding.conse import NAMES_FILE
-from promptseg.models.grounding.minilm import SHA256
+from promptseg.models.pocket.conse import NAMES_FILE
+from promptseg.models.pocket.minilm import SHA256
 
 
 def test_the_stored_file_is_of_these_names_and_this_encoder() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from config import Phase, TrainConfig
 
-from promptseg.models.sam.pocket import PocketSamConfig
+from promptseg.models.pocket.sam import PocketSamConfig
 
 PHASES = (
     Phase(5, 1, 2, 1e-3, 0.0, images=2, prompts=6),

@@ -11,8 +11,8 @@ import torch
 from features import FeatureCache, View
 from safetensors.torch import save_file
 
-from promptseg.apps.datasets import VOID, Sample, read_index
-from promptseg.models.sam.pocket import PocketSam, build_pocket_sam
+from promptseg.apps.evaluation.index_folder import VOID, Sample, read_index
+from promptseg.models.pocket.sam import PocketSam, build_pocket_sam
 
 
 @pytest.fixture(scope="module")

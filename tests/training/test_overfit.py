@@ -14,8 +14,8 @@ from PIL import Image
 from prompts import boxes
 from train_pocket import Trainer
 
-from promptseg.apps.datasets import Sample
-from promptseg.models.sam.pocket import PocketSamConfig
+from promptseg.apps.evaluation.index_folder import Sample
+from promptseg.models.pocket.sam import PocketSamConfig
 
 SIZE = (96, 128)  # (H, W)
 COLOURS = {"tomato": (210, 40, 30), "book": (40, 60, 200), "leaf": (40, 170, 60)}

@@ -7,7 +7,7 @@ import torch
 from polyphase import PolyphaseConv2d, use_polyphase
 from torch import Tensor, nn
 
-from promptseg.models.backbones.efficientnet_lite import EfficientNetLite2
+from promptseg.models.pocket.backbone import EfficientNetLite2
 
 CHANNELS = 6
 

@@ -13,7 +13,7 @@ from text_examples import STRIDE, TextExamples, heat_targets, sample_regions, te
 from torch import Tensor
 from vocabulary import Vocabulary
 
-from promptseg.apps.datasets import VOID, Region, Sample
+from promptseg.apps.evaluation.index_folder import VOID, Region, Sample
 
 
 class Numbered:

@@ -29,10 +29,10 @@ from train_pocket import (
     trained_parameters,
 )
 
-from promptseg.apps.datasets import Region, read_index
+from promptseg.apps.evaluation.index_folder import Region, read_index
 from promptseg.models.errors import InputError
-from promptseg.models.grounding.pocket import TEXT_FILE, load_text_head
-from promptseg.models.sam.pocket import BACKBONE_PREFIX, build_pocket_sam, with_backbone
+from promptseg.models.pocket.grounder import TEXT_FILE, load_text_head
+from promptseg.models.pocket.sam import BACKBONE_PREFIX, build_pocket_sam, with_backbone
 
 STEPS, FIRST_PHASE = 16, 8
 DEEP = (*(f"sam.{prefix}" for prefix in DEEP_PREFIXES), "text_head.")

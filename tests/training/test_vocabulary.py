@@ -18,7 +18,7 @@ from vocabulary import (
     phrases_of,
 )
 
-from promptseg.apps.datasets import Region, Sample
+from promptseg.apps.evaluation.index_folder import Region, Sample
 
 
 def sample_of(source: str, **labels: tuple[int, ...]) -> Sample:

@@ -59,7 +59,15 @@ def start_app(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     environment = dict(os.environ, HF_HOME=str(folder / "no-weights"), TMPDIR=str(folder))
     environment.pop("PROMPTSEG_WEIGHTS", None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "promptseg.apps.cli", "app", "--port", str(free_port()), *options],
+        [
+            sys.executable,
+            "-m",
+            "promptseg.apps.cli.main",
+            "app",
+            "--port",
+            str(free_port()),
+            *options,
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from promptseg.apps import app_command
-from promptseg.apps.cli import app
+from promptseg.apps.cli import app as app_command
+from promptseg.apps.cli.main import app
 
 from .conftest import start_app, stop_app
 
@@ -50,7 +50,7 @@ def test_a_taken_port_is_told() -> None:
         server.listen()
         port = server.getsockname()[1]
         done = subprocess.run(
-            [sys.executable, "-m", "promptseg.apps.cli", "app", "--port", str(port)],
+            [sys.executable, "-m", "promptseg.apps.cli.main", "app", "--port", str(port)],
             capture_output=True,
             text=True,
             timeout=180,

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg.apps.datasets import VOID, read_index_collection
+from promptseg.apps.evaluation.index_folder import VOID, read_index_collection
+from promptseg.pipeline.decoding.candidates import MaskCandidates
 from promptseg.pipeline.masks import masks_to_boxes
-from promptseg.pipeline.types import MaskCandidates, Result
+from promptseg.pipeline.result import Result
 
 SIZE = (30, 40)
 

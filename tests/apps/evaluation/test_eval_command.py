@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg.apps import console, eval_command
+from promptseg.apps import console
+from promptseg.apps.cli import evaluate as eval_command
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_data_that_is_not_there(run, name: str) -> None:
 
 
 def test_the_weights_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch) -> None:
-    from promptseg.pipeline import pocket
+    from promptseg.pipeline.presets import pocket
 
     monkeypatch.setattr(pocket, "WEIGHTS", tmp_path)
     seen = set()

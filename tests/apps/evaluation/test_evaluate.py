@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from promptseg.apps.evaluate import evaluate, get_task
-from promptseg.apps.tasks.base import Settings
+from promptseg.apps.evaluation.run import evaluate, get_task
+from promptseg.apps.evaluation.tasks.base import Settings
 from promptseg.models.errors import InputError
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from promptseg.apps.evaluate import (
+from promptseg.apps.evaluation.metrics import boundary_f
+from promptseg.apps.evaluation.run import (
     evaluate,
     figures_by_class,
     figures_by_source,
     get_task,
     show_worst,
 )
-from promptseg.apps.metrics import boundary_f
-from promptseg.apps.tasks.base import Settings
+from promptseg.apps.evaluation.tasks.base import Settings
 from promptseg.models.errors import InputError
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from promptseg.apps.evaluate import evaluate, figures_by_class, figures_by_source, show_worst
-from promptseg.apps.metrics import boundary_f
-from promptseg.apps.tasks import reference as reference_task
-from promptseg.apps.tasks.base import Settings
-from promptseg.apps.tasks.reference import ReferenceTask
-from promptseg.apps.tasks.text import TextTask
+from promptseg.apps.evaluation.metrics import boundary_f
+from promptseg.apps.evaluation.run import evaluate, figures_by_class, figures_by_source, show_worst
+from promptseg.apps.evaluation.tasks import reference as reference_task
+from promptseg.apps.evaluation.tasks.base import Settings
+from promptseg.apps.evaluation.tasks.reference import ReferenceTask
+from promptseg.apps.evaluation.tasks.text import TextTask
 from promptseg.models.errors import InputError
 
 

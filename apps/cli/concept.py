@@ -1,0 +1,164 @@
+"""`promptseg concept save | show`: examples of a thing, encoded once and kept in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ...models.errors import InputError, PromptsegError
+from ..console import describe_error, exit_code, load_pipeline, printable, say_error
+from .reference_options import (
+    CONCEPT,
+    CONCEPT_SUFFIX,
+    OrderedCommand,
+    concept_path,
+    encode_examples,
+    read_examples,
+)
+
+if TYPE_CHECKING:
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.prompters.reference.concepts import Concept
+
+concept_app = typer.Typer(help="Things known by example, kept in files.", no_args_is_help=True)
+
+
+@concept_app.command("save", cls=OrderedCommand)
+def save_command(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What masks found by the concept are called.")
+    ],
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            metavar="IMAGE",
+            help="A picture that shows it; repeat it for more examples. Each needs a region, in "
+            "the same order.",
+        ),
+    ] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option("--mask", metavar="PNG", help="The object on a reference.")
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around it instead."),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="X,Y", help="A click on it instead."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Without it: NAME.safetensors here."),
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="Which set of models.")] = "pocket",
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
+) -> None:
+    """Encode examples of one thing and keep them, for `promptseg segment --concept NAME`."""
+    try:
+        label = name.strip()
+        path = _output_path(label, out)
+        examples = read_examples(ctx, CONCEPT, reference, mask, box, point, [label])
+        if not examples:
+            raise InputError(
+                "show what the concept is: give --reference IMAGE with --mask, --box or --point"
+            )
+        # Before the models: a wrong path is told at once.
+        loaded = [example.load() for example in examples]
+        pipeline = load_pipeline(preset, device)
+        from ...pipeline.prompters.reference.concepts import draw_preview, save_concept
+
+        (encoded,) = encode_examples(pipeline, loaded)
+        previews = [
+            draw_preview(item.image, shot.mask.full())
+            for item, shot in zip(loaded, encoded.shots, strict=True)
+            if shot.mask is not None
+        ]
+        save_concept(path, encoded, previews)
+    except (PromptsegError, OSError, RuntimeError, MemoryError) as error:
+        say_error(Console(stderr=True), describe_error(error))
+        raise typer.Exit(exit_code(error)) from error
+    typer.echo(printable(f"{label}: {_count(len(loaded))} by {encoded.model_id}, in {path}"))
+
+
+@concept_app.command("show")
+def show_command(
+    concept: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A concept's file or name.")],
+    preview: Annotated[
+        Path | None,
+        typer.Option("--preview", metavar="PNG", help="Write the examples' pictures side by side."),
+    ] = None,
+) -> None:
+    """Say what a concept file holds."""
+    from ...pipeline.prompters.reference.concepts import open_concept
+
+    path = concept_path(concept)
+    try:
+        found = open_concept(path)
+        lines = _describe(found, path.stat().st_size)
+        if preview is not None:
+            _write_preview(preview, found.previews)
+    except (PromptsegError, OSError) as error:
+        say_error(Console(stderr=True), describe_error(error))
+        raise typer.Exit(exit_code(error)) from error
+    for line in lines:
+        typer.echo(printable(line))
+
+
+def _output_path(label: str, out: Path | None) -> Path:
+    if not label:
+        raise InputError("the concept's name is empty; name what the examples show")
+    if out is None and Path(label).name != label:
+        raise InputError(f"{label!r} cannot be a file's name; give a file with --out")
+    path = Path(f"{label}{CONCEPT_SUFFIX}") if out is None else out
+    if path.suffix != CONCEPT_SUFFIX:
+        raise InputError(f"--out: {str(path)!r} must end in {CONCEPT_SUFFIX}")
+    if path.is_dir():
+        raise InputError(f"--out: {str(path)!r} is a folder; give a file")
+    return path
+
+
+def _describe(concept: Concept, size: int) -> list[str]:
+    encoded = concept.encoded
+    lines = [
+        f"{encoded.label}: {_count(len(encoded.shots))} by {encoded.model_id}, "
+        f"{size / 1e3:.0f} kB, written by promptseg {concept.version}"
+    ]
+    for i, shot in enumerate(encoded.shots, start=1):
+        height, width = shot.picture.image_size
+        rows, columns = shot.features.grid_size
+        lines.append(
+            f"  {i}: {width} x {height} pixels, {columns} x {rows} cells"
+            f"{'' if shot.whole is None else ' of a part of it'}, "
+            f"{float(shot.coverage.mean()):.1%} of them the object"
+        )
+    return lines
+
+
+def _count(examples: int) -> str:
+    return f"{examples} example" if examples == 1 else f"{examples} examples"
+
+
+def _write_preview(path: Path, previews: tuple[UInt8Array, ...]) -> None:
+    import io
+
+    from PIL import Image
+
+    from ...pipeline.files import write_whole
+
+    if not previews:
+        raise InputError("this concept file has no preview")
+    width = sum(picture.shape[1] for picture in previews)
+    sheet = Image.new("RGB", (width, max(picture.shape[0] for picture in previews)))
+    x = 0
+    for picture in previews:
+        sheet.paste(Image.fromarray(picture), (x, 0))
+        x += picture.shape[1]
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG")
+    write_whole(path, stream.getvalue())

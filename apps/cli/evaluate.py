@@ -1,0 +1,186 @@
+"""The command `promptseg eval`: measure a preset on pictures with region masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ... import __version__
+from ...models.errors import InputError, PromptsegError
+from ..console import Bar, describe_error, exit_code, load_pipeline, say_error, weights_fingerprint
+
+if TYPE_CHECKING:
+    from ..evaluation.pictures import Collection
+
+FAILURES = 24
+_DEFAULT_SPLIT = "dev"
+
+
+def eval_command(
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Folder with index.jsonl, or COCO instances or panoptic JSON."),
+    ],
+    task: Annotated[
+        str, typer.Option("--task", help="text, points, boxes, reference or everything.")
+    ] = "boxes",
+    split: Annotated[
+        str | None, typer.Option("--split", help="Which split of a folder; dev by default.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", help="Only these sources; repeat it.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of a COCO file's photographs.")
+    ] = None,
+    panoptic: Annotated[
+        Path | None, typer.Option("--panoptic", help="Folder of a COCO file's panoptic PNGs.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="Which set of models.")] = "pocket",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most pictures.")] = None,
+    pairs: Annotated[
+        int | None,
+        typer.Option("--pairs", min=1, help="Most pairs of pictures a class; all by default."),
+    ] = None,
+    shots: Annotated[
+        int, typer.Option("--shots", min=1, help="Examples that are given together.")
+    ] = 1,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
+    by_class: Annotated[bool, typer.Option("--by-class", help="A table by class as well.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the figures here; a run goes on from OUT.rows.jsonl."),
+    ] = None,
+    failures: Annotated[
+        Path | None,
+        typer.Option("--failures", help=f"Write a PNG here that shows the worst {FAILURES}."),
+    ] = None,
+) -> None:
+    """Measure a preset on pictures with region masks."""
+    errors = Console(stderr=True)
+    try:
+        _check_outputs(out, failures)
+        collection = _choose(_read(data, split, images, panoptic), source, limit, data)
+        from ..evaluation.run import (
+            evaluate,
+            figures_by_class,
+            figures_by_source,
+            get_task,
+            show_worst,
+        )
+        from ..evaluation.tasks.base import Settings
+        from .report import classes_table, figures_table
+
+        make_task = get_task(task)
+        pipeline = load_pipeline(preset, device)
+        measured = make_task(pipeline, collection, Settings(pairs=pairs, shots=shots))
+        about = {
+            "preset": preset,
+            "weights": weights_fingerprint(),
+            "data": _data_fingerprint(data),
+            "split": split or _DEFAULT_SPLIT if data.is_dir() else "",
+            "device": device,
+        }
+        store = None if out is None else out.with_name(out.name + ".rows.jsonl")
+        with Bar(len(collection.pictures), errors, "measuring") as bar:
+            bar.show()
+            rows = evaluate(measured, store=store, about=about, advance=bar.advance)
+        by_source = figures_by_source(measured, rows)
+        classes = figures_by_class(measured, rows)
+        if out is not None:
+            settings = {
+                "task": task,
+                **about,
+                "source": source,
+                "limit": limit,
+                "pairs": pairs,
+                "shots": shots,
+            }
+            _write_figures(out, by_source, classes, settings)
+        title = f"{preset}, {task}, {about['split'] or data.stem}"
+        if failures is not None:
+            from ..evaluation.contact_sheet import draw_sheet, save_sheet
+
+            save_sheet(failures, draw_sheet(title, show_worst(measured, rows, FAILURES)))
+    except (PromptsegError, OSError) as error:
+        say_error(errors, describe_error(error))
+        raise typer.Exit(exit_code(error)) from error
+    console = Console()
+    console.print(figures_table(title, by_source))
+    if by_class:
+        console.print(classes_table(f"{title}, by class", classes))
+
+
+def _check_outputs(out: Path | None, failures: Path | None) -> None:
+    for option, path in (("--json", out), ("--failures", failures)):
+        if path is not None and path.is_dir():
+            raise InputError(f"{option}: {str(path)!r} is a folder; give a file")
+    if failures is not None and failures.suffix.lower() != ".png":
+        raise InputError(f"--failures: {str(failures)!r} does not end in .png; name a PNG file")
+
+
+def _read(data: Path, split: str | None, images: Path | None, panoptic: Path | None) -> Collection:
+    """Read a folder's index or a COCO file; no picture is opened yet."""
+    if data.is_dir():
+        for option, value in (("--images", images), ("--panoptic", panoptic)):
+            if value is not None:
+                raise InputError(
+                    f"{option} is for COCO files; the index of {str(data)!r} has paths"
+                )
+        from ..evaluation.index_folder import read_index_collection
+
+        return read_index_collection(data, split or _DEFAULT_SPLIT)
+    if split is not None:
+        raise InputError("--split is for folders with index.jsonl; a COCO file is one split itself")
+    from ..evaluation.coco_dataset import read_coco
+
+    return read_coco(data, images, panoptic)
+
+
+def _choose(
+    collection: Collection, sources: Sequence[str] | None, limit: int | None, data: Path
+) -> Collection:
+    """Return the pictures of these sources, the first ones only, whose files are all there."""
+    from ..evaluation.pictures import check_pictures
+
+    pictures = [p for p in collection.pictures if not sources or p.source in sources][:limit]
+    if not pictures:
+        there = ", ".join(sorted({picture.source for picture in collection.pictures}))
+        raise InputError(
+            f"--source: no picture of {', '.join(sources or ())} in {str(data)!r}; "
+            f"there are {there}"
+        )
+    where = "the paths of index.jsonl" if data.is_dir() else "the folders (--images, --panoptic)"
+    check_pictures(pictures, f"check {where}")
+    return replace(collection, pictures=tuple(pictures))
+
+
+def _data_fingerprint(data: Path) -> str:
+    """SHA-256 of the file that describes the pictures."""
+    path = data / "index.jsonl" if data.is_dir() else data
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write_figures(
+    out: Path,
+    by_source: Mapping[str, Mapping[str, float]],
+    by_class: Mapping[str, Mapping[str, float]],
+    settings: Mapping[str, object],
+) -> None:
+    from ..outputs import write_text
+
+    content = {
+        "figures": by_source.get("all", {}),
+        "by_source": {name: group for name, group in by_source.items() if name != "all"},
+        "by_class": by_class,
+        "settings": settings,
+        "version": __version__,
+    }
+    write_text(out, json.dumps(content, indent=2, allow_nan=False) + "\n")

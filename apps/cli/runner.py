@@ -1,0 +1,367 @@
+"""A command over images and folders: files, progress, going on after an interruption, a summary."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+from rich.console import Console
+
+from ...models.errors import InputError, PromptsegError
+from ..console import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    Bar,
+    describe_error,
+    exit_code,
+    printable,
+    say_error,
+)
+from ..exports import FORMATS
+from ..outputs import RESULT_FILE
+from .folders import DEFAULT_OUT, Pictures, find_pictures
+from .run_log import FAILURES_FILE, RUN_FILE, SUMMARY_FILE, Entry, RunLog, summarise
+
+if TYPE_CHECKING:
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.result import Result
+    from ..exports.run import Exports
+
+logger = logging.getLogger(__name__)
+
+_FAILURES = (PromptsegError, OSError, RuntimeError, MemoryError)
+# Where files cannot be written for these reasons, those of the next image cannot either.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+Progress = Callable[[int, int], None]
+Segment = Callable[["UInt8Array", Progress | None], "Result"]
+
+
+class Job(Protocol):
+    """What a command does with every image."""
+
+    # What the progress bar of a single image is called; empty if there is none.
+    progress_title: str
+
+    def settings(self) -> Mapping[str, object]:
+        """Return all that results depend on, JSON-able."""
+
+    def labels(self) -> list[str]:
+        """Return what is looked for; it may need files of the query."""
+
+    def prepare(self) -> Segment:
+        """Load what is needed, and return what finds masks in an image, (H, W, 3) uint8 RGB."""
+
+    def drawn(self, result: Result) -> Result:
+        """Return a result as the overlay and the files of its masks show it."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where results go.
+
+    Attributes:
+        preset: For the records.
+        out: Folder for files; None for the default one.
+        as_json: Print JSON alone, and write files only where they are asked for.
+        formats: Of FORMATS, in place of the overlay, the masks and result.json.
+        resume: Skip what is done.
+
+    Raises:
+        InputError: They make no sense.
+    """
+
+    preset: str
+    out: Path | None = None
+    as_json: bool = False
+    formats: tuple[str, ...] = ()
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise InputError(f"--out: {str(self.out)!r} is a file; give a folder")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise InputError(f"--format: there is no {name!r}; use one of {', '.join(FORMATS)}")
+        if self.resume and not self.writes:
+            raise InputError("--resume: no files are written that tell what is done; give --out")
+
+    @property
+    def writes(self) -> bool:
+        """Whether files are written."""
+        return self.out is not None or bool(self.formats) or not self.as_json
+
+    @property
+    def base(self) -> Path:
+        """Folder of the run."""
+        return Path(DEFAULT_OUT) if self.out is None else self.out
+
+
+class _Stop(Exception):
+    """No image can be done any more."""
+
+    def __init__(self, image: str, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.image = image
+        self.cause = cause
+
+
+class Runner:
+    """Does a job with images one by one and reports each.
+
+    Args:
+        job: What to do.
+        options: Where results go.
+    """
+
+    def __init__(self, job: Job, options: RunOptions) -> None:
+        self.job = job
+        self.options = options
+        self.console = Console()
+        self.errors = Console(stderr=True)
+        self._segment: Segment | None = None
+
+    def run(self, given: Sequence[str]) -> int:
+        """Do all images, and those of all folders, and return the exit code."""
+        log: RunLog | None = None
+        try:
+            pictures = find_pictures(given, self.options.out if self.options.writes else None)
+            log = self._open_log(pictures)
+            with ExitStack() as stack:
+                exports = None
+                if self.options.formats:
+                    exports = stack.enter_context(self._open_exports(pictures))
+                codes = self._do_all(pictures, log, exports)
+            # When the exports are complete.
+            self._finish(pictures, log)
+        except KeyboardInterrupt:
+            say_error(self.errors, f"stopped{_way_on(log)}")
+            return EXIT_INTERRUPTED
+        except _Stop as stop:
+            text = f"{describe_error(stop.cause)}{_way_on(log)}"
+            say_error(self.errors, text)
+            self._echo_error(stop.image, text)
+            return exit_code(stop.cause)
+        except BrokenPipeError:
+            raise
+        except (PromptsegError, OSError) as error:
+            say_error(self.errors, f"{describe_error(error)}{_way_on(log)}")
+            return exit_code(error)
+        if not codes:
+            return 0
+        return EXIT_FAILED if pictures.several else codes[0]
+
+    def _do_all(self, pictures: Pictures, log: RunLog, exports: Exports | None) -> list[int]:
+        """Do the images and return the exit codes of failures."""
+        codes: list[int] = []
+        several = pictures.several
+        title = "segmenting" if several else self.job.progress_title
+        total = len(pictures.paths) if several else 0
+        with Bar(total, self.errors if title else None, title) as bar:
+            for path, error in pictures.unreadable:
+                log.add(Entry(_absolute(path), "", error=self._report_failure(path, error)))
+                codes.append(exit_code(error))
+            for path, folder in self._places(pictures):
+                if self.options.resume and self._is_done(path, folder, log, exports):
+                    bar.advance()
+                    continue
+                bar.show()
+                progress = None if several else bar.update
+                try:
+                    report = self._do(path, folder, log, exports, progress, pictures.opened)
+                except _FAILURES as error:
+                    logger.debug("failed on %s", path, exc_info=True)
+                    bar.hide()
+                    text = self._report_failure(path, error)
+                    log.add(Entry(*self._key(path, folder), error=text))
+                    codes.append(exit_code(error))
+                else:
+                    bar.hide()
+                    report()
+                bar.advance()
+        return codes
+
+    def _do(
+        self,
+        path: str,
+        folder: Path,
+        log: RunLog,
+        exports: Exports | None,
+        progress: Progress | None,
+        briefly: bool,
+    ) -> Callable[[], None]:
+        """Segment one image, write its files, and return what prints the report."""
+        from ...pipeline.images import load_image
+
+        # Before the models: a wrong path is told at once.
+        pixels = load_image(path)
+        segment = self._prepare(path)
+        started = time.perf_counter()
+        result = segment(pixels, progress)
+        seconds = time.perf_counter() - started
+        from ..outputs import file_names, write_outputs
+
+        own_files = self.options.writes and exports is None
+        record: dict[str, Any] = {
+            "image": printable(path),
+            "preset": self.options.preset,
+            "files": file_names(folder, result) if own_files else None,
+            **result.to_dict(),
+        }
+        notes: list[str] = []
+        with _writing(path, needed=True):
+            log.begin()
+        with _writing(path):
+            if exports is not None:
+                notes = exports.add(path, pixels, result)
+            elif own_files:
+                write_outputs(folder, pixels, self.job.drawn(result), record)
+            log.add(Entry(*self._key(path, folder), masks=len(result), notes=tuple(notes)))
+        if self.options.as_json:
+            # The time is not in the file, which is the same whenever it is written.
+            line = json.dumps({**record, "seconds": round(seconds, 3)}, allow_nan=False)
+            return lambda: typer.echo(line)
+        where = self.options.base if exports is not None else folder
+        if briefly:
+            text = f"{printable(path)}: {_count(self.job.drawn(result).labels)}, {seconds:.2f} s"
+            return lambda: self._print(text)
+        from .report import describe_result
+
+        report = describe_result(printable(path), result, self.job.labels())
+        closing = f"{seconds:.2f} s; written to {printable(str(where))}{os.sep}"
+
+        def show() -> None:
+            self.console.print(report)
+            self._print(closing, style="dim")
+
+        return show
+
+    def _prepare(self, image: str) -> Segment:
+        if self._segment is None:
+            try:
+                self._segment = self.job.prepare()
+            except _FAILURES as error:
+                raise _Stop(image, error) from error
+        return self._segment
+
+    def _places(self, pictures: Pictures) -> list[tuple[str, Path]]:
+        """Return each image with the folder for its own files."""
+        from ..outputs import output_folders
+
+        if self.options.out is not None and not pictures.several:
+            return [(pictures.paths[0], self.options.out)]
+        own = (RUN_FILE, SUMMARY_FILE, FAILURES_FILE)
+        folders = output_folders(pictures.names, self.options.base, own)
+        return list(zip(pictures.paths, folders, strict=True))
+
+    def _open_log(self, pictures: Pictures) -> RunLog:
+        options = self.options
+        keeps = options.writes and (pictures.several or options.resume)
+        if not keeps:
+            return RunLog(None, {}, resume=False)
+        asked = {**self.job.settings(), "formats": sorted(set(options.formats))}
+        return RunLog(options.base, asked, resume=options.resume)
+
+    def _open_exports(self, pictures: Pictures) -> Exports:
+        from ..exports.run import Exports
+
+        return Exports(
+            self.options.formats,
+            self.options.base,
+            pictures.paths,
+            labels=self.job.labels(),
+            root=pictures.root,
+        )
+
+    def _is_done(self, path: str, folder: Path, log: RunLog, exports: Exports | None) -> bool:
+        if not log.is_done(*self._key(path, folder)):
+            return False
+        # The log knows what was written, not whether it is still there.
+        return exports.has(path) if exports is not None else (folder / RESULT_FILE).is_file()
+
+    def _key(self, path: str, folder: Path) -> tuple[str, str]:
+        """Return what the log calls an image."""
+        if self.options.formats:
+            return _absolute(path), ""
+        return _absolute(path), Path(os.path.relpath(folder, self.options.base)).as_posix()
+
+    def _finish(self, pictures: Pictures, log: RunLog) -> None:
+        """Write and print what became of the images, and what formats could not hold."""
+        keys = [(_absolute(path), "") for path, _ in pictures.unreadable]
+        keys += [self._key(*place) for place in self._places(pictures)]
+        log.finish(keys)
+        summary = summarise([log.entries[key] for key in keys])
+        console = self.errors if self.options.as_json else self.console
+        for note in summary.notes:
+            self._print(note, style="dim", console=console)
+        if not pictures.several:
+            return
+        if not self.options.as_json:
+            self._print(
+                f"{summary.images} images: {summary.with_masks} with masks, "
+                f"{summary.nothing_found} with nothing found, {summary.failed} failed",
+                style="dim",
+            )
+        if summary.failed:
+            path = self.options.base / FAILURES_FILE
+            listed = "" if log.folder is None else f"; {str(path)!r} lists them"
+            say_error(self.errors, f"{summary.failed} of {summary.images} images failed{listed}")
+
+    def _report_failure(self, image: str, error: Exception) -> str:
+        text = describe_error(error)
+        if repr(image) not in text:
+            text = f"{image!r}: {text}"
+        say_error(self.errors, text)
+        self._echo_error(image, text)
+        return printable(text)
+
+    def _echo_error(self, image: str, text: str) -> None:
+        if self.options.as_json:
+            typer.echo(json.dumps({"image": printable(image), "error": printable(text)}))
+
+    def _print(self, text: str, style: str = "", console: Console | None = None) -> None:
+        console = self.console if console is None else console
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _writing(image: str, *, needed: bool = False) -> Iterator[None]:
+    """Stop the run where no other image's files could be written either, or all need this one."""
+    try:
+        yield
+    except OSError as error:
+        if needed or error.errno in _NO_ROOM:
+            raise _Stop(image, error) from error
+        raise
+
+
+def _way_on(log: RunLog | None) -> str:
+    """Return how to go on after an interruption, if there is something to go on from."""
+    if log is None or log.folder is None or not (log.begun or log.entries):
+        return ""
+    done = sum(not entry.error for entry in log.entries.values())
+    return f"; done so far: {done}; the same command with --resume goes on from there"
+
+
+def _count(labels: Sequence[str]) -> str:
+    """Return "3 masks (2 cat, dog)" or "nothing found"."""
+    if not labels:
+        return "nothing found"
+    masks = "1 mask" if len(labels) == 1 else f"{len(labels)} masks"
+    kinds = Counter(label for label in labels if label).items()
+    named = ", ".join(f"{number} {label}" if number > 1 else label for label, number in kinds)
+    return f"{masks} ({named})" if named else masks
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - a link is an image of that name and place

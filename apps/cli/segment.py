@@ -1,0 +1,294 @@
+"""The command `promptseg segment`: what words, examples, points and boxes mean in images."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ... import __version__
+from ...models.errors import InputError
+from ..console import EXIT_BAD_INPUT, describe_error, load_pipeline, say_error
+from .options import AsJson, Device, Dtype, Formats, Out, Preset, Resume, Weights
+from .query_options import Query, read_query
+from .reference_options import (
+    NEGATIVE_REFERENCE,
+    REFERENCE,
+    Example,
+    concept_path,
+    encode_examples,
+    read_examples,
+)
+from .runner import Progress, Runner, RunOptions, Segment
+
+if TYPE_CHECKING:
+    from ...pipeline.checks import UInt8Array
+    from ...pipeline.pipeline import Pipeline
+    from ...pipeline.prompters.reference.examples import EncodedReference, Reference
+    from ...pipeline.result import Result
+
+
+def segment_command(
+    ctx: typer.Context,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|FOLDER", help="Images to segment; of folders all below them."
+        ),
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", "-t", help="What to look for; repeat it for several phrases."),
+    ] = None,
+    negative: Annotated[
+        list[str] | None,
+        typer.Option("--negative", help="What it must not be: masks that fall on it are dropped."),
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            metavar="IMAGE",
+            help="A picture that shows what to look for; several are examples of the same thing. "
+            "Each needs a region, in the same order.",
+        ),
+    ] = None,
+    reference_mask: Annotated[
+        list[str] | None,
+        typer.Option("--reference-mask", metavar="PNG", help="The object on a reference."),
+    ] = None,
+    reference_box: Annotated[
+        list[str] | None,
+        typer.Option("--reference-box", metavar="X0,Y0,X1,Y1", help="A box around it instead."),
+    ] = None,
+    reference_point: Annotated[
+        list[str] | None,
+        typer.Option("--reference-point", metavar="X,Y", help="A click on it instead."),
+    ] = None,
+    reference_label: Annotated[
+        list[str] | None,
+        typer.Option("--reference-label", metavar="NAME", help="One for all, or one for each."),
+    ] = None,
+    negative_reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--negative-reference", metavar="IMAGE", help="A picture of what it must not be."
+        ),
+    ] = None,
+    negative_reference_mask: Annotated[
+        list[str] | None, typer.Option("--negative-reference-mask", metavar="PNG")
+    ] = None,
+    negative_reference_box: Annotated[
+        list[str] | None, typer.Option("--negative-reference-box", metavar="X0,Y0,X1,Y1")
+    ] = None,
+    negative_reference_point: Annotated[
+        list[str] | None, typer.Option("--negative-reference-point", metavar="X,Y")
+    ] = None,
+    concept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--concept",
+            metavar="NAME|FILE",
+            help="A concept that `promptseg concept save` wrote: FILE, or NAME.safetensors here.",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            help="How examples are matched: prototype, bidirectional or graph. Without it: the "
+            "preset's.",
+        ),
+    ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", metavar="X,Y[,LABEL]", help="A click; label 0 is background."),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around an object, in pixels."),
+    ] = None,
+    preset: Preset = "pocket",
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, help="Most masks for each phrase.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", min=0.0, max=1.0, help="Least score of a mask.")
+    ] = None,
+    no_overlap: Annotated[
+        bool, typer.Option("--no-overlap", help="Give each pixel to the best mask that covers it.")
+    ] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    weights: Weights = None,
+    out: Out = None,
+    formats: Formats = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find what the text names, examples show or points and boxes mark, as ranked masks."""
+    try:
+        examples = Examples(
+            positive=read_examples(
+                ctx,
+                REFERENCE,
+                reference,
+                reference_mask,
+                reference_box,
+                reference_point,
+                reference_label,
+            ),
+            negative=read_examples(
+                ctx,
+                NEGATIVE_REFERENCE,
+                negative_reference,
+                negative_reference_mask,
+                negative_reference_box,
+                negative_reference_point,
+            ),
+            concepts=tuple(concept_path(name) for name in dict.fromkeys(concept or ())),
+        )
+        query = read_query(
+            text,
+            negative,
+            point,
+            box,
+            top_k,
+            min_score,
+            no_overlap=no_overlap,
+            shown=bool(examples.wanted),
+        )
+        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
+    except InputError as error:
+        say_error(Console(stderr=True), describe_error(error))
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+    models = Models(preset, device, strategy, dtype, weights)
+    code = Runner(_Segmenting(query, examples, models), options).run(images)
+    if code:
+        raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures that show what to look for and what not.
+
+    Attributes:
+        positive: What to look for.
+        negative: What it must not be.
+        concepts: Files of examples to look for.
+    """
+
+    positive: tuple[Example, ...] = ()
+    negative: tuple[Example, ...] = ()
+    concepts: tuple[Path, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[object, ...]:
+        """All that shows what to look for."""
+        return (*self.positive, *self.concepts)
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is to be loaded, as given to ``load_pipeline``."""
+
+    preset: str
+    device: str
+    strategy: str | None
+    dtype: str
+    weights: Path | None
+
+
+class _Segmenting:
+    """Asks the same of every image; the job of a runner."""
+
+    progress_title = ""
+
+    def __init__(self, query: Query, examples: Examples, models: Models) -> None:
+        self.query = query
+        self.examples = examples
+        self.models = models
+        self._labels: list[str] | None = None
+
+    def settings(self) -> dict[str, object]:
+        """Return all that results depend on."""
+        return {
+            "version": __version__,
+            **asdict(self.models),
+            "weights": None if self.models.weights is None else str(self.models.weights),
+            **asdict(self.query),
+            "references": [_describe_example(item) for item in self.examples.positive],
+            "negative references": [_describe_example(item) for item in self.examples.negative],
+            "concepts": [_digest(path) for path in self.examples.concepts],
+        }
+
+    def labels(self) -> list[str]:
+        """Return the phrases, and what masks found by examples are called."""
+        if self._labels is None:
+            names = list(self.query.text)
+            if self.examples.wanted:
+                from ...pipeline.prompters.reference.concepts import load_concept
+                from ...pipeline.prompters.reference.examples import LABEL
+
+                names += [load_concept(path).label for path in self.examples.concepts]
+                names += [item.label or LABEL for item in self.examples.positive]
+            self._labels = list(dict.fromkeys(names))
+        return self._labels
+
+    def prepare(self) -> Segment:
+        """Read the examples, load the pipeline, and encode them, once for all images."""
+        positive: list[Reference] = [item.load() for item in self.examples.positive]
+        negative: list[Reference] = [item.load() for item in self.examples.negative]
+        models, query = self.models, self.query
+        pipeline = load_pipeline(
+            models.preset, models.device, models.strategy, models.dtype, models.weights
+        )
+        references = (*self._load_concepts(pipeline), *encode_examples(pipeline, positive))
+        negatives = encode_examples(pipeline, negative)
+
+        def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
+            return pipeline(
+                pixels,
+                query.text,
+                negative_text=query.negative_text,
+                reference=references or None,
+                negative_reference=negatives or None,
+                points=query.points,
+                point_labels=query.point_labels,
+                boxes=query.boxes,
+                top_k=query.top_k,
+                min_score=query.min_score,
+                no_overlap=query.no_overlap or None,
+            )
+
+        return segment
+
+    def drawn(self, result: Result) -> Result:
+        """Return the result as it is."""
+        return result
+
+    def _load_concepts(self, pipeline: Pipeline) -> list[EncodedReference]:
+        if not self.examples.concepts:
+            return []
+        from ...pipeline.prompters.reference.concepts import load_concept
+
+        prompter = pipeline.reference_prompter
+        model_id = None if prompter is None else prompter.extractor.model_id
+        return [load_concept(path, model_id=model_id) for path in self.examples.concepts]
+
+
+def _describe_example(example: Example) -> dict[str, object]:
+    mask = None if example.mask is None else _digest(Path(example.mask))
+    return {**asdict(example), "image": _digest(Path(example.image)), "mask": mask}
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read, which is told when it is used."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""Measuring pipelines on labelled pictures: what `promptseg eval` does."""

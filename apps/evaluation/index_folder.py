@@ -1,0 +1,177 @@
+"""Photographs with region masks: the ``index.jsonl`` layout that training and evaluation read.
+
+A data folder holds ``index.jsonl``, one JSON object a line::
+
+    {"image": "images/a.webp", "mask": "masks/a.png", "source": "voc", "split": "train",
+     "licence": "...", "regions": [{"label": "dog", "ids": [12], "instances": false}, ...]}
+
+The mask is a PNG of uint8 region ids; 0 is background or unlabelled, 255 is void and counts
+neither for nor against a prediction. A region is the union of its ids. With ``instances`` each
+id is one object of its own, unless an id also belongs to another region: then the region is one
+object made of parts (a person of garments).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...models.errors import InputError
+from .pictures import Collection, Target, Truth
+
+VOID = 255
+
+
+@dataclass(frozen=True)
+class Region:
+    """A labelled part of a picture.
+
+    Attributes:
+        label: Class name.
+        ids: Values in the mask file.
+        instances: Each id is one object.
+        thing: False for stuff such as sky and grass, True for things, None where unknown.
+    """
+
+    label: str
+    ids: tuple[int, ...]
+    instances: bool
+    thing: bool | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with its regions."""
+
+    image_path: Path
+    mask_path: Path
+    source: str
+    split: str
+    regions: tuple[Region, ...]
+
+    @property
+    def name(self) -> str:
+        """Source and file name, unique in a data folder."""
+        return f"{self.source}/{self.image_path.stem}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The photograph and the mask file."""
+        return self.image_path, self.mask_path
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """All labels of its regions, stuff and small things included."""
+        return frozenset(region.label for region in self.regions)
+
+    def load_ids(self) -> NDArray[np.uint8]:
+        """The mask file, (H, W) uint8.
+
+        Raises:
+            InputError: It cannot be read, or holds anything but one byte a pixel.
+        """
+        try:
+            with Image.open(self.mask_path) as mask:
+                ids = np.asarray(mask)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"the mask {str(self.mask_path)!r} cannot be read: {error}") from error
+        if ids.dtype != np.uint8 or ids.ndim != 2:
+            raise InputError(
+                f"the mask {str(self.mask_path)!r} must hold uint8 ids of shape (H, W), "
+                f"not {ids.dtype} of shape {ids.shape}"
+            )
+        return ids
+
+    def load_truth(self) -> Truth:
+        """Read the masks; see :class:`~promptseg.apps.evaluation.pictures.Truth`."""
+        ids = self.load_ids()
+        classes: dict[str, set[int]] = defaultdict(set)
+        for region in self.regions:
+            if region.thing is not False:
+                classes[region.label].update(region.ids)
+        return Truth(
+            valid=ids != VOID,
+            objects=tuple(Target(label, np.isin(ids, i)) for label, i in self.objects()),
+            classes=tuple(Target(label, np.isin(ids, list(i))) for label, i in classes.items()),
+        )
+
+    def objects(self) -> list[tuple[str, tuple[int, ...]]]:
+        """What a box or a click can mean: labels with the ids of one object or class region."""
+        uses = Counter(i for region in self.regions for i in region.ids)
+        found: list[tuple[str, tuple[int, ...]]] = []
+        for region in self.regions:
+            if region.instances and all(uses[i] == 1 for i in region.ids):
+                found += [(region.label, (i,)) for i in region.ids]
+            else:
+                found.append((region.label, region.ids))
+        return found
+
+
+def read_index(folder: str | Path, split: str | None = None) -> list[Sample]:
+    """Read the samples of a data folder, of one split or of all.
+
+    Raises:
+        InputError: There is no readable index, or no sample of that split.
+    """
+    path = Path(folder) / "index.jsonl"
+    return _of_split(_read_all(path), split, path)
+
+
+def read_index_collection(folder: str | Path, split: str) -> Collection:
+    """Read the samples of one split, with the labels of all of them.
+
+    Raises:
+        InputError: There is no readable index, or no sample of that split.
+    """
+    path = Path(folder) / "index.jsonl"
+    samples = _read_all(path)
+    return Collection(tuple(_of_split(samples, split, path)), _vocabulary(samples))
+
+
+def _read_all(path: Path) -> list[Sample]:
+    if not path.is_file():
+        raise InputError(f"{path.parent}: expected a data folder with index.jsonl, found none")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+    return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _of_split(samples: list[Sample], split: str | None, path: Path) -> list[Sample]:
+    chosen = [sample for sample in samples if split in (None, sample.split)]
+    if not chosen:
+        splits = ", ".join(sorted({sample.split for sample in samples}))
+        there = f"there are {splits}" if splits else "the index is empty"
+        raise InputError(f"{path}: no sample of split {split!r}; {there}")
+    return chosen
+
+
+def _vocabulary(samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
+    """Labels of things, or of what may be things, by source."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        labels[sample.source] |= {r.label for r in sample.regions if r.thing is not False}
+    return {source: tuple(sorted(names)) for source, names in labels.items()}
+
+
+def _read_line(path: Path, number: int, line: str) -> Sample:
+    folder = path.parent
+    try:
+        row = json.loads(line)
+        regions = tuple(
+            Region(r["label"], tuple(r["ids"]), bool(r["instances"]), r.get("thing"))
+            for r in row["regions"]
+        )
+        return Sample(
+            folder / row["image"], folder / row["mask"], row["source"], row["split"], regions
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}, line {number}: not a sample of the layout: {error!r}") from error

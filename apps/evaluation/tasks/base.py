@@ -1,0 +1,130 @@
+"""What all tasks of a measurement have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ....models.errors import InputError
+from ....pipeline.checks import UInt8Array
+from ....pipeline.images import load_image
+from ....pipeline.pipeline import Pipeline
+from ..pictures import BoolMask, Collection, Picture, Truth
+from ..row_store import Row
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a measurement can be told.
+
+    Attributes:
+        pairs: Most pairs of pictures for a class, of the task "reference"; None for all.
+        shots: Examples a pair, of that task.
+    """
+
+    pairs: int | None = None
+    shots: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A prediction to look at.
+
+    Attributes:
+        caption: One line.
+        image: (H, W, 3) uint8 RGB.
+        prediction: (H, W) bool.
+        target: (H, W) bool, or None where nothing should have been found.
+        box: XYXY that was asked with, or None.
+        clicks: (x, y, label) that were asked with.
+        example: The picture (h, w, 3) and the mask (h, w) that were asked with, or None.
+    """
+
+    caption: str
+    image: UInt8Array
+    prediction: BoolMask
+    target: BoolMask | None
+    box: tuple[float, float, float, float] | None = None
+    clicks: tuple[tuple[float, float, int], ...] = ()
+    example: tuple[UInt8Array, BoolMask] | None = None
+
+
+class Task(ABC):
+    """Something that can be measured, a picture at a time.
+
+    Args:
+        pipe: What is measured.
+        collection: The pictures, and what can be asked for.
+        settings: What the task is told.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, pipe: Pipeline, collection: Collection, settings: Settings) -> None:
+        self.pipe = pipe
+        self.collection = collection
+        self.settings = settings
+
+    @abstractmethod
+    def measure(self, picture: Picture) -> list[Row]:
+        """Rows of a picture, JSON-able; those with a "label" count for their class as well.
+
+        Raises:
+            InputError: The picture or its masks cannot be read, or do not fit together.
+        """
+
+    @abstractmethod
+    def figures(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Figures of all rows or of a source's; without those that no row counts for."""
+
+    def class_figures(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Figures of the rows of one class."""
+        return self.figures(rows)
+
+    def depends_on(self) -> dict[str, str]:
+        """What a picture's rows depend on besides the picture; rows of unlike runs do not mix."""
+        return {}
+
+    @abstractmethod
+    def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
+        """At most ``count`` rows that went wrong, worst first."""
+
+    @abstractmethod
+    def show(self, picture: Picture, rows: Sequence[Row]) -> list[Shown]:
+        """Predict again for some rows of a picture, to be looked at."""
+
+
+def open_picture(picture: Picture) -> tuple[UInt8Array, Truth]:
+    """Read a photograph and its masks.
+
+    Raises:
+        InputError: They cannot be read, or are not of one size.
+    """
+    image, truth = load_image(picture.image_path), picture.load_truth()
+    if image.shape[:2] != truth.valid.shape:
+        raise InputError(
+            f"{picture.name}: the photograph is {image.shape[0]} x {image.shape[1]} pixels (H x W) "
+            f"once upright, its masks are {truth.valid.shape[0]} x {truth.valid.shape[1]}; "
+            "give masks of the photograph's size"
+        )
+    return image, truth
+
+
+def union(masks: BoolMask) -> BoolMask:
+    """Return the (H, W) union of (N, H, W) masks; N may be 0."""
+    joined: BoolMask = np.logical_or.reduce(masks, axis=0)
+    return joined
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean of one or more values."""
+    return float(np.mean(list(values)))
+
+
+def lowest_iou(rows: Iterable[Row], count: int) -> list[Row]:
+    """Rows of the lowest "iou"; of equal ones those of the largest "area" first."""
+    return sorted(rows, key=lambda row: (row["iou"], -row["area"]))[:count]

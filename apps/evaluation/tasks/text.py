@@ -1,0 +1,203 @@
+"""Text: what is there and what is not, asked for by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ....models.embedding import ImageEmbedding
+from ....models.errors import InputError
+from ....pipeline.pipeline import Pipeline
+from ....pipeline.prompters.text.prompter import TextPrompter
+from ..metrics import balanced_weights, boundary_f, mask_iou, matthews, roc_auc
+from ..pictures import BoolMask, Collection, Picture, Target, large
+from ..row_store import Row
+from ..siblings import draw_absent, is_person
+from .base import Settings, Shown, Task, lowest_iou, mean, open_picture, union
+
+PRESENT, RANDOM, SIBLING = "present", "random", "sibling"
+# Phrases in one query: their masks are held together.
+_AT_ONCE = 16
+
+
+class TextTask(Task):
+    """One row a phrase: the classes that are there, absent ones at random, absent siblings.
+
+    Raises:
+        InputError: The pipeline takes no text.
+    """
+
+    name: ClassVar[str] = "text"
+
+    def __init__(self, pipe: Pipeline, collection: Collection, settings: Settings) -> None:
+        super().__init__(pipe, collection, settings)
+        if pipe.text_prompter is None:
+            raise InputError("this pipeline has no text prompter to measure")
+        self.prompter: TextPrompter[Any] = pipe.text_prompter
+
+    def measure(self, picture: Picture) -> list[Row]:
+        """Ask for the classes of a picture and for absent ones; each phrase is decoded once."""
+        image, truth = open_picture(picture)
+        present = {target.label: target for target in large(truth.classes)}
+        absent = draw_absent(
+            list(present),
+            picture.labels,
+            self.collection.vocabulary[picture.source],
+            self.collection.supercategories,
+            np.random.default_rng(list(picture.name.encode())),
+        )
+        phrases = list(dict.fromkeys([*present, *absent[0], *absent[1]]))
+        if not phrases:
+            return []
+        embedding = self.pipe.segmenter.encode_image(image)
+        presence = dict(zip(phrases, self.prompter.presence(embedding, phrases), strict=True))
+        masks = self._find(self.pipe, embedding, phrases)
+        # The gate only takes away: what is found with it is found without it.
+        lost = [phrase for phrase in phrases if not len(masks[phrase])]
+        loose = self._find(self.pipe.ungated(), embedding, lost)
+        peaks = dict(zip(present, self.prompter.peaks(embedding, list(present)), strict=True))
+        rows = []
+        for label, target in present.items():
+            joined = union(masks[label])
+            row = _row(label, PRESENT, presence[label], masks[label], loose)
+            row["area"] = target.area
+            row["iou"] = mask_iou(joined, target.mask, truth.valid)
+            row["boundary"] = boundary_f(joined, target.mask, truth.valid)
+            row["pointed"] = _is_inside(peaks[label], target)
+            rows.append(row)
+        for kind, labels in zip((RANDOM, SIBLING), absent, strict=True):
+            rows += [_row(label, kind, presence[label], masks[label], loose) for label in labels]
+        return rows
+
+    @staticmethod
+    def _find(
+        pipe: Pipeline, embedding: ImageEmbedding, phrases: Sequence[str]
+    ) -> dict[str, BoolMask]:
+        """Masks (N, H, W) of each phrase; phrases of one query do not touch each other."""
+        masks: dict[str, BoolMask] = {}
+        for start in range(0, len(phrases), _AT_ONCE):
+            asked = phrases[start : start + _AT_ONCE]
+            found = pipe(embedding, text=asked)
+            labels = np.array(found.labels, object)
+            masks |= {phrase: found.masks[labels == phrase.strip()] for phrase in asked}
+        return masks
+
+    def depends_on(self) -> dict[str, str]:
+        """The labels that absent phrases are drawn from, and what is asked of each."""
+        drawn_from = [
+            {key: list(labels) for key, labels in self.collection.vocabulary.items()},
+            dict(self.collection.supercategories),
+        ]
+        text = json.dumps(drawn_from, sort_keys=True)
+        return {
+            "labels": hashlib.sha256(text.encode()).hexdigest(),
+            "asked": "with the gate and without it",
+        }
+
+    def figures(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Masks of what is there, with people apart, and honesty for each kind of absent ones."""
+        present = [row for row in rows if row["kind"] == PRESENT]
+        people = [row for row in present if is_person(row["label"])]
+        others = [row for row in present if not is_person(row["label"])]
+        figures = _mask_figures(others)
+        figures |= {f"person {name}": value for name, value in _mask_figures(people).items()}
+        if present:
+            figures["found if present"] = mean(row["found"] for row in present)
+        for kind in (RANDOM, SIBLING):
+            absent = [row for row in rows if row["kind"] == kind]
+            figures |= {
+                f"{kind} {name}": value for name, value in _honesty(present, absent).items()
+            }
+        return figures
+
+    def class_figures(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Masks where the class is there, and decisions where it is and where it is not."""
+        present = [row for row in rows if row["kind"] == PRESENT]
+        # A label drawn in both ways was asked once.
+        asked = {row["picture"]: row for row in rows if row["kind"] != PRESENT}
+        figures = _mask_figures(present)
+        if present:
+            figures["found if present"] = mean(row["found"] for row in present)
+        return figures | _emptiness(list(asked.values()))
+
+    def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
+        """One half what was missed, the other what was found though absent, the surest first."""
+        false = [row for row in rows if row["kind"] != PRESENT and row["found"]]
+        once = {(row["picture"], row["label"]): row for row in false}
+        surest = sorted(once.values(), key=lambda row: -row["presence"])
+        missed = lowest_iou((row for row in rows if row["kind"] == PRESENT), count)
+        taken = max(count - len(missed), count // 2)
+        return missed[: count - min(taken, len(surest))] + surest[:taken]
+
+    def show(self, picture: Picture, rows: Sequence[Row]) -> list[Shown]:
+        """Find the phrases of these rows again."""
+        image, truth = open_picture(picture)
+        classes = {target.label: target.mask for target in truth.classes}
+        embedding = self.pipe.segmenter.encode_image(image)
+        masks = self._find(self.pipe, embedding, [row["label"] for row in rows])
+        shown = []
+        for row in rows:
+            label = row["label"]
+            found = union(masks[label])
+            if row["kind"] == PRESENT:
+                outcome = f"IoU {row['iou']:.2f}" if row["found"] else "not found"
+                caption, target = f"{label}  {outcome}", classes[label]
+            else:
+                caption, target = f"{label} is absent  presence {row['presence']:.2f}", None
+            shown.append(Shown(caption, image, found, target))
+        return shown
+
+
+def _row(
+    label: str, kind: str, presence: float, masks: BoolMask, ungated: Mapping[str, BoolMask]
+) -> Row:
+    return {
+        "label": label,
+        "kind": kind,
+        "presence": presence,
+        "found": len(masks) > 0,
+        "found ungated": len(masks) > 0 or len(ungated[label]) > 0,
+    }
+
+
+def _is_inside(point: tuple[float, float] | None, target: Target) -> bool:
+    """Whether the pixel nearest to a point is the target's; no point is nowhere."""
+    if point is None:
+        return False
+    height, width = target.mask.shape
+    column, row = min(width - 1, round(point[0])), min(height - 1, round(point[1]))
+    return bool(target.mask[row, column])
+
+
+def _mask_figures(rows: Sequence[Row]) -> dict[str, float]:
+    if not rows:
+        return {}
+    return {
+        "phrases": len(rows),
+        "mIoU": mean(row["iou"] for row in rows),
+        "boundary F": mean(row["boundary"] for row in rows),
+        "pointing": mean(row["pointed"] for row in rows),
+    }
+
+
+def _honesty(present: Sequence[Row], absent: Sequence[Row]) -> dict[str, float]:
+    """Figures of the decisions, present and absent phrases weighing the same."""
+    figures = _emptiness(absent)
+    if present and absent:
+        rows = [*present, *absent]
+        truth = [row["kind"] == PRESENT for row in rows]
+        figures["AUC"] = roc_auc(truth, [row["presence"] for row in rows])
+        weights = balanced_weights(truth)
+        for name, key in (("IL_MCC", "found"), ("IL_MCC ungated", "found ungated")):
+            figures[name] = matthews(truth, [row[key] for row in rows], weights)
+    return figures
+
+
+def _emptiness(absent: Sequence[Row]) -> dict[str, float]:
+    if not absent:
+        return {}
+    return {"absent": len(absent), "empty if absent": mean(not row["found"] for row in absent)}

@@ -1,0 +1,245 @@
+"""The right half of the page: the stage, what was found in words, pictures and tables."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ...pipeline.result import Result
+from . import views
+from .engine import Engine, Progress
+from .request import Request
+from .stage import make_stage
+
+STAGE = "stage"
+BEST, ALL = "best", "all"
+_EMPTY = "Give a picture, and it is shown here."
+START = views.message("Give a picture, then say, show or click what you want.")
+
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a user looks at; all that is kept of him between events.
+
+    Attributes:
+        requests: One for each picture that was searched; none before the first.
+        index: Which of them is on the stage.
+    """
+
+    requests: tuple[Request, ...] = ()
+    index: int = 0
+
+    @property
+    def request(self) -> Request | None:
+        """The one on the stage."""
+        return self.requests[self.index] if self.requests else None
+
+
+class ResultView:
+    """The components that show results; made within a Blocks context.
+
+    Args:
+        engine: Answers requests.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.shown = gr.State(Shown())
+        self.headline = gr.HTML(START, elem_id="headline")
+        self.pictures = gr.Gallery(
+            label="Pictures that were searched; choose one",
+            columns=6,
+            rows=1,
+            height=None,
+            allow_preview=False,
+            object_fit="cover",
+            visible=False,
+            elem_id="pictures",
+            buttons=[],
+        )
+        self.stage = make_stage(STAGE, empty=_EMPTY)
+        self.part = gr.Radio(
+            label="A click can mean several things",
+            choices=[BEST],
+            value=BEST,
+            visible=False,
+            elem_id="part",
+        )
+        with gr.Row(elem_id="thresholds"):
+            self.min_score = gr.Slider(
+                0.0, 1.0, 0.0, step=0.01, label="Least score", elem_id="min-score", min_width=240
+            )
+            self.top_k = gr.Slider(
+                0,
+                20,
+                0,
+                step=1,
+                label="Masks per phrase (0: all)",
+                elem_id="top-k",
+                min_width=240,
+            )
+        with gr.Tabs(elem_id="details"):
+            with gr.Tab("Masks"):
+                self.gallery = gr.Gallery(
+                    show_label=False,
+                    columns=5,
+                    height=None,
+                    fit_columns=False,
+                    object_fit="contain",
+                    elem_id="gallery",
+                    buttons=["fullscreen"],
+                )
+            with gr.Tab("Scores"):
+                self.table = gr.HTML("", elem_id="masks-table", apply_default_css=False)
+            with gr.Tab("Dropped, and why"):
+                self.rejected = gr.HTML(
+                    views.rejected_table(()), elem_id="rejected-table", apply_default_css=False
+                )
+
+    @property
+    def outputs(self) -> list[Any]:
+        """All components that :meth:`show` may change."""
+        return [
+            self.shown,
+            self.headline,
+            self.pictures,
+            self.stage,
+            self.part,
+            self.gallery,
+            self.table,
+            self.rejected,
+        ]
+
+    @property
+    def thresholds(self) -> list[Any]:
+        """The inputs that :meth:`show` takes after what is shown."""
+        return [self.min_score, self.top_k, self.part]
+
+    def clear(self, headline: str | None = None, *, photo: bool = False) -> Updates:
+        """Return the updates that take results away, and with ``photo`` the photograph as well."""
+        empty = views.stage_masks(None)
+        updates: Updates = {
+            self.shown: Shown(),
+            self.stage: gr.HTML(value=empty, photo=None) if photo else empty,
+            self.part: gr.Radio(visible=False, value=BEST),
+            self.pictures: gr.Gallery(visible=False, value=None),
+            self.gallery: [],
+            self.table: "",
+            self.rejected: views.rejected_table(()),
+        }
+        if headline is not None:
+            updates[self.headline] = headline
+        return updates
+
+    def find(
+        self, requests: tuple[Request, ...], min_score: float, top_k: float, progress: Progress
+    ) -> Updates:
+        """Answer new requests, one for each picture, and show the first."""
+        started = time.perf_counter()
+        answers = []
+        for i, request in enumerate(requests):
+            answers.append(
+                self.engine.answer(
+                    request,
+                    min_score=min_score,
+                    top_k=round(top_k) or None,
+                    progress=_step(progress, i, len(requests)),
+                )
+            )
+        seconds = time.perf_counter() - started
+        shown = Shown(requests)
+        updates = self._show(shown, answers[0], BEST, seconds)
+        several = len(requests) > 1
+        if several:
+            thumbnails = [
+                (str(request.picture), f"{len(answer)} found")
+                for request, answer in zip(requests, answers, strict=True)
+            ]
+            updates[self.pictures] = gr.Gallery(thumbnails, visible=True, selected_index=0)
+            updates[self.stage] = self._with_photo(shown, updates[self.stage])
+        else:
+            updates[self.pictures] = gr.Gallery(visible=False, value=None)
+        return updates
+
+    def show(
+        self, shown: Shown, min_score: float, top_k: float, part: str, *, photo: bool = False
+    ) -> Updates:
+        """Show what was found again, with other thresholds, or ``photo``: another picture."""
+        if shown.request is None:
+            return {self.shown: shown}
+        updates = self._show(shown, self.ranked(shown, min_score, top_k), part, None)
+        if photo:
+            updates[self.stage] = self._with_photo(shown, updates[self.stage])
+        return updates
+
+    def ranked(self, shown: Shown, min_score: float, top_k: float) -> Result:
+        """Return the masks of what is shown.
+
+        Raises:
+            InputError: There is nothing, or the picture is gone.
+        """
+        request = shown.request
+        if request is None:
+            raise ValueError("nothing is shown")
+        return self.engine.answer(request, min_score=min_score, top_k=round(top_k) or None)
+
+    def _with_photo(self, shown: Shown, masks: Any) -> Any:
+        request = shown.request
+        if request is None:
+            return masks
+        photo = views.stage_photo(self.engine.read(request.picture), request.picture.name)
+        return gr.HTML(value=masks, photo=photo)
+
+    def _show(self, shown: Shown, result: Result, part: str, seconds: float | None) -> Updates:
+        request = shown.request
+        if request is None:
+            return {}
+        lone = request.marks.lone_click and not request.wanted and len(result) > 0
+        chosen = choose_part(result, part) if lone else result
+        pixels = (
+            self.engine.encode(request.setup, request.picture).pixels()
+            if not (request.everything)
+            else self.engine.read(request.picture)
+        )
+        return {
+            self.shown: shown,
+            self.headline: views.headline(chosen, request, seconds),
+            self.stage: views.stage_masks(chosen, request.marks),
+            self.part: self._part_choices(result, part) if lone else gr.Radio(visible=False),
+            self.gallery: views.gallery(pixels, chosen),
+            self.table: views.masks_table(chosen),
+            self.rejected: views.rejected_table(result.rejected),
+        }
+
+    def _part_choices(self, result: Result, part: str) -> Any:
+        parts = views.whole_and_parts(result)
+        choices = [
+            ("best", BEST),
+            *((f"{name} {result.scores[i]:.2f}", name) for name, i in parts.items()),
+            ("all", ALL),
+        ]
+        value = part if part in (BEST, ALL, *parts) else BEST
+        return gr.Radio(choices=choices, value=value, visible=len(result) > 1)
+
+
+def choose_part(result: Result, part: str) -> Result:
+    """Return what a user chose of a lone click's masks: "best", "all", or one by its size."""
+    if part == ALL:
+        return result
+    parts = views.whole_and_parts(result)
+    return result[[parts[part]]] if part in parts else result[:1]
+
+
+def _step(progress: Progress, i: int, count: int) -> Progress:
+    """Progress of the i-th of several pictures."""
+
+    def tell(share: float, what: str) -> None:
+        words = what if count == 1 else f"Picture {i + 1} of {count}: {what}"
+        progress((i + share) / count, words)
+
+    return tell

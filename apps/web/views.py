@@ -1,0 +1,224 @@
+"""What the page shows of a result: pictures for the stage, a gallery, tables, plain words."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...pipeline.checks import BoolArray, UInt8Array
+from ...pipeline.masks import cut
+from ...pipeline.result import RejectedMask, Result
+from ..cli.report import describe_missing, shorten
+from ..render import PALETTE, outline
+from .request import NO_MARKS, Marks, Request
+
+# The stage's picture is no wider or higher than this; masks are shown at its size.
+STAGE_SIZE = 1280
+# Masks shown at a time; the files have all.
+MOST_SHOWN = 100
+_THUMBNAIL = 220
+_TINT = 105  # of 255
+_COLUMNS = ("score", "IoU prediction", "stability", "prompt")
+
+
+def stage_photo(pixels: UInt8Array, name: str) -> dict[str, Any]:
+    """Return a picture for the stage: its own size and a JPEG of what the screen can show."""
+    height, width = pixels.shape[:2]
+    image = Image.fromarray(pixels)
+    image.thumbnail((STAGE_SIZE, STAGE_SIZE), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=88)
+    return {
+        "src": _data_url("image/jpeg", data.getvalue()),
+        "width": width,
+        "height": height,
+        "name": name,
+    }
+
+
+def stage_masks(result: Result | None, marks: Marks = NO_MARKS) -> dict[str, Any]:
+    """Return what lies over the stage's picture: masks with their scores, clicks and boxes."""
+    masks = [] if result is None else [_stage_mask(result, i) for i in range(_shown(result))]
+    return {
+        "masks": masks,
+        "points": [[x, y, label] for (x, y), label in zip(marks.points, marks.labels, strict=True)],
+        "boxes": [list(box) for box in marks.boxes],
+    }
+
+
+def gallery(pixels: UInt8Array, result: Result) -> list[tuple[UInt8Array, str]]:
+    """Return a small cut-out of each mask, on white, and what is written under it."""
+    items = []
+    for i in range(_shown(result)):
+        x0, y0, x1, y1 = (int(edge) for edge in result.boxes_xyxy[i])
+        mask = result.masks[i, y0:y1, x0:x1]
+        step = max(1, max(mask.shape) // _THUMBNAIL)
+        piece = pixels[y0:y1:step, x0:x1:step]
+        kept = np.where(mask[::step, ::step, None], piece, np.uint8(255))
+        caption = f"{i + 1} {shorten(result.labels[i])} {result.scores[i]:.2f}"
+        items.append((kept.astype(np.uint8), caption))
+    return items
+
+
+def masks_table(result: Result) -> str:
+    """Return the masks with every score as an HTML table."""
+    if not len(result):
+        return ""
+    rows = []
+    height, width = result.image_size
+    for i in range(_shown(result)):
+        scores = (
+            result.scores[i],
+            result.iou_predictions[i],
+            result.stability_scores[i],
+            result.prompt_scores[i],
+        )
+        area = result.masks[i].sum() / (height * width)
+        swatch = f'<i class="swatch" style="background:{_color(i)}"></i>'
+        cells = [
+            f'<td class="number">{swatch}{i + 1}</td>',
+            f"<td>{_safe(result.labels[i])}</td>",
+            *(f'<td class="number">{value:.2f}</td>' for value in scores),
+            f'<td class="number">{area:.1%}</td>',
+            f'<td class="number">{", ".join(f"{edge:.0f}" for edge in result.boxes_xyxy[i])}</td>',
+        ]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    more = len(result) - len(rows)
+    rest = f"<p>and {more} more, which the files have</p>" if more else ""
+    return _table(("#", "label", *_COLUMNS, "area", "box"), rows) + rest
+
+
+def rejected_table(rejected: Sequence[RejectedMask]) -> str:
+    """Return what was considered and dropped, and why, as an HTML table."""
+    if not rejected:
+        return '<p class="quiet">Nothing was dropped.</p>'
+    rows = []
+    for item in rejected[:MOST_SHOWN]:
+        scores = (item.score, item.iou_prediction, item.stability_score, item.prompt_score)
+        cells = [
+            f"<td>{_safe(item.label)}</td>",
+            f'<td class="reason">{html.escape(item.reason)}</td>',
+            *(
+                f'<td class="number">{"" if value is None else f"{value:.2f}"}</td>'
+                for value in scores
+            ),
+        ]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    more = len(rejected) - len(rows)
+    rest = f"<p>and {more} more, which the files have</p>" if more else ""
+    return _table(("label", "dropped because", *_COLUMNS), rows) + rest
+
+
+def headline(result: Result, request: Request, seconds: float | None) -> str:
+    """Return in plain words how much was found, what was not, and why."""
+    counts: dict[str, int] = {}
+    for label in result.labels:
+        counts[label] = counts.get(label, 0) + 1
+    took = "" if seconds is None else f' <span class="quiet">in {seconds:.2f} s</span>'
+    if not counts:
+        lines = [f"<strong>Nothing found.</strong>{took}"]
+    elif request.wanted:
+        found = ", ".join(
+            f"{count} x {_safe(label)}" if count > 1 else _safe(label)
+            for label, count in counts.items()
+        )
+        lines = [f"<strong>Found {found}</strong>{took}"]
+    else:
+        number = len(result)
+        lines = [f"<strong>{number} mask{'s' if number > 1 else ''}</strong>{took}"]
+    lines += [html.escape(line[:1].upper() + line[1:]) for line in _missing(result, request)]
+    kind = "found" if counts else "empty"
+    return message("<br>".join(lines), kind)
+
+
+def message(words: str, kind: str = "plain") -> str:
+    """Return a line for people; `words` are HTML, `kind` is "plain", "found" or "empty"."""
+    return f'<div class="headline {kind}" role="status">{words}</div>'
+
+
+def whole_and_parts(result: Result) -> Mapping[str, int]:
+    """Return what the masks of a lone click are, by their sizes: name -> position."""
+    areas = result.masks.sum(axis=(1, 2))
+    names = ("whole", "part", "subpart")
+    order = np.argsort(-areas, kind="stable")
+    return {name: int(i) for name, i in zip(names, order, strict=False)}
+
+
+def _missing(result: Result, request: Request) -> list[str]:
+    """Why there is nothing, or not all that was asked for."""
+    lines = describe_missing(result, request.wanted) if request.wanted else []
+    if lines or len(result):
+        return lines
+    reasons = list(dict.fromkeys(item.reason for item in result.rejected))
+    if reasons:
+        return [f"All masks were dropped: {'; '.join(reasons[:3])}"]
+    return ["There is no mask there; mark another place"]
+
+
+def _stage_mask(result: Result, i: int) -> dict[str, Any]:
+    height, width = result.image_size
+    share = min(1.0, STAGE_SIZE / max(height, width))
+    x0, y0, x1, y1 = (int(edge) for edge in result.boxes_xyxy[i])
+    size = max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
+    part = cut(result.masks[i], (x0, y0, x1, y1))
+    if not part.size:
+        part = np.zeros((1, 1), np.bool_)
+    small = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST), np.bool_)
+    return {
+        "label": shorten(result.labels[i]),
+        "score": round(float(result.scores[i]), 4),
+        "iou": round(float(result.iou_predictions[i]), 4),
+        "stability": round(float(result.stability_scores[i]), 4),
+        "prompt": round(float(result.prompt_scores[i]), 4),
+        "color": _color(i),
+        "area": int(result.masks[i].sum()),
+        "box": [x0 / width, y0 / height, x1 / width, y1 / height],
+        "src": _data_url("image/png", _mask_png(small, _color(i))),
+    }
+
+
+def _mask_png(mask: BoolArray, color: str) -> bytes:
+    """A mask in its colour: transparent outside, tinted inside, opaque on the outline."""
+    thickness = 2
+    indices = mask.astype(np.uint8)
+    indices[outline(mask, thickness)] = 2
+    image = Image.fromarray(indices, mode=None).convert("L")
+    image = Image.frombytes("P", image.size, image.tobytes())
+    image.putpalette([0, 0, 0, *_rgb(color), *_rgb(color)])
+    data = io.BytesIO()
+    image.save(data, "PNG", bits=2, transparency=bytes([0, _TINT, 255]), compress_level=3)
+    return data.getvalue()
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+def _color(i: int) -> str:
+    return PALETTE[i % len(PALETTE)]
+
+
+def _shown(result: Result) -> int:
+    return min(len(result), MOST_SHOWN)
+
+
+def _safe(label: str) -> str:
+    return html.escape(shorten(label))
+
+
+def _table(headings: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    return (
+        '<div class="table-scroll"><table class="masks"><thead><tr>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,1 +1,0 @@
-"""Backbones that more than one family of models reads."""

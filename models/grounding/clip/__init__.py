@@ -1,0 +1,1 @@
+"""OpenCLIP for phrases: dense features and the whole picture's presence."""

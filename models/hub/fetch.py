@@ -1,0 +1,280 @@
+"""Downloads of published weights from the Hugging Face hub, which go on where they broke off.
+
+``hf_hub_download`` of huggingface_hub 2 takes up a broken connection again, but begins anew in the
+next run. Here a file grows beside its place under the name ``*.incomplete``, by the same library's
+requests (so that HF_ENDPOINT, HF_TOKEN and proxies count), and gets its name when it is whole and
+its hash is right. In the hub's cache the library then links it, as if it had fetched it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..errors import CheckpointError
+from .find import find_cached, is_whole, own_places
+from .sources import WeightSource
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ETAG = re.compile(r"[\w-]+")
+_CHUNK = 1 << 24
+# Left free on the disk when all is there.
+_SPARE_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch.
+
+    Attributes:
+        source: Whose file it is.
+        file: Its name.
+        size: In bytes.
+        sha256: What its content must have, if known.
+        target: Where its bytes go.
+        url: Where they come from.
+        own: Whether the target is in a folder of the user's, not in the hub's cache.
+        copied_from: A file of the hub's cache that saves the download.
+    """
+
+    source: WeightSource
+    file: str
+    size: int
+    sha256: str
+    target: Path
+    url: str
+    own: bool
+    copied_from: Path | None = None
+
+    @property
+    def partial(self) -> Path:
+        """Where the bytes are before all of them are there."""
+        return self.target.with_name(f"{self.target.name}.incomplete")
+
+    @property
+    def done(self) -> int:
+        """How many bytes are there from a run that broke off."""
+        try:
+            return min(self.partial.stat().st_size, self.size)
+        except OSError:
+            return 0
+
+
+def plan_downloads(sources: Sequence[WeightSource], folder: Path | None = None) -> list[Download]:
+    """Return what is missing of sources, asking the hub for each file's size.
+
+    Args:
+        sources: What is wanted.
+        folder: Where it shall be; None is the hub's cache.
+
+    Raises:
+        CheckpointError: The hub cannot be reached, refuses or lacks a file, or has another file
+            than the one known.
+    """
+    downloads = []
+    for source in sources:
+        cached = find_cached(source.repo, source.files)
+        home = cached if folder is None else _home(source, folder)
+        for file in source.files:
+            if home is not None and is_whole(home / file):
+                continue
+            if home is not None and folder is not None and cached and is_whole(cached / file):
+                downloads.append(_copy_of(source, file, cached / file, home / file))
+                continue
+            with _told(source, file):
+                downloads.append(_ask(source, file, None if folder is None else home))
+    return downloads
+
+
+def check_space(downloads: Sequence[Download]) -> None:
+    """Check that the disk can take what is missing.
+
+    Raises:
+        CheckpointError: It cannot.
+    """
+    needed = sum(item.size - item.done for item in downloads)
+    if not needed:
+        return
+    folder = downloads[0].target.parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE_BYTES > free:
+        raise CheckpointError(
+            f"{needed / 1e9:.1f} GB are to be fetched, but {folder} has {free / 1e9:.1f} GB free; "
+            "make room, or choose another disk with --dir"
+        )
+
+
+def run_download(item: Download) -> None:
+    """Fetch a file, or the rest of it; a run that breaks off leaves what is there for the next.
+
+    Raises:
+        CheckpointError: The hub cannot be reached or refuses, the disk cannot be written, or
+            the content is wrong: it is removed then.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    with _told(item.source, item.file):
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        lock = item.partial.with_name(f"{item.partial.name}.lock")
+        try:
+            with WeakFileLock(lock):  # two runs must not write to one file
+                if not _is_there(item):
+                    _fill(item)
+                    _check(item)
+                    item.partial.replace(item.target)
+        finally:
+            with suppress(OSError):  # another run may wait for it
+                lock.unlink()
+        if not item.own:
+            _drop_broken_link(item)
+            hf_hub_download(item.source.repo, item.file)
+
+
+def _home(source: WeightSource, folder: Path) -> Path:
+    """The source's folder in one of the user's."""
+    places = own_places(source.repo, folder)
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def _copy_of(source: WeightSource, file: str, cached: Path, target: Path) -> Download:
+    sha256 = source.sha256.get(file, "")
+    size = cached.stat().st_size
+    return Download(source, file, size, sha256, target, "", own=True, copied_from=cached)
+
+
+def _ask(source: WeightSource, file: str, home: Path | None) -> Download:
+    """What the hub says of a file."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import repo_folder_name
+
+    metadata = get_hf_file_metadata(hf_hub_url(source.repo, file))
+    etag = metadata.etag or ""
+    if metadata.size is None or not metadata.commit_hash or not _ETAG.fullmatch(etag):
+        raise CheckpointError(
+            f"{constants.ENDPOINT} does not answer like the Hugging Face hub (no size, commit or "
+            f"tag of {source.repo}/{file}); check HF_ENDPOINT and the proxy"
+        )
+    known = source.sha256.get(file, "")
+    # The hub tags large files with their hash.
+    told = etag if _SHA256.fullmatch(etag) else ""
+    if known and told and known != told:
+        raise CheckpointError(
+            f"{source.repo}/{file} on the hub is not the file that promptseg knows (its sha256 is "
+            f"{told}, not {known}); update promptseg, or give the path of weights you trust"
+        )
+    if home is None:
+        storage = repo_folder_name(repo_id=source.repo, repo_type="model")
+        target = Path(constants.HF_HUB_CACHE).expanduser() / storage / "blobs" / etag
+    else:
+        target = home / file
+    return Download(
+        source, file, metadata.size, known or told, target, metadata.location, own=home is not None
+    )
+
+
+def _is_there(item: Download) -> bool:
+    """Whether another run fetched it meanwhile, or another model's file is the same one."""
+    if item.own:
+        return is_whole(item.target)
+    return item.target.is_file() and item.target.stat().st_size == item.size
+
+
+def _fill(item: Download) -> None:
+    """Let the partial file grow to the whole."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    if item.copied_from is not None:
+        shutil.copyfile(item.copied_from, item.partial)
+        return
+    if item.partial.exists() and item.partial.stat().st_size > item.size:
+        item.partial.unlink()
+    headers = build_hf_headers()
+    if urlsplit(item.url).netloc != urlsplit(constants.ENDPOINT).netloc:
+        headers.pop("authorization", None)  # a signed address elsewhere: the token is not for it
+    with item.partial.open("ab") as stream:
+        http_get(
+            item.url,
+            stream,
+            resume_size=item.done,
+            headers=headers,
+            expected_size=item.size,
+            displayed_filename=f"{item.source.name}: {item.file}",
+        )
+
+
+def _check(item: Download) -> None:
+    if not item.sha256:
+        return
+    digest = hashlib.sha256()
+    with item.partial.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != item.sha256:
+        item.partial.unlink()
+        raise CheckpointError(
+            f"what came of {item.source.repo}/{item.file} is broken (its sha256 is "
+            f"{digest.hexdigest()}, not {item.sha256}) and was removed; run the command again"
+        )
+
+
+def _drop_broken_link(item: Download) -> None:
+    """Remove the cache's name of a file that is not whole: the library would keep it."""
+    cached = find_cached(item.source.repo, [item.file])
+    if cached is not None and not is_whole(cached / item.file):
+        (cached / item.file).unlink()
+
+
+@contextmanager
+def _told(source: WeightSource, file: str) -> Iterator[None]:
+    """Say in one line what went wrong with a file and what to do."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    # The library's errors of requests are of other types in each of its major versions.
+    except Exception as error:
+        raise CheckpointError(_describe(error, source, file)) from error
+
+
+def _describe(error: Exception, source: WeightSource, file: str) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    hub = constants.ENDPOINT
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"HF_HUB_OFFLINE is set, and {source.name} is not all here: unset it and run again"
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{source.repo} lets in only those who asked: ask at {hub}/{source.repo}, then log in "
+            "with `hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{hub} has no {source.repo}, or not for you: check HF_ENDPOINT and HF_TOKEN"
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    if isinstance(error, LocalEntryNotFoundError):  # it was not reached
+        pass
+    elif isinstance(error, EntryNotFoundError):
+        return f"{hub} has no {file} in {source.repo}: update promptseg, or check HF_ENDPOINT"
+    elif isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
+        return f"{source.name}: {file} cannot be written ({reason}); see to it and run again"
+    return (
+        f"{source.repo}/{file} cannot be fetched from {hub} ({reason}); check the network or set "
+        "HF_ENDPOINT to a mirror, and run the command again: it goes on where it stopped"
+    )

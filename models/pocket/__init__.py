@@ -1,0 +1,1 @@
+"""The pocket model: all networks of the preset whose weights are installed."""

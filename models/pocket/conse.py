@@ -1,0 +1,130 @@
+"""Dense ConSE: phrases found through a backbone that was trained to name ImageNet's classes.
+
+ConSE (Norouzi et al. 2013, "Zero-shot learning by convex combination of semantic embeddings")
+describes a picture by its class probabilities and the classes by text embeddings. Here it works
+at every location: the ImageNet head runs on the feature map, and a phrase's heat is the sum of
+the class probabilities, each weighted by how near the class's name is to the phrase:
+
+    heat(x) = sum over c of p(c at x) * exp((sim(c, phrase) - max sim) / 0.05)
+
+The weights are relative, so that a phrase far from every class would borrow the nearest one's
+heat; the presence score therefore falls with the similarity of the nearest class.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..grounding.answers import sample_cells
+from .backbone import NUM_CLASSES, EfficientNetLite2
+
+TEMPERATURE = 0.05  # of the weights of classes
+# A class this similar to the phrase is a synonym, one that dissimilar says nothing about it.
+SIMILARITY_RANGE = (0.35, 0.75)
+NAMES_FILE = "imagenet_names.safetensors"
+
+_STRIDE = 16
+
+
+class ClassNames(nn.Module):
+    """Text embeddings of the ImageNet classes' names; a class may have several.
+
+    Args:
+        path: A file of ``training/class_names.py``.
+
+    Raises:
+        CheckpointError: The file is missing or another one.
+    """
+
+    embeddings: Tensor
+    classes: Tensor
+    numbers: Tensor
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            with safe_open(path, framework="pt") as file:
+                embeddings = file.get_tensor("embeddings").float()
+                pairs = file.get_tensor("pairs").long()
+                self.names: list[str] = json.loads(file.metadata()["names"])
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: expected the embeddings of the class names, found none ({error}): "
+                "reinstall promptseg"
+            ) from error
+        self.register_buffer("embeddings", embeddings)
+        self.register_buffer("classes", pairs[:, 0])
+        self.register_buffer("numbers", pairs[:, 1])
+
+    def similarities(self, phrases: Tensor) -> Tensor:
+        """Cosine (B, 1000) of phrases (B, 384) to the nearest name of each class."""
+        by_name = phrases @ self.embeddings.T
+        start = phrases.new_full((len(phrases), NUM_CLASSES), -1.0)
+        index = self.classes.expand(len(phrases), -1)
+        return start.scatter_reduce(1, index, by_name[:, self.numbers], "amax")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMaps:
+    """What the ImageNet head sees at every place of a picture.
+
+    Attributes:
+        probabilities: (1000, h, w).
+        extent: Height and width of the picture in cells; the last cells may overhang it.
+    """
+
+    probabilities: Tensor
+    extent: tuple[float, float]
+
+
+class DenseConse(nn.Module):
+    """Heat of phrases from the ImageNet classes at every location.
+
+    Args:
+        backbone: With its ImageNet weights and head.
+        class_names: Embeddings of the classes' names.
+    """
+
+    def __init__(self, backbone: EfficientNetLite2, class_names: ClassNames) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.class_names = class_names
+
+    def look(self, stride8: Tensor, input_size: tuple[int, int]) -> ClassMaps:
+        """Class probabilities at every place of a picture.
+
+        Args:
+            stride8: The backbone's stride-8 map (1, 48, h, w), padded at the right and bottom.
+            input_size: Size (H', W') in pixels that the backbone saw the picture at.
+        """
+        features = self.backbone.deep(stride8)[-1]
+        rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
+        logits = self.backbone.classify(features[..., :rows, :columns])
+        extent = input_size[0] / _STRIDE, input_size[1] / _STRIDE
+        return ClassMaps(logits[0].float().softmax(0), extent)
+
+    def score(self, maps: ClassMaps, text: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Heat and presence of phrases.
+
+        Args:
+            maps: Of :meth:`look`.
+            text: MiniLM embeddings (P, 384), of length 1.
+            grid: Rows and columns of the heat.
+
+        Returns:
+            Heat (P, *grid) in [0, 1] over the whole picture, and presence (P,) in [0, 1].
+        """
+        similarity = self.class_names.similarities(text)
+        nearest = similarity.amax(1)
+        weights = ((similarity - nearest[:, None]) / TEMPERATURE).exp()
+        heat = torch.einsum("bc,chw->bhw", weights, maps.probabilities)
+        low, high = SIMILARITY_RANGE
+        known = ((nearest - low) / (high - low)).clamp(0, 1)
+        return sample_cells(heat[None], maps.extent, grid)[0], heat.flatten(1).amax(1) * known

@@ -1,0 +1,1 @@
+"""Prompts to masks: the segmenter, refinement, and everything mode."""

@@ -1,0 +1,128 @@
+"""Prompts to one mask each: a first decoding, refined from the mask's own tight box and logits.
+
+Source: the cascaded post-refinement of Zhang et al. 2023, "Personalize Segment Anything Model
+with One Shot" (PerSAM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...models.embedding import ImageEmbedding
+from ...models.errors import InputError
+from .candidates import LowResMasks
+from .prompts import PromptSet
+from .segmenter import Segmenter
+
+PARTS = ("points", "boxes", "masks")
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How a prompt becomes a mask.
+
+    Attributes:
+        first_pass: Parts of the prompts that the first decoding gets, of "points", "boxes" and
+            "masks".
+        multimask_output: Whether the first decoding chooses among three masks (whole, part,
+            subpart) or takes the single one, which the published models were made for where the
+            prompt leaves no doubt.
+        refine_passes: How often the mask is decoded again, from the points with its own tight box
+            and logits.
+
+    Raises:
+        InputError: ``first_pass`` names no part or an unknown one, or ``refine_passes`` is
+            negative.
+    """
+
+    first_pass: tuple[str, ...] = PARTS
+    multimask_output: bool = True
+    refine_passes: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.first_pass or set(self.first_pass) - set(PARTS):
+            raise InputError(
+                f"first_pass must name some of points, boxes and masks, not {self.first_pass}"
+            )
+        if self.refine_passes < 0:
+            raise InputError(f"refine_passes must be 0 or more, not {self.refine_passes}")
+
+
+def decode_cascade(
+    segmenter: Segmenter,
+    embedding: ImageEmbedding,
+    prompts: PromptSet,
+    config: DecodingConfig,
+) -> LowResMasks:
+    """Decode one mask for each prompt.
+
+    Of the first decoding's three masks, the one that the IoU token prefers is taken; each further
+    decoding gives the single mask of the points together with that mask's tight box and logits.
+
+    Args:
+        segmenter: Decodes.
+        embedding: Of the image.
+        prompts: One or more.
+        config: How.
+
+    Returns:
+        Masks with C of 1.
+    """
+    first = keep_parts(prompts, config.first_pass)
+    masks = decode_prompts(segmenter, embedding, first, multimask_output=config.multimask_output)
+    masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
+    for _ in range(config.refine_passes):
+        boxes = segmenter.low_res_boxes(embedding, masks)
+        if prompts.boxes is not None:
+            empty = ~boxes.any(1)
+            boxes[empty] = prompts.boxes[empty]
+        again = replace(prompts, boxes=boxes, mask_input=masks.logits)
+        masks = decode_prompts(segmenter, embedding, again, multimask_output=False)
+    return masks
+
+
+def decode_prompts(
+    segmenter: Segmenter,
+    embedding: ImageEmbedding,
+    prompts: PromptSet,
+    *,
+    multimask_output: bool,
+) -> LowResMasks:
+    """Decode prompts once."""
+    return segmenter.decode_low_res(
+        embedding,
+        point_coords=prompts.point_coords,
+        point_labels=prompts.point_labels,
+        boxes=prompts.boxes,
+        mask_input=prompts.mask_input,
+        multimask_output=multimask_output,
+    )
+
+
+def keep_parts(prompts: PromptSet, parts: Sequence[str]) -> PromptSet:
+    """Return the prompts without the parts that are not named."""
+    points = "points" in parts
+    return replace(
+        prompts,
+        point_coords=prompts.point_coords if points else None,
+        point_labels=prompts.point_labels if points else None,
+        boxes=prompts.boxes if "boxes" in parts else None,
+        mask_input=prompts.mask_input if "masks" in parts else None,
+    )
+
+
+def select_by_iou_prediction(iou_predictions: ArrayLike) -> NDArray[np.intp]:
+    """Return (B,) which of each prompt's C candidates the IoU token prefers.
+
+    Args:
+        iou_predictions: (B, C).
+    """
+    predictions = np.asarray(iou_predictions)
+    if predictions.ndim != 2 or predictions.shape[1] == 0:
+        raise InputError(f"iou_predictions must be (B, C) with C >= 1, not {predictions.shape}")
+    best: NDArray[np.intp] = np.argmax(predictions, axis=1)
+    return best

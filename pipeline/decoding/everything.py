@@ -1,0 +1,352 @@
+"""Everything mode: masks of all that clicks on a grid find, without a query.
+
+Source: the automatic mask generation of Kirillov et al. 2023, "Segment Anything", appendix B.
+Parameters, their defaults and the masks are those of the official SamAutomaticMaskGenerator.
+
+Memory is bounded: logits and masks at the image's size exist for a block of candidates only, and
+a mask waits for the end as the compressed bits of its box.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.embedding import ImageEmbedding
+from ...models.errors import InputError
+from ..images import ImageSource
+from ..masks import (
+    MAX_MASK_PIXELS,
+    Box,
+    CompactMask,
+    box_nms,
+    cut,
+    remove_small_regions,
+    shift,
+    tight_box,
+)
+from ..proposals import Proposals
+from ..result import RejectedMask
+from .candidates import LowResMasks
+from .segmenter import STABILITY_OFFSET, Segmenter
+
+# What every mask is called: nobody named it.
+LABEL = "mask"
+# A mask whose box comes this near, in pixels, to an edge of its crop is likely cut off there.
+CROP_EDGE = 20
+
+# Called with the number of points done and the number of points in total.
+ProgressCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EverythingConfig:
+    """What everything mode looks at and what it keeps; the defaults are made for SAM ViT-H.
+
+    Attributes:
+        points_per_side: Clicks along each side of the image's grid.
+        points_per_batch: Points whose low-resolution masks are held at a time.
+        pred_iou_thresh: A mask is kept if its predicted IoU is above this; 0 keeps all.
+        stability_score_thresh: Least stability score; 0 keeps all.
+        stability_score_offset: Logits that the stability score's two thresholds lie off.
+        box_nms_thresh: Of two masks of a crop whose boxes' IoU is above this, the one of higher
+            predicted IoU stays.
+        crop_n_layers: Layers of crops that are looked at beside the whole image; layer i has
+            2 ** i crops along each side.
+        crop_nms_thresh: As `box_nms_thresh`, between crops; the mask of the smaller crop stays.
+        crop_overlap_ratio: How much the two crops along the shorter side of the first layer
+            overlap, as a share of that side; the crops of further layers overlap less.
+        crop_n_points_downscale_factor: Layer i has `points_per_side` over this ** i clicks along
+            each side of a crop.
+        min_mask_region_area: Holes and islands of fewer pixels are filled and removed, and of
+            masks that then have the same box one stays, rather one that was not changed.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = STABILITY_OFFSET
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    min_mask_region_area: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("points_per_side", 1),
+            ("points_per_batch", 1),
+            ("crop_n_layers", 0),
+            ("crop_n_points_downscale_factor", 1),
+            ("min_mask_region_area", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} must be a whole number, {least} or more, not {value!r}")
+        for name in (
+            "pred_iou_thresh",
+            "stability_score_thresh",
+            "box_nms_thresh",
+            "crop_nms_thresh",
+            "crop_overlap_ratio",
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0.0 <= value <= 1.0):
+                raise InputError(f"{name} must be between 0 and 1, not {value!r}")
+        offset = self.stability_score_offset
+        if not (isinstance(offset, (int, float)) and 0.0 <= offset < math.inf):
+            raise InputError(f"stability_score_offset must be 0 or more, not {offset!r}")
+        if self.crop_overlap_ratio == 1.0:
+            raise InputError("crop_overlap_ratio must be below 1: the crops would never end")
+        if self.points_in(self.crop_n_layers) < 1:
+            raise InputError(
+                f"{self.points_per_side} points_per_side leave none for layer "
+                f"{self.crop_n_layers} of crops; lower crop_n_points_downscale_factor"
+            )
+
+    def points_in(self, layer: int) -> int:
+        """Return the clicks along each side of a crop of a layer; layer 0 is the whole image."""
+        points: int = self.points_per_side // self.crop_n_points_downscale_factor**layer
+        return points
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A mask that waits for the end.
+
+    Attributes:
+        mask: In the image.
+        iou_prediction: The IoU token's estimate.
+        stability_score: In [0, 1].
+        crop_area: Pixels of the crop that it was found in.
+    """
+
+    mask: CompactMask
+    iou_prediction: float
+    stability_score: float
+    crop_area: int
+
+
+def segment_everything(
+    segmenter: Segmenter,
+    image: ImageSource | ImageEmbedding,
+    config: EverythingConfig,
+    *,
+    progress: ProgressCallback | None = None,
+) -> Proposals:
+    """Find masks all over an image.
+
+    Args:
+        segmenter: Encodes the image and its crops and decodes the clicks.
+        image: Any image, or one that the segmenter has encoded already.
+        config: What to look at and what to keep.
+        progress: Told of the points done after each block of them.
+
+    Returns:
+        Masks, all with label "mask" and prompt score 1. Unlike the official generator's, none is
+        empty. `rejected` counts the candidates that were dropped, an entry a reason, and has no
+        masks: there are thousands of them.
+
+    Raises:
+        InputError: The image cannot be read.
+    """
+    embedding = image if isinstance(image, ImageEmbedding) else segmenter.encode_image(image)
+    size = embedding.original_size
+    crops = crop_boxes(size, config.crop_n_layers, config.crop_overlap_ratio)
+    total = sum(config.points_in(layer) ** 2 for _, layer in crops)
+    search = _Search(segmenter, embedding, config)
+    found: list[_Found] = []
+    done = 0
+    for crop, layer in crops:
+        in_crop: list[_Found] = []
+        for masks, points in search.crop(crop, config.points_in(layer)):
+            in_crop.extend(masks)
+            done += points
+            if progress is not None:
+                progress(done, total)
+        ious = [mask.iou_prediction for mask in in_crop]
+        found.extend(search.drop_doubles(in_crop, ious, config.box_nms_thresh))
+    if len(crops) > 1:
+        found = search.drop_doubles(found, [-m.crop_area for m in found], config.crop_nms_thresh)
+    if config.min_mask_region_area:
+        found = search.clean(found)
+    return _to_proposals(found, size, search.dropped)
+
+
+class _Search:
+    """The candidates of one image, and why some of them are dropped."""
+
+    def __init__(
+        self, segmenter: Segmenter, embedding: ImageEmbedding, config: EverythingConfig
+    ) -> None:
+        self.segmenter = segmenter
+        self.embedding = embedding
+        self.size = embedding.original_size
+        self.config = config
+        self.dropped: Counter[str] = Counter()
+
+    def crop(self, crop: Box, points_per_side: int) -> Iterator[tuple[list[_Found], int]]:
+        """Yield the good masks of each block of points of a crop, and the number of points."""
+        x0, y0, x1, y1 = crop
+        whole = (x1 - x0, y1 - y0) == self.size[::-1]
+        embedding = self.embedding
+        if not whole:
+            embedding = self.segmenter.encode_image(self.embedding.pixels()[y0:y1, x0:x1])
+        points = point_grid(points_per_side) * (x1 - x0, y1 - y0)  # (N, 2)
+        for start in range(0, len(points), self.config.points_per_batch):
+            block = points[start : start + self.config.points_per_batch]
+            yield list(self._decode(embedding, block, crop)), len(block)
+
+    def _decode(
+        self, embedding: ImageEmbedding, points: NDArray[np.float64], crop: Box
+    ) -> Iterator[_Found]:
+        low_res = self.segmenter.decode_low_res(
+            embedding,
+            point_coords=points[:, None],
+            point_labels=np.ones((len(points), 1)),
+            multimask_output=True,
+        )
+        # One candidate a row, so that only those worth it are brought to the image's size.
+        ious = low_res.iou_predictions.reshape(-1, 1)
+        logits = low_res.logits.reshape(-1, 1, *low_res.logits.shape[-2:])
+        least = self.config.pred_iou_thresh
+        chosen = np.flatnonzero(ious > least) if least > 0 else np.arange(len(ious))
+        self.dropped[f"the predicted IoU is not above {least:g}"] += len(ious) - len(chosen)
+        step = max(1, MAX_MASK_PIXELS // math.prod(embedding.original_size))
+        for start in range(0, len(chosen), step):
+            part = chosen[start : start + step]
+            yield from self._upscale(embedding, LowResMasks(logits[part], ious[part]), crop)
+
+    def _upscale(
+        self, embedding: ImageEmbedding, low_res: LowResMasks, crop: Box
+    ) -> Iterator[_Found]:
+        candidates = self.segmenter.upscale(
+            embedding, low_res, stability_offset=self.config.stability_score_offset
+        )
+        least = self.config.stability_score_thresh
+        area = math.prod(embedding.original_size)
+        for mask, iou, stability in zip(
+            candidates.masks[:, 0],
+            candidates.iou_predictions[:, 0],
+            candidates.stability_scores[:, 0],
+            strict=True,
+        ):
+            # In float32, as the scores are.
+            if stability < np.float32(least):
+                self.dropped[f"the stability is below {least:g}"] += 1
+                continue
+            box = tight_box(mask)
+            if box == (0, 0, 0, 0):
+                self.dropped["the mask is empty"] += 1
+                continue
+            in_image = shift(box, crop[0], crop[1])
+            if _is_cut_off(in_image, crop, self.size):
+                self.dropped["the mask is cut off by the edge of a crop"] += 1
+                continue
+            packed = CompactMask.within(cut(mask, box), in_image, self.size)
+            yield _Found(packed, float(iou), float(stability), area)
+
+    def drop_doubles(
+        self, found: Sequence[_Found], scores: Sequence[float], threshold: float
+    ) -> list[_Found]:
+        """Keep of masks with nearly the same box the one of the highest score."""
+        boxes = np.array([item.mask.box for item in found], np.float32).reshape(-1, 4)
+        # The official boxes end at their last pixel, not one past it.
+        boxes[:, 2:] -= 1
+        kept = box_nms(boxes, np.array(scores, np.float64), threshold)
+        reason = f"a better mask has nearly its box (IoU above {threshold:g})"
+        self.dropped[reason] += len(found) - len(kept)
+        return [found[i] for i in kept]
+
+    def clean(self, found: Sequence[_Found]) -> list[_Found]:
+        """Fill small holes and remove small islands, and drop what became doubles by it."""
+        cleaned, unchanged = [], []
+        for item in found:
+            mask = item.mask
+            new = remove_small_regions(
+                mask.part(), mask.box, self.size, self.config.min_mask_region_area
+            )
+            unchanged.append(float(new is None))
+            if new is not None:
+                item = replace(item, mask=CompactMask.within(*new, self.size))
+            cleaned.append(item)
+        threshold = max(self.config.box_nms_thresh, self.config.crop_nms_thresh)
+        return self.drop_doubles(cleaned, unchanged, threshold)
+
+
+def point_grid(points_per_side: int) -> NDArray[np.float64]:
+    """Return the (n * n, 2) centres (x, y) of n x n equal cells of the unit square, by rows."""
+    centres = (np.arange(points_per_side) + 0.5) / points_per_side
+    return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
+
+
+def crop_boxes(size: tuple[int, int], n_layers: int, overlap_ratio: float) -> list[tuple[Box, int]]:
+    """Return the whole image and its crops, each with its layer.
+
+    Along a side of L pixels layer i has n = 2 ** i crops of ceil((L + (n - 1) * o) / n) pixels
+    that overlap by o = floor(overlap_ratio * min(H, W) * 2 / n).
+
+    Args:
+        size: Of the image, (H, W).
+        n_layers: Layers of crops beside the image, which is layer 0.
+        overlap_ratio: Below 1.
+
+    Returns:
+        XYXY in pixels, as pixel edges; crops without pixels, of an image smaller than their
+        number, are left out.
+    """
+    height, width = size
+    boxes = [((0, 0, width, height), 0)]
+    for layer in range(1, n_layers + 1):
+        count = 2**layer
+        overlap = int(overlap_ratio * min(size) * (2 / count))
+        spans = []  # along x, then along y
+        for length in (width, height):
+            side = math.ceil((overlap * (count - 1) + length) / count)
+            starts = [(side - overlap) * i for i in range(count)]
+            spans.append([(s, min(s + side, length)) for s in starts if s < length])
+        boxes += [((x0, y0, x1, y1), layer) for (x0, x1), (y0, y1) in product(*spans)]
+    return boxes
+
+
+def _is_cut_off(box: Box, crop: Box, size: tuple[int, int]) -> bool:
+    """Whether a mask comes near an edge of its crop that is not near that edge of the image."""
+    x0, y0, x1, y1 = box
+    # The official boxes end at their last pixel, not one past it.
+    sides = (x0, y0, x1 - 1, y1 - 1)
+    return any(
+        abs(side - edge) <= CROP_EDGE < abs(side - image_edge)
+        for side, edge, image_edge in zip(sides, crop, (0, 0, size[1], size[0]), strict=True)
+    )
+
+
+def _to_proposals(
+    found: Sequence[_Found], size: tuple[int, int], dropped: Counter[str]
+) -> Proposals:
+    """The masks, and how many were dropped for each reason."""
+    total = len(found) + dropped.total()
+    return Proposals(
+        image_size=size,
+        masks=tuple(item.mask for item in found),
+        labels=(LABEL,) * len(found),
+        iou_predictions=np.array([item.iou_prediction for item in found], np.float32),
+        stability_scores=np.array([item.stability_score for item in found], np.float32),
+        prompt_scores=np.ones(len(found), np.float32),
+        rejected=tuple(
+            RejectedMask(LABEL, f"{reason}: {count} of {total} candidates", prompt_score=1.0)
+            for reason, count in dropped.items()
+            if count
+        ),
+        distinct=True,
+    )

@@ -1,0 +1,112 @@
+"""Prompts for one image: what a prompter hands to the segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.errors import InputError
+from ..checks import Float32Array, check_shape, read_floats, set_field
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptSet:
+    """B prompts for one image: what a prompter hands to the segmenter.
+
+    Attributes:
+        prompt_scores: (B,) float32 in [0, 1], how sure the prompter is of each prompt.
+        labels: B phrases, the one that each prompt stands for.
+        point_coords: (B, N, 2) float32 (x, y) in pixels of the input image, or None.
+        point_labels: (B, N) int64: 1 foreground, 0 background, -1 padding; None without points.
+        boxes: (B, 4) float32 XYXY in pixels of the input image, or None.
+        mask_input: (B, 1, h, w) float32 mask logits at the mask prompt's size, or None.
+
+    Raises:
+        InputError: A shape, a label or a coordinate makes no sense.
+    """
+
+    prompt_scores: Float32Array
+    labels: tuple[str, ...]
+    point_coords: Float32Array | None = None
+    point_labels: NDArray[np.int64] | None = None
+    boxes: Float32Array | None = None
+    mask_input: Float32Array | None = None
+
+    def __post_init__(self) -> None:
+        labels = tuple(self.labels)
+        count = len(labels)
+        set_field(self, "labels", labels)
+        set_field(self, "prompt_scores", read_floats("prompt_scores", self.prompt_scores, (count,)))
+        if (self.point_coords is None) != (self.point_labels is None):
+            raise InputError("point_coords and point_labels go together; only one was given")
+        if self.point_coords is not None:
+            coords = read_floats("point_coords", self.point_coords, (count, None, 2))
+            point_labels = np.asarray(self.point_labels)
+            check_shape("point_labels", point_labels.shape, coords.shape[:2])
+            if not np.isin(point_labels, (-1, 0, 1)).all():
+                raise InputError("point_labels must be 1 (foreground), 0 (background) or -1")
+            set_field(self, "point_coords", coords)
+            set_field(self, "point_labels", point_labels.astype(np.int64))
+        if self.boxes is not None:
+            boxes = read_floats("boxes", self.boxes, (count, 4))
+            if (boxes[:, 2:] < boxes[:, :2]).any():
+                raise InputError("boxes must be x0, y0, x1, y1 with x0 <= x1 and y0 <= y1")
+            set_field(self, "boxes", boxes)
+        if self.mask_input is not None:
+            set_field(
+                self,
+                "mask_input",
+                read_floats("mask_input", self.mask_input, (count, 1, None, None)),
+            )
+        if count and self.point_coords is None and self.boxes is None and self.mask_input is None:
+            raise InputError("a prompt needs points, a box or a mask; none was given")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def layout(self) -> tuple[int, bool, bool]:
+        """Points a prompt, and whether prompts have boxes and masks; sets of one layout join."""
+        points = 0 if self.point_coords is None else self.point_coords.shape[1]
+        return points, self.boxes is not None, self.mask_input is not None
+
+    @classmethod
+    def empty(cls) -> PromptSet:
+        """Return a set of no prompts."""
+        return cls(prompt_scores=np.zeros(0, np.float32), labels=())
+
+    @classmethod
+    def join(cls, sets: Sequence[PromptSet]) -> PromptSet:
+        """Return the prompts of one or more sets of one layout, in their order."""
+        if len(sets) == 1:
+            return sets[0]
+        if len({item.layout for item in sets}) != 1:
+            raise InputError("prompts with different parts cannot be joined")
+        return cls(
+            prompt_scores=np.concatenate([item.prompt_scores for item in sets]),
+            labels=tuple(label for item in sets for label in item.labels),
+            point_coords=_joined([item.point_coords for item in sets]),
+            point_labels=_joined([item.point_labels for item in sets]),
+            boxes=_joined([item.boxes for item in sets]),
+            mask_input=_joined([item.mask_input for item in sets]),
+        )
+
+    def part(self, block: slice) -> PromptSet:
+        """Return some of the prompts."""
+        return PromptSet(
+            prompt_scores=self.prompt_scores[block],
+            labels=self.labels[block],
+            point_coords=None if self.point_coords is None else self.point_coords[block],
+            point_labels=None if self.point_labels is None else self.point_labels[block],
+            boxes=None if self.boxes is None else self.boxes[block],
+            mask_input=None if self.mask_input is None else self.mask_input[block],
+        )
+
+
+def _joined(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there else None

@@ -1,0 +1,369 @@
+"""Masks for prompts on one image: the model in blocks of bounded memory, and post-processing.
+
+Pre- and post-processing are the model's own. For SAM they are those of the official SamPredictor,
+to the pixel: the long side is resized to the model's size, colours are normalised, the right and
+the bottom padded; logits are upscaled to the padded input, cropped, upscaled to the image and
+thresholded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...models.device import autocast, check_support, read_dtype
+from ...models.embedding import ImageEmbedding
+from ...models.errors import InputError
+from ...models.sam.sam import PromptableModel
+from ..checks import Float32Array, Numbers, UInt8Array, check_shape, read_array
+from ..images import ImageSource, load_own_image
+from ..marks import check_boxes, check_points
+from ..masks import masks_to_boxes
+from .candidates import LowResMasks, MaskCandidates
+
+# Offset of the two thresholds, in logits, whose masks are compared for the stability score.
+STABILITY_OFFSET = 1.0
+# Full-size logits held at a time, in pixels (64 MiB of float32); at least one mask's.
+MAX_LOGIT_PIXELS = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class _Prompts:
+    """Checked prompts in the model's frame, (B, ...) each."""
+
+    count: int
+    point_coords: Tensor | None
+    point_labels: Tensor | None
+    boxes: Tensor | None
+    mask_input: Tensor | None
+
+
+def stability_score(
+    logits: Tensor, mask_threshold: float = 0.0, offset: float = STABILITY_OFFSET
+) -> Tensor:
+    """IoU of the masks thresholded ``offset`` logits higher and lower.
+
+    The lower threshold's mask contains the other one, so the IoU is a quotient of areas. Source:
+    Kirillov et al. 2023, "Segment Anything", appendix B.
+
+    Args:
+        logits: (..., H, W).
+        mask_threshold: Threshold of the mask itself.
+        offset: Distance of the two thresholds from it.
+
+    Returns:
+        (...) in [0, 1]; 0 where even the larger mask is empty.
+    """
+    inner = _areas(logits > mask_threshold + offset)
+    outer = _areas(logits > mask_threshold - offset)
+    return inner / outer.clamp(min=1)
+
+
+def _areas(masks: Tensor) -> Tensor:
+    """Pixels of masks (..., H, W)."""
+    # A row's sum in few bits is several times as fast as the sum over both axes in many.
+    row = torch.int16 if masks.shape[-1] < 2**15 else torch.int32
+    return masks.sum(-1, dtype=row).sum(-1, dtype=torch.int64)
+
+
+class Segmenter:
+    """Encodes images and decodes prompts with a SAM; keeps no image.
+
+    Args:
+        model: Put in evaluation mode; its device is used.
+        batch_size: Prompts that the decoder takes at a time; bounds memory, not results.
+        model_id: Name of the model, kept in its embeddings, so that another's are refused; by
+            default the model's own.
+        dtype: Arithmetic of the model's calls, by autocast: "fp32", "bf16" or "fp16". Weights,
+            embeddings, logits and scores stay float32.
+
+    Raises:
+        InputError: ``batch_size`` is not positive, or ``dtype`` is unknown or more than the
+            device can do.
+    """
+
+    def __init__(
+        self,
+        model: PromptableModel,
+        *,
+        batch_size: int = 32,
+        model_id: str | None = None,
+        dtype: str | torch.dtype = "fp32",
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more, got {batch_size}")
+        self.dtype = read_dtype(dtype)
+        check_support(model.device, self.dtype)
+        model.eval()
+        self.model = model
+        self.batch_size = batch_size
+        self.model_id = model.model_id if model_id is None else model_id
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.model.device
+
+    def encode_image(self, image: ImageSource) -> ImageEmbedding:
+        """Run the image encoder.
+
+        Args:
+            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
+
+        Returns:
+            A value to decode as many prompts from as wanted.
+
+        Raises:
+            InputError: The image cannot be read.
+        """
+        return self.encode_pixels(load_own_image(image))
+
+    @torch.no_grad()
+    def encode_pixels(self, array: UInt8Array) -> ImageEmbedding:
+        """As :meth:`encode_image`, of pixels (H, W, 3) uint8 RGB that nobody will write to."""
+        pixel_values, input_size = self.model.preprocess(array)
+        read_only = array.view()
+        read_only.flags.writeable = False
+        with autocast(self.device, self.dtype):
+            features = self.model.encode_image(pixel_values)
+        return ImageEmbedding(
+            features=features.to_float32(),
+            original_size=(array.shape[0], array.shape[1]),
+            input_size=input_size,
+            model_id=self.model_id,
+            image=read_only,
+        )
+
+    def decode(
+        self,
+        embedding: ImageEmbedding,
+        *,
+        point_coords: Numbers | None = None,
+        point_labels: Numbers | None = None,
+        boxes: Numbers | None = None,
+        mask_input: Numbers | None = None,
+        multimask_output: bool = True,
+    ) -> MaskCandidates:
+        """Decode B prompts, each of any mix of points, a box and a mask.
+
+        Args:
+            embedding: Of :meth:`encode_image`.
+            point_coords: (B, N, 2) in pixels of the image, (x, y).
+            point_labels: (B, N): 1 foreground, 0 background, -1 padding (its place is ignored).
+            boxes: (B, 4) XYXY in pixels of the image.
+            mask_input: (B, 1, h, w) logits, such as the ``low_res_logits`` of an earlier call.
+            multimask_output: Several masks for a prompt (three: whole, part, subpart), not one.
+
+        Returns:
+            Masks at the image's size with their scores.
+
+        Raises:
+            InputError: Nothing is given, shapes disagree, a number is not finite, a label is
+                unknown, a box's corners are in the wrong order, or a prompt lies outside the
+                image.
+        """
+        low_res = self.decode_low_res(
+            embedding,
+            point_coords=point_coords,
+            point_labels=point_labels,
+            boxes=boxes,
+            mask_input=mask_input,
+            multimask_output=multimask_output,
+        )
+        return self.upscale(embedding, low_res)
+
+    def check(self, embedding: ImageEmbedding) -> None:
+        """Refuse an image that another model encoded; a model without a name is any.
+
+        Raises:
+            InputError: The models' names differ.
+        """
+        if embedding.model_id and self.model_id and embedding.model_id != self.model_id:
+            raise InputError(
+                f"the embedding was made by {embedding.model_id!r}, this segmenter runs "
+                f"{self.model_id!r}; encode the image with it"
+            )
+
+    @torch.no_grad()
+    def decode_low_res(
+        self,
+        embedding: ImageEmbedding,
+        *,
+        point_coords: Numbers | None = None,
+        point_labels: Numbers | None = None,
+        boxes: Numbers | None = None,
+        mask_input: Numbers | None = None,
+        multimask_output: bool = True,
+    ) -> LowResMasks:
+        """As :meth:`decode`, without the masks at the image's size, which cost memory and time."""
+        self.check(embedding)
+        prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
+        channels = self.model.num_multimask_outputs if multimask_output else 1
+        shape = (prompts.count, channels)
+        iou_predictions = np.empty(shape, np.float32)
+        low_res_logits = np.empty((*shape, *self.model.mask_input_size), np.float32)
+        for start in range(0, prompts.count, self.batch_size):
+            block = slice(start, start + self.batch_size)
+            with autocast(self.device, self.dtype):
+                logits, ious = self.model.decode(
+                    embedding.features,
+                    point_coords=_cut(prompts.point_coords, block),
+                    point_labels=_cut(prompts.point_labels, block),
+                    boxes=_cut(prompts.boxes, block),
+                    mask_input=_cut(prompts.mask_input, block),
+                    multimask_output=multimask_output,
+                )
+            low_res_logits[block] = logits.float().cpu().numpy()
+            iou_predictions[block] = ious.float().cpu().numpy()
+        return LowResMasks(low_res_logits, iou_predictions)
+
+    @torch.no_grad()
+    def upscale(
+        self,
+        embedding: ImageEmbedding,
+        low_res: LowResMasks,
+        *,
+        stability_offset: float = STABILITY_OFFSET,
+    ) -> MaskCandidates:
+        """Bring decoded masks to the image's size, with their stability scores."""
+        shape = low_res.iou_predictions.shape
+        masks = np.empty((*shape, *embedding.original_size), np.bool_)
+        stability_scores = np.empty(shape, np.float32)
+        # Views: one entry a mask.
+        flat_masks = masks.reshape(-1, *embedding.original_size)
+        flat_scores = stability_scores.reshape(-1)
+        logits = low_res.logits.reshape(-1, *low_res.logits.shape[-2:])
+        threshold = self.model.mask_threshold
+        for part, upscaled in self._upscale(logits, embedding):
+            flat_masks[part] = (upscaled > threshold).cpu().numpy()
+            scores = stability_score(upscaled, threshold, stability_offset)
+            flat_scores[part] = scores.cpu().numpy()
+        return MaskCandidates(
+            masks=masks,
+            iou_predictions=low_res.iou_predictions,
+            low_res_logits=low_res.logits,
+            stability_scores=stability_scores,
+        )
+
+    def low_res_boxes(self, embedding: ImageEmbedding, low_res: LowResMasks) -> Float32Array:
+        """Tight boxes (B, 4) of the first mask of each prompt, XYXY in pixels of the image.
+
+        They are as fine as a cell of the logits; all 0 for an empty mask.
+        """
+        step = self.model.image_size / np.array(self.model.mask_input_size[::-1])
+        size = np.array(embedding.original_size[::-1])
+        scale = step * size / np.array(embedding.input_size[::-1])
+        boxes = masks_to_boxes(low_res.logits[:, 0] > self.model.mask_threshold)
+        edges = boxes.reshape(-1, 2, 2) * scale
+        scaled: Float32Array = np.minimum(edges, size).reshape(-1, 4).astype(np.float32)
+        return scaled
+
+    def to_mask_input(self, logits: NDArray[np.float32], embedding: ImageEmbedding) -> Float32Array:
+        """Bring logits that span the image to the model's mask input.
+
+        Args:
+            logits: (B, h, w), any resolution.
+            embedding: Of the image.
+
+        Returns:
+            (B, 1, *mask_input_size); beyond the image the border is repeated.
+        """
+        height, width = self.model.mask_input_size
+        inner = self.mask_input_extent(embedding)
+        x = F.interpolate(
+            torch.from_numpy(logits).unsqueeze(1), inner, mode="bilinear", align_corners=False
+        )
+        x = F.pad(x, (0, width - inner[1], 0, height - inner[0]), mode="replicate")
+        return x.numpy()
+
+    def mask_input_extent(self, embedding: ImageEmbedding) -> tuple[int, int]:
+        """Size (h, w) of the image within the model's mask input; the rest is padding."""
+        height, width = self.model.mask_input_size
+        return (
+            max(1, round(height * embedding.input_size[0] / self.model.image_size)),
+            max(1, round(width * embedding.input_size[1] / self.model.image_size)),
+        )
+
+    def _upscale(
+        self, logits: Float32Array, embedding: ImageEmbedding
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Logits (M, h, w) at the image's size, a part of the masks at a time."""
+        largest = max(
+            self.model.image_size**2, embedding.original_size[0] * embedding.original_size[1]
+        )
+        step = max(1, MAX_LOGIT_PIXELS // largest)
+        for start in range(0, logits.shape[0], step):
+            part = slice(start, start + step)
+            x = self.model.postprocess_masks(
+                torch.from_numpy(logits[part]).to(self.device).unsqueeze(1),
+                input_size=embedding.input_size,
+                original_size=embedding.original_size,
+            )
+            yield part, x.squeeze(1)
+
+    def _prepare(
+        self,
+        embedding: ImageEmbedding,
+        point_coords: Numbers | None,
+        point_labels: Numbers | None,
+        boxes: Numbers | None,
+        mask_input: Numbers | None,
+    ) -> _Prompts:
+        """Check all prompts and bring them to the model's frame."""
+        if (point_coords is None) != (point_labels is None):
+            raise InputError("point_coords and point_labels come together: give both or neither")
+        size = embedding.original_size
+        counts: dict[str, int] = {}
+        coords = labels = corners = prior = None
+        if point_coords is not None and point_labels is not None:
+            coords = _read("point_coords", point_coords, (None, None, 2))
+            labels = _read("point_labels", point_labels, coords.shape[:2])
+            check_points(coords, labels, size)
+            counts["point_coords"] = len(coords)
+        if boxes is not None:
+            corners = _read("boxes", boxes, (None, 4))
+            check_boxes(corners, size)
+            counts["boxes"] = len(corners)
+        if mask_input is not None:
+            prior = _read("mask_input", mask_input, (None, 1, *self.model.mask_input_size))
+            counts["mask_input"] = len(prior)
+        if not counts:
+            raise InputError("there is nothing to segment: give points, boxes or mask_input")
+        if len(set(counts.values())) > 1:
+            given = ", ".join(f"{count} in {name}" for name, count in counts.items())
+            raise InputError(f"all kinds of prompts need the same number of prompts, got {given}")
+        scale = (embedding.input_size[1] / size[1], embedding.input_size[0] / size[0])
+        return _Prompts(
+            count=next(iter(counts.values())),
+            point_coords=None if coords is None else self._tensor(coords * scale),
+            point_labels=None if labels is None else self._tensor(labels),
+            boxes=None if corners is None else self._tensor(corners * (scale + scale)),
+            mask_input=None if prior is None else self._tensor(prior),
+        )
+
+    def _tensor(self, array: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(array.astype(np.float32)).to(self.device)
+
+
+def _cut(tensor: Tensor | None, block: slice) -> Tensor | None:
+    return None if tensor is None else tensor[block]
+
+
+def _read(name: str, value: Numbers, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+    """Finite numbers of a shape (None: any size), or InputError."""
+    array = read_array(name, value)
+    try:
+        check_shape(name, array.shape, shape)
+    except InputError as error:
+        if array.ndim != len(shape) - 1:
+            raise
+        raise InputError(
+            f"{error}; the first dimension counts the prompts, for one prompt add [None]"
+        ) from error
+    return array

@@ -1,0 +1,1 @@
+"""Whole pipelines by one name."""

@@ -1,0 +1,243 @@
+"""Presets of published models: a detector for phrases, DINOv2 for references, and SAM.
+
+Thresholds are the ones that the models' own demonstrations use: none could be tuned here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.embedding import ImageEmbedding
+from ...models.errors import CheckpointError, MissingWeightsError
+from ...models.features.dense import DenseFeatures, FeatureExtractor
+from ...models.features.dino import create_dino
+from ...models.grounding.answers import Detections
+from ...models.grounding.clip.dense import ClipView, DenseClip, DenseClipConfig, create_dense_clip
+from ...models.grounding.grounding_dino import create_grounding_dino
+from ...models.grounding.owlv2 import create_owlv2
+from ...models.hub.find import find_source
+from ...models.hub.sources import get_source
+from ...models.registry import create_model
+from ..config import PipelineConfig
+from ..decoding.cascade import DecodingConfig
+from ..decoding.segmenter import Segmenter
+from ..pipeline import Pipeline
+from ..prompters.reference.prompter import ReferencePrompter
+from ..prompters.reference.strategies import create_strategy
+from ..prompters.text.box_prompts import BoxPromptConfig, BoxPrompts
+from ..prompters.text.gate import PresenceGate, Witness
+from ..prompters.text.prompter import CachedGrounder, SeenOnce, TextPrompter
+from .catalog import PRESETS, LoadOptions
+
+# A box leaves little doubt: SAM's single mask, as its authors advise.
+FROM_BOXES = PipelineConfig(
+    decoding=DecodingConfig(first_pass=("boxes",), multimask_output=False, refine_passes=0)
+)
+# CLIP sees the whole picture at its own size, unchanged; at 0.5 a phrase says as much of the
+# picture as no words do.
+PRESENCE_CLIP = DenseClipConfig(attention="none", input_size=224, templates=("a photo of a {}.",))
+LEAST_CLIP_PRESENCE = 0.5
+
+ViewT = TypeVar("ViewT")
+BuiltT = TypeVar("BuiltT")
+
+
+class Detector(Protocol[ViewT]):
+    """A detector that sees a picture once and answers any number of phrases."""
+
+    def look(self, image: NDArray[np.uint8]) -> ViewT:
+        """See a picture (H, W, 3) uint8 RGB."""
+        ...
+
+    def ground(self, phrases: Sequence[str], view: ViewT) -> list[Detections]:
+        """Boxes of each phrase, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class PublishedParts:
+    """What a preset is made of; its weights are those of the catalog.
+
+    Attributes:
+        name: Of the preset.
+        detector: Builds the detector from a folder.
+        boxes: Which boxes become prompts; no phrase passes the gate with a lower best score.
+        features: timm's name of the DINOv2 model.
+        sam: Name of the SAM, for ``create_model``.
+    """
+
+    name: str
+    detector: Callable[..., Detector[Any]]
+    boxes: BoxPromptConfig
+    features: str
+    sam: str
+
+
+MOBILE = PublishedParts(
+    "mobile", create_owlv2, BoxPromptConfig(min_score=0.2), "vit_small_patch14_dinov2", "sam_vit_t"
+)
+BASE = PublishedParts(
+    "base",
+    create_grounding_dino,
+    BoxPromptConfig(min_score=0.3),
+    "vit_base_patch14_dinov2",
+    "sam_vit_b",
+)
+LARGE = PublishedParts(
+    "large",
+    create_grounding_dino,
+    BoxPromptConfig(min_score=0.3),
+    "vit_large_patch14_dinov2",
+    "sam_vit_h",
+)
+
+
+def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
+    """Load a preset; all that phrases and masks need is looked for at once.
+
+    The detector, CLIP and DINOv2 are built when they are first asked: clicks need none of them.
+
+    Raises:
+        CheckpointError: Weights are missing or broken; the message says what to do.
+    """
+    roles = PRESETS[parts.name].weights
+    device, dtype = options.device, options.dtype
+    masks = _weights_of(roles["masks"], parts.name, options)
+    text = _folder_of(roles["text"], parts.name, options)
+    witnesses: tuple[Witness, ...] = ()
+    if "presence" in roles:
+        clip = partial(
+            create_dense_clip,
+            "ViT-B-16-quickgelu",
+            _folder_of(roles["presence"], parts.name, options),
+            device=device,
+            dtype=dtype,
+            config=PRESENCE_CLIP,
+        )
+        witnesses = (Witness("CLIP", ClipJudge(clip), LEAST_CLIP_PRESENCE),)
+    sam = create_model(parts.sam, checkpoint=masks, device=device)
+    segmenter = Segmenter(sam, dtype=dtype)
+    features = LazyFeatures(
+        lambda: create_dino(
+            parts.features,
+            checkpoint=_weights_of(roles["reference"], parts.name, options),
+            device=device,
+            dtype=dtype,
+        )
+    )
+    return Pipeline(
+        segmenter,
+        text_prompter=detector_prompter(
+            partial(parts.detector, text, device=device, dtype=dtype), parts.boxes, witnesses
+        ),
+        reference_prompter=ReferencePrompter(
+            features,
+            segmenter,
+            create_strategy(options.strategy or "prototype"),
+            debias=options.debias,
+        ),
+        config=FROM_BOXES,
+    )
+
+
+def detector_prompter(
+    build: Callable[[], Detector[ViewT]],
+    boxes: BoxPromptConfig | None = None,
+    witnesses: tuple[Witness, ...] = (),
+) -> TextPrompter[Detections]:
+    """Return a text prompter on a detector that is built when it is first asked.
+
+    Args:
+        build: Makes the detector.
+        boxes: Which boxes become prompts; no phrase passes the gate with a lower best score.
+        witnesses: Further opinions on presence.
+    """
+    boxes = boxes or BoxPromptConfig()
+    detector = once(build)
+
+    def look(embedding: ImageEmbedding) -> ViewT:
+        return detector().look(embedding.pixels())
+
+    def ground(phrases: Sequence[str], view: ViewT) -> list[Detections]:
+        return detector().ground(phrases, view)
+
+    return TextPrompter(
+        CachedGrounder(look, ground), BoxPrompts(boxes), PresenceGate(boxes.min_score, witnesses)
+    )
+
+
+def once(build: Callable[[], BuiltT]) -> Callable[[], BuiltT]:
+    """Return what builds something when first asked, for all threads the same one."""
+    lock, built = Lock(), list[BuiltT]()
+
+    def get() -> BuiltT:
+        with lock:
+            if not built:
+                built.append(build())
+            return built[0]
+
+    return get
+
+
+class ClipJudge:
+    """A witness of presence: CLIP on the whole picture, which it sees once.
+
+    Args:
+        build: Makes the CLIP, when it is first asked.
+        siblings: Phrases that each phrase is held against besides the empty text, such as the
+            other classes of a collection; presence is then a share among them.
+    """
+
+    def __init__(self, build: Callable[[], DenseClip], siblings: Sequence[str] = ()) -> None:
+        self._clip = once(build)
+        self._siblings = tuple(siblings)
+        self._see: SeenOnce[ClipView] = SeenOnce(
+            lambda embedding: self._clip().look(embedding.pixels())
+        )
+
+    def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
+        return self._clip().presence(phrases, self._see(embedding), self._siblings)
+
+
+class LazyFeatures:
+    """A feature extractor that is built when it is first asked.
+
+    Args:
+        build: Makes it.
+    """
+
+    def __init__(self, build: Callable[[], FeatureExtractor]) -> None:
+        self._extractor = once(build)
+
+    @property
+    def model_id(self) -> str:
+        """Name of the model."""
+        return self._extractor().model_id
+
+    def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
+        """Features of an image (H, W, 3) uint8 RGB."""
+        return self._extractor().extract(image)
+
+
+def _folder_of(source: str, preset: str, options: LoadOptions) -> Path:
+    """Folder of a source's files; what is missing is told with the command that fetches it."""
+    try:
+        return find_source(source, options.weights)
+    except MissingWeightsError as error:
+        raise CheckpointError(
+            f"{error.what}: run `promptseg models fetch {preset}`; the preset pocket works now, "
+            "without them"
+        ) from error
+
+
+def _weights_of(source: str, preset: str, options: LoadOptions) -> Path:
+    """Path of the file with a source's weights."""
+    return _folder_of(source, preset, options) / get_source(source).weights

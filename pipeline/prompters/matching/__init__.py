@@ -1,1 +1,0 @@
-"""Ways to find a reference's object in another image, one a module, behind one interface."""

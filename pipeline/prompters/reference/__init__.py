@@ -1,0 +1,1 @@
+"""Examples to prompts: encoding, matching, and concept files."""

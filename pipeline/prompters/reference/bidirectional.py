@@ -1,0 +1,370 @@
+"""The bidirectional strategy: cells that an example and an image hold for each other's.
+
+After Liu et al. 2023, "Matcher: Segment Anything with One Shot Using All-Purpose Feature Matching".
+
+1. Matching. The object's cells of all examples are assigned to cells of the image, one to one, so
+   that the sum of the cosines is highest; then the image's cells so found to cells of the examples,
+   anywhere. What does not come back to the object is dropped; of more than `keep_all` matches the
+   better half stays. A cell counts as the object's if the object covers half of it.
+2. Prompts. The matched cells are clustered by their places (k-means++). Sets of points are drawn
+   from each cluster (parts), from all matched cells (instances) and from the clusters' centres (the
+   whole), all sets if there are few. Each set decodes to three masks, of which the stable ones
+   stay that overlap no better one.
+3. Selection. With the cost (1 - cosine) / 2 of moving a cell of the object to a cell of the mask,
+
+       emd      = 1 - earth mover's distance of the object's cells to the mask's cells
+       purity   = matched cells in the mask / cells of the mask
+       coverage = matched cells in the mask / matched cells
+       score    = emd_weight * emd + purity_weight * purity * coverage ** coverage_power
+
+   A mask whose purity, coverage or emd is low is dropped, unless it is the best in that; of the
+   others, by 1 - score, those that are near and nearly as near as the nearest stay.
+
+The selected masks are joined where they overlap: unlike there, each group is a mask of its own,
+since each is an object. And there is a presence: of the matched cells, as
+:mod:`~promptseg.pipeline.prompters.reference.matching` has it. Where nothing comes back, nothing is
+there.
+
+The earth mover's distance is that of uniform weights. Both sides are brought to the same number of
+cells, the larger of theirs but `emd_cells` at most, by repeating or leaving out cells at even
+steps, in the order of their likeness to the examples; between equally many cells an assignment is
+the optimal transport. So the distance is exact for equal numbers and, up to `emd_cells`, where one
+is a multiple of the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ....models.embedding import ImageEmbedding
+from ....models.errors import InputError
+from ....models.features.dense import DenseFeatures
+from ...checks import BoolArray, Float32Array
+from ...decoding.candidates import LowResMasks
+from ...decoding.segmenter import Segmenter, stability_score
+from ...masks import box_nms
+from ...result import RejectedMask
+from .examples import EncodedReference
+from .matching import (
+    CELL_SHARE,
+    Matches,
+    PresenceConfig,
+    TokenBank,
+    absent,
+    collect_tokens,
+    likeness_to,
+    object_cells,
+    presence_of,
+    unit_tokens,
+)
+from .point_sets import cluster, draw_sets
+from .target import MaskFrame, groups_of, take
+
+IntArray = NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BidirectionalConfig(PresenceConfig):
+    """The defaults are those published for COCO, made for DINOv2 ViT-L and SAM ViT-H.
+
+    Attributes:
+        max_cells: Most cells of the object that are matched, taken at even steps in the order of
+            their likeness to the examples; bounds the time.
+        keep_all: Of more matches than these the better half is kept.
+        centres: Most clusters of matched cells.
+        set_sizes: Least and most points of a set.
+        sets_per_size: Sets of each size; a third for each of parts, instances and the whole.
+        min_iou_prediction: Least predicted IoU of a mask.
+        min_stability: Least stability score of a mask.
+        nms_iou: A mask whose box overlaps that of a better one by more than this IoU is dropped.
+        emd_weight: Published as alpha.
+        purity_weight: Published as beta.
+        coverage_power: Published as exp.
+        min_emd: Least emd of a mask.
+        min_purity: Least purity of a mask.
+        min_coverage: Least coverage of a mask.
+        max_distance: A mask is near if 1 - score is below this; the nearest always counts.
+        max_excess: It is nearly as near as the nearest if its distance exceeds the nearest's by
+            less than this share of the largest distance.
+        max_masks: Most masks that are joined.
+        emd_cells: Most cells of each side that the earth mover's distance looks at.
+        join: Masks that share more than this of the smaller one's area become one.
+        seed: Of the clusters and the sets of points.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    max_cells: int = 1000
+    keep_all: int = 40
+    centres: int = 8
+    set_sizes: tuple[int, int] = (1, 6)
+    sets_per_size: int = 64
+    min_iou_prediction: float = 0.85
+    min_stability: float = 0.9
+    nms_iou: float = 0.65
+    emd_weight: float = 1.0
+    purity_weight: float = 0.0
+    coverage_power: float = 0.0
+    min_emd: float = 0.0
+    min_purity: float = 0.02
+    min_coverage: float = 0.0
+    max_distance: float = 0.33
+    max_excess: float = 0.1
+    max_masks: int = 9
+    emd_cells: int = 128
+    join: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_cells", "centres", "sets_per_size", "max_masks", "emd_cells"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("min_iou_prediction", "min_stability", "nms_iou", "join"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        least, most = self.set_sizes
+        if not 1 <= least <= most:
+            raise InputError(f"set_sizes must be two numbers from 1, in order, not {least}, {most}")
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondence:
+    """Cells that match both ways, the most alike first.
+
+    Attributes:
+        cells: (m,) cells of the image.
+        cosines: (m,) with their partners in the examples.
+        returned: Share of the cells found first that came back to the object.
+    """
+
+    cells: IntArray
+    cosines: Float32Array
+    returned: float
+
+
+def match_both_ways(
+    reference: EncodedReference, bank: TokenBank, cells: Tensor, config: BidirectionalConfig
+) -> Correspondence:
+    """Match the object's cells with an image's cells (n, C) of length 1, and back."""
+    everything = torch.cat([unit_tokens(shot.features) for shot in reference.shots])
+    inside = torch.cat([object_cells(shot) for shot in reference.shots]).cpu().numpy()
+    order = by_likeness(bank, bank.foreground)[
+        spaced(len(bank.foreground), min(len(bank.foreground), config.max_cells))
+    ]
+    forward = (bank.foreground[torch.from_numpy(order)] @ cells.T).cpu().numpy()
+    rows, found = linear_sum_assignment(forward, maximize=True)
+    backward = (cells[torch.from_numpy(found)] @ everything.T).cpu().numpy()
+    returned = inside[linear_sum_assignment(backward, maximize=True)[1]]
+    cosines, found = forward[rows, found][returned], found[returned]
+    best = np.argsort(-cosines, kind="stable")
+    if len(best) > config.keep_all:
+        best = best[: len(best) // 2]
+    return Correspondence(found[best], cosines[best], float(returned.mean()))
+
+
+def by_likeness(bank: TokenBank, tokens: Tensor) -> IntArray:
+    """Order of cells (n, C) that does not depend on how they are numbered: the likest first."""
+    likeness = (tokens @ bank.prototypes.T).amax(1)
+    return likeness.argsort(descending=True, stable=True).cpu().numpy()
+
+
+def spaced(count: int, wanted: int) -> IntArray:
+    """(wanted,) of ``count`` indices at even steps, repeated if more are wanted."""
+    indices: IntArray = ((2 * np.arange(wanted) + 1) * count // (2 * wanted)).astype(np.intp)
+    return indices
+
+
+def transport_distance(cost: Float32Array, most: int) -> float:
+    """Earth mover's distance of uniform weights, as the module's docstring has it.
+
+    Args:
+        cost: (n, m) of moving each cell of one side to each of the other, both in an order by
+            which leaving out at even steps is fair.
+        most: Cells of each side that are looked at.
+    """
+    count = min(max(cost.shape), most)
+    equal = cost[np.ix_(spaced(cost.shape[0], count), spaced(cost.shape[1], count))]
+    return float(equal[linear_sum_assignment(equal)].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Fitness:
+    """How N masks fit the matches; (N,) float32 each.
+
+    Attributes:
+        emd: See the module.
+        purity: See the module.
+        coverage: See the module.
+    """
+
+    emd: Float32Array
+    purity: Float32Array
+    coverage: Float32Array
+
+
+def fitness_of(
+    bank: TokenBank,
+    cells: Tensor,
+    covered: BoolArray,
+    hits: BoolArray,
+    config: BidirectionalConfig,
+) -> Fitness:
+    """Judge masks.
+
+    Args:
+        bank: The examples.
+        cells: (n, C) of the image, of length 1.
+        covered: (N, n) the cells of each mask, one at least.
+        hits: (N, m) which of the matched cells' middles each mask covers.
+        config: How many cells count.
+    """
+    order = by_likeness(bank, cells)
+    rows = by_likeness(bank, bank.foreground)
+    rows = rows[spaced(len(rows), min(len(rows), config.emd_cells))]
+    foreground = bank.foreground[torch.from_numpy(rows)]
+    costs: Float32Array = ((1 - foreground @ cells.T) / 2).cpu().numpy()
+    emd = [
+        1 - transport_distance(costs[:, order[mask[order]]], config.emd_cells) for mask in covered
+    ]
+    inside = hits.sum(1)
+    return Fitness(
+        np.array(emd, np.float32),
+        (inside / covered.sum(1)).astype(np.float32),
+        (inside / hits.shape[1]).astype(np.float32),
+    )
+
+
+def select_masks(
+    fitness: Fitness, config: BidirectionalConfig
+) -> tuple[IntArray, Float32Array, dict[int, str]]:
+    """Choose the masks that are joined.
+
+    Returns:
+        (M,) indices of those, best first; (N,) the scores of all; and why the others are dropped.
+    """
+    scores = config.emd_weight * fitness.emd + config.purity_weight * (
+        fitness.purity * fitness.coverage**config.coverage_power
+    )
+    alive = np.arange(len(scores))
+    reasons: dict[int, str] = {}
+    for name in ("coverage", "emd", "purity"):
+        values: Float32Array = getattr(fitness, name)
+        least = getattr(config, f"min_{name}")
+        passed = values[alive] >= min(least, values[alive].max())
+        reasons |= {int(i): f"{name} {values[i]:.2f} below {least:.2f}" for i in alive[~passed]}
+        alive = alive[passed]
+    alive = alive[np.argsort(-scores[alive], kind="stable")]
+    distances = 1 - scores[alive]
+    near = distances < config.max_distance
+    near[0] = True
+    near &= (distances - distances[0]) / (distances[-1] + 1e-6) < config.max_excess
+    near[config.max_masks :] = False
+    reasons |= {int(i): f"score {scores[i]:.2f} far from the best" for i in alive[~near]}
+    return alive[near], scores.astype(np.float32), reasons
+
+
+class BidirectionalStrategy:
+    """Finds objects by cells that match both ways; see the module.
+
+    Args:
+        config: How.
+    """
+
+    def __init__(self, config: BidirectionalConfig | None = None) -> None:
+        self.config = config or BidirectionalConfig()
+
+    @property
+    def min_presence(self) -> float:
+        """With less presence the object is not there."""
+        return self.config.min_presence
+
+    def __call__(
+        self,
+        reference: EncodedReference,
+        target: DenseFeatures,
+        segmenter: Segmenter,
+        embedding: ImageEmbedding,
+    ) -> Matches:
+        """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
+        config, label = self.config, reference.label
+        bank, cells = collect_tokens(reference), unit_tokens(target)
+        matched = match_both_ways(reference, bank, cells, config)
+        if not len(matched.cells):
+            reason = "no cell of the image matches the object and is matched by it"
+            return Matches.none(segmenter, 0.0, (RejectedMask(label, reason, 0.0),))
+        presence = presence_of(likeness_to(bank, cells[torch.from_numpy(matched.cells)]), config)
+        nothing = absent(segmenter, embedding, reference.label, presence, config)
+        if nothing is not None:
+            return nothing
+
+        frame = MaskFrame(segmenter, embedding, target)
+        masks = self._propose(frame, target.cell_centres()[matched.cells])
+        shares = frame.cell_shares(masks)
+        if not len(shares):
+            reason = "no mask of the matched cells is stable and sure"
+            return Matches.none(segmenter, presence, (RejectedMask(label, reason, presence),))
+        covered = shares >= np.minimum(CELL_SHARE, shares.max(1, keepdims=True))
+        hits = frame.cell_shares(masks, samples=1)[:, matched.cells] > 0
+        chosen, scores, reasons = select_masks(
+            fitness_of(bank, cells, covered, hits, config), config
+        )
+        scores = presence * np.clip(scores / max(scores[chosen[0]], 1e-6), 0, 1)
+        rejected = tuple(
+            RejectedMask(
+                label, reason, float(scores[i]), iou_prediction=float(masks.iou_predictions[i, 0])
+            )
+            for i, reason in sorted(reasons.items())
+        )
+        selected = take(masks, chosen)
+        groups = groups_of(frame.join_overlapping(selected, config.join))
+        best = [scores[chosen[group]].max() for group in groups]
+        return Matches(
+            frame.unite(selected, groups), np.array(best, np.float32), presence, rejected
+        )
+
+    def _propose(self, frame: MaskFrame, points: Float32Array) -> LowResMasks:
+        """Good masks (N, 1, h, w) of sets of points (n, 2), without doubles, all with cells."""
+        config, segmenter = self.config, frame.segmenter
+        rng = np.random.default_rng(config.seed)
+        centres, labels = cluster(points, config.centres, rng)
+        good: list[LowResMasks] = []
+        drawn = draw_sets(
+            points, centres, labels, rng, sizes=config.set_sizes, count=config.sets_per_size
+        )
+        for sets in drawn:
+            found = segmenter.decode_low_res(
+                frame.embedding,
+                point_coords=sets,
+                point_labels=np.ones(sets.shape[:2]),
+                multimask_output=True,
+            )
+            good.append(self._keep_good(frame, found))
+        masks = LowResMasks(
+            np.concatenate([part.logits for part in good]),
+            np.concatenate([part.iou_predictions for part in good]),
+        )
+        masks = take(masks, np.flatnonzero(frame.cell_shares(masks).any(1)))
+        boxes = segmenter.low_res_boxes(frame.embedding, masks)
+        ious = masks.iou_predictions[:, 0].astype(np.float64)
+        return take(masks, box_nms(boxes, ious, config.nms_iou))
+
+    def _keep_good(self, frame: MaskFrame, found: LowResMasks) -> LowResMasks:
+        """Stable and sure masks with C of 1."""
+        threshold = frame.segmenter.model.mask_threshold
+        flat = LowResMasks(
+            found.logits.reshape(-1, 1, *found.logits.shape[-2:]),
+            found.iou_predictions.reshape(-1, 1),
+        )
+        logits = torch.from_numpy(frame.inside(flat.logits)[:, 0])
+        stability = stability_score(logits, threshold).numpy()
+        good = (flat.iou_predictions[:, 0] >= self.config.min_iou_prediction) & (
+            stability >= self.config.min_stability
+        )
+        return take(flat, np.flatnonzero(good))

@@ -1,0 +1,318 @@
+"""References: examples are encoded once, then matched with any image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ....models.embedding import ImageEmbedding
+from ....models.errors import InputError
+from ....models.features.dense import DenseFeatures, FeatureExtractor
+from ....models.pocket.features import PocketFeatures
+from ...checks import BoolArray, UInt8Array
+from ...decoding.cascade import decode_prompts, select_by_iou_prediction
+from ...decoding.segmenter import Segmenter
+from ...masks import Box, CompactMask, cut, tight_box
+from ...result import RejectedMask
+from ..evidence import evidence_of
+from ..mark_prompts import mark_prompts
+from .debias import DebiasedStrategy, find_positional_basis
+from .examples import EncodedReference, Reference, Shot, check_mask
+from .matching import Matches, MatchingStrategy, collect_tokens, object_cells, unit_tokens
+from .target import MaskFrame, take
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """How examples are encoded, and when they need not be matched.
+
+    Attributes:
+        min_cells: Of an object of fewer cells, the part of the picture around it is encoded.
+        context: Side of that part, as a multiple of the longer side of the object's box.
+        max_zoom: Most that the part is enlarged by, compared with the whole picture.
+        same_picture: An image whose cells all have at least this cosine with the example's at
+            the same places is the example's own picture.
+        overlap: There, masks that share more than this of the smaller one's area with the
+            example's own are dropped.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    min_cells: int = 16
+    context: float = 3.0
+    max_zoom: float = 8.0
+    same_picture: float = 0.99
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("context", "max_zoom"):
+            if not getattr(self, name) >= 1.0:
+                raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("same_picture", "overlap"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+
+
+class ReferencePrompter:
+    """Encodes references and finds what they show.
+
+    Args:
+        extractor: Gives the features that are compared.
+        segmenter: Turns a reference's box or click into a mask, and decodes prompts.
+        strategy: How features are matched.
+        config: How examples are encoded.
+        debias: Whether what the features tell of the place is taken away before they are matched,
+            as :mod:`~promptseg.pipeline.prompters.reference.debias` does.
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        segmenter: Segmenter,
+        strategy: MatchingStrategy,
+        *,
+        config: ReferenceConfig | None = None,
+        debias: bool = False,
+    ) -> None:
+        self.extractor = extractor
+        self.segmenter = segmenter
+        self.strategy = strategy
+        self.config = config or ReferenceConfig()
+        self.debias = debias
+        self._debiased: MatchingStrategy | None = None
+
+    def encode(
+        self, references: Sequence[Reference | EncodedReference]
+    ) -> tuple[EncodedReference, ...]:
+        """Encode what is not encoded yet; references of one label become one with all examples.
+
+        Raises:
+            InputError: SAM finds no object at a box or a point, or a reference was encoded by
+                another model.
+        """
+        grouped: dict[str, list[EncodedReference]] = {}
+        for item in references:
+            one = item
+            if isinstance(one, Reference):
+                one = EncodedReference(one.label, (self._shoot(one),))
+            grouped.setdefault(one.label, []).append(one)
+        encoded = tuple(
+            EncodedReference(
+                label,
+                tuple(shot for item in items for shot in item.shots),
+                tuple(shot for item in items for shot in item.negatives),
+            )
+            for label, items in grouped.items()
+        )
+        for reference in encoded:
+            if reference.model_id != self.extractor.model_id:
+                raise InputError(
+                    f"the reference {reference.label!r} was encoded by {reference.model_id!r}, "
+                    f"this pipeline compares features of {self.extractor.model_id!r}; encode it "
+                    "with this pipeline"
+                )
+        return encoded
+
+    def find(
+        self,
+        embedding: ImageEmbedding,
+        references: Sequence[EncodedReference],
+        negatives: Sequence[EncodedReference] = (),
+    ) -> list[Matches]:
+        """Find each reference in an encoded image, whose features are computed once.
+
+        Args:
+            embedding: The image.
+            references: What to look for.
+            negatives: What none of them is.
+        """
+        target = self.features_of(embedding)
+        against = tuple(shot for item in negatives for shot in item.shots)
+        found = []
+        for reference in references:
+            asked = replace(reference, negatives=reference.negatives + against)
+            asked = asked.to(target.tokens.device)
+            frame = MaskFrame(self.segmenter, embedding, target)
+            matches = self._match()(asked, target, self.segmenter, embedding)
+            matches = drop_lookalikes(matches, asked, frame)
+            found.append(add_known(matches, asked, frame, self.config))
+        return found
+
+    def evidence(self, matches: Matches) -> float:
+        """How far matches lie above or below the least presence that passes, in log-odds."""
+        return evidence_of(matches.presence, self.strategy.min_presence)
+
+    def features_of(self, embedding: ImageEmbedding) -> DenseFeatures:
+        """Features of an encoded image; those that its encoder left are not computed again."""
+        maps = embedding.features.backbone_features
+        if isinstance(self.extractor, PocketFeatures) and maps:
+            return self.extractor.from_maps(
+                maps, image_size=embedding.original_size, input_size=embedding.input_size
+            )
+        return self.extractor.extract(embedding.pixels())
+
+    def _match(self) -> MatchingStrategy:
+        """The strategy; features are first asked for here, since they may be built lazily."""
+        if not self.debias:
+            return self.strategy
+        if self._debiased is None:
+            basis = find_positional_basis(self.extractor)
+            self._debiased = DebiasedStrategy(self.strategy, basis)
+        return self._debiased
+
+    def _shoot(self, reference: Reference) -> Shot:
+        """The example; a tiny object is seen from nearer by."""
+        if reference.mask is not None:
+            mask, features = reference.mask, self.extractor.extract(reference.image)
+        else:
+            embedding = self.segmenter.encode_image(reference.image)
+            mask, features = self._segment(embedding, reference), self.features_of(embedding)
+        shot = Shot(features, features.cell_coverage(mask), CompactMask.of(mask))
+        if int(object_cells(shot).sum()) >= self.config.min_cells:
+            return shot
+        box = context_box(mask, self.config.context, self.config.max_zoom)
+        part = cut(mask, box)
+        if part.shape == mask.shape or part.all():
+            return shot
+        near = self.extractor.extract(_crop(reference.image, box))
+        return Shot(near, near.cell_coverage(part), shot.mask, whole=features)
+
+    def _segment(self, embedding: ImageEmbedding, reference: Reference) -> BoolArray:
+        """The mask of a reference's box or points: for a lone point the one SAM prefers."""
+        prompts = mark_prompts(reference.marks)
+        lone = prompts.boxes is None and len(reference.marks.points) == 1
+        masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
+        masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
+        mask: BoolArray = self.segmenter.upscale(embedding, masks).masks[0, 0]
+        try:
+            check_mask(mask)
+        except InputError as error:
+            given = "box" if prompts.boxes is not None else "point"
+            raise InputError(
+                f"the reference's {given} gives no usable mask: {error}; or give a mask"
+            ) from error
+        return mask
+
+
+def drop_lookalikes(matches: Matches, reference: EncodedReference, frame: MaskFrame) -> Matches:
+    """Drop masks that are more like a negative example than like any of the examples.
+
+    A mask is the mean of the cells that it covers, weighted by their shares, and an example that
+    of its object's cells; compared by cosine.
+    """
+    if not (reference.negatives and len(matches.prompt_scores)):
+        return matches
+    against = EncodedReference(reference.label, reference.negatives)
+    shares = torch.from_numpy(frame.cell_shares(matches.masks))
+    cells = unit_tokens(frame.target)
+    means = F.normalize(shares.to(cells) @ cells, dim=1)
+    wanted, unwanted = (
+        (means @ collect_tokens(item).prototypes.T).amax(1).cpu().numpy()
+        for item in (replace(reference, negatives=()), against)
+    )
+    reasons = {
+        int(i): f"more like a negative example ({unwanted[i]:.2f}) than like an example "
+        f"({wanted[i]:.2f})"
+        for i in np.flatnonzero(unwanted > wanted)
+    }
+    return drop(matches, reference.label, reasons)
+
+
+def add_known(
+    matches: Matches, reference: EncodedReference, frame: MaskFrame, config: ReferenceConfig
+) -> Matches:
+    """In an example's own picture, put what it marks in place of what was found there."""
+    known = tuple(
+        shot.mask
+        for shot in reference.shots
+        if shot.mask is not None and same_picture(shot.picture, frame.target, config.same_picture)
+    )
+    if not known:
+        return matches
+    found = frame.pixels(matches.masks)
+    most = np.zeros(len(found))
+    for mask in known:
+        marked = _resample(mask.full(), (found.shape[1], found.shape[2]))
+        smaller = np.minimum(found.sum((1, 2)), marked.sum())
+        most = np.maximum(most, (found & marked).sum((1, 2)) / np.maximum(smaller, 1))
+    reasons = {
+        int(i): f"overlaps what the example itself marks ({most[i]:.0%} of the smaller)"
+        for i in np.flatnonzero(most > config.overlap)
+    }
+    return replace(drop(matches, reference.label, reasons), known=known)
+
+
+def drop(matches: Matches, label: str, reasons: Mapping[int, str]) -> Matches:
+    """Reject some masks, by index, with the reasons."""
+    rejected = tuple(
+        RejectedMask(
+            label,
+            reason,
+            float(matches.prompt_scores[i]),
+            iou_prediction=float(matches.masks.iou_predictions[i, 0]),
+        )
+        for i, reason in reasons.items()
+    )
+    kept = np.array([i for i in range(len(matches.prompt_scores)) if i not in reasons], np.intp)
+    return replace(
+        matches,
+        masks=take(matches.masks, kept),
+        prompt_scores=matches.prompt_scores[kept],
+        rejected=matches.rejected + rejected,
+    )
+
+
+def context_box(mask: BoolArray, context: float, max_zoom: float) -> Box:
+    """The part of a picture around a small object, square if the picture leaves room.
+
+    Args:
+        mask: (H, W), not empty.
+        context: Side of the part over the longer side of the object's box.
+        max_zoom: The part's side is at least the picture's longer side over this.
+
+    Returns:
+        XYXY within the picture, as pixel edges.
+    """
+    x0, y0, x1, y1 = tight_box(mask)
+    height, width = mask.shape
+    side = max(context * max(x1 - x0, y1 - y0), max(height, width) / max_zoom)
+    left, right = _span(x0, x1, round(side), width)
+    top, bottom = _span(y0, y1, round(side), height)
+    return left, top, right, bottom
+
+
+def same_picture(one: DenseFeatures, other: DenseFeatures, least: float) -> bool:
+    """Whether the features are of one and the same picture.
+
+    Args:
+        one: Of a picture.
+        other: Of a picture, by the same model.
+        least: Least cosine of any cell with the one at the same place.
+    """
+    if one.image_size != other.image_size or one.tokens.shape != other.tokens.shape:
+        return False
+    return float(F.cosine_similarity(one.tokens, other.tokens, dim=-1).min()) >= least
+
+
+def _span(start: int, end: int, side: int, length: int) -> tuple[int, int]:
+    """``side`` pixels around [start, end), or all of the length; shifted to lie within it."""
+    side = min(side, length)
+    first = min(max((start + end - side) // 2, 0), length - side)
+    return first, first + side
+
+
+def _crop(image: UInt8Array, box: Box) -> UInt8Array:
+    part: UInt8Array = np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]])
+    return part
+
+
+def _resample(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
+    """A mask at another size (h, w): pixels of which half is covered."""
+    share = torch.from_numpy(mask).float()[None, None]
+    resampled: BoolArray = (F.adaptive_avg_pool2d(share, size)[0, 0] >= 0.5).numpy()
+    return resampled

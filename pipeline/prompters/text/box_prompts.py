@@ -1,0 +1,68 @@
+"""Detections as prompts: the boxes of a detector, doubles of one phrase left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ....models.embedding import ImageEmbedding
+from ....models.errors import InputError
+from ....models.grounding.answers import Detections
+from ...decoding.prompts import PromptSet
+from ...masks import box_nms
+
+
+@dataclass(frozen=True)
+class BoxPromptConfig:
+    """Which boxes of a phrase become prompts.
+
+    Attributes:
+        min_score: Least score of a box.
+        nms_iou: Of two boxes whose IoU is above this, the one of higher score stays; 1 keeps all.
+        max_prompts: Most boxes for a phrase, those of the highest scores.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    min_score: float = 0.3
+    nms_iou: float = 0.7
+    max_prompts: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("min_score", "nms_iou"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)!r}")
+        if self.max_prompts < 1:
+            raise InputError(f"max_prompts must be 1 or more, not {self.max_prompts}")
+
+
+class BoxPrompts:
+    """Makes prompts of detections, one for each box.
+
+    Args:
+        config: Which boxes.
+    """
+
+    def __init__(self, config: BoxPromptConfig | None = None) -> None:
+        self.config = config or BoxPromptConfig()
+
+    def __call__(self, found: Detections, embedding: ImageEmbedding) -> PromptSet:
+        """Prompts of one phrase's boxes, the surest first; there may be none."""
+        config = self.config
+        sure = found.scores >= config.min_score
+        boxes, scores = found.boxes_xyxy[sure], found.scores[sure]
+        kept = box_nms(boxes, scores.astype(np.float64), config.nms_iou)[: config.max_prompts]
+        if not len(kept):
+            return PromptSet.empty()
+        return PromptSet(
+            prompt_scores=scores[kept], labels=(found.phrase,) * len(kept), boxes=boxes[kept]
+        )
+
+    def peak(self, found: Detections, embedding: ImageEmbedding) -> tuple[float, float] | None:
+        """The middle of the surest box, (x, y) in pixels; None if there is no box."""
+        if not len(found.scores):
+            return None
+        x0, y0, x1, y1 = found.boxes_xyxy[int(found.scores.argmax())].tolist()
+        return (x0 + x1) / 2, (y0 + y1) / 2

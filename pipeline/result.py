@@ -1,0 +1,244 @@
+"""The answer: ranked masks of one image, and what was dropped with the reasons.
+
+Conventions, everywhere: coordinates are (x, y) in pixels of the input image, a point being the
+index of a pixel; boxes are XYXY, sizes are (H, W), point labels are 1 for foreground, 0 for
+background and -1 for padding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.errors import InputError
+from .checks import BoolArray, Float32Array, check_shape, read_floats, set_field
+from .masks import CompactMask, mask_to_rle
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+RESULT_SCHEMA = "promptseg.result/1"
+
+
+@dataclass(frozen=True, eq=False)
+class RejectedMask:
+    """Something that was considered and dropped, with every score it had and the reason.
+
+    Attributes:
+        label: The phrase it was for.
+        reason: One line for a person to read.
+        prompt_score: How well the prompt matched the phrase.
+        iou_prediction: The IoU token's estimate; None if nothing was decoded.
+        stability_score: Stability of the mask; None if nothing was decoded.
+        score: The combined score; None if nothing was decoded.
+        box_xyxy: XYXY in pixels of the input image; None if there is no place to show.
+        compact_mask: The mask; None for a phrase dropped before decoding.
+    """
+
+    label: str
+    reason: str
+    prompt_score: float
+    iou_prediction: float | None = None
+    stability_score: float | None = None
+    score: float | None = None
+    box_xyxy: tuple[float, float, float, float] | None = None
+    compact_mask: CompactMask | None = None
+
+    @property
+    def mask(self) -> BoolArray | None:
+        """(H, W) bool; None for a phrase dropped before decoding."""
+        return None if self.compact_mask is None else self.compact_mask.full()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values; the mask as COCO run lengths."""
+        return {
+            "label": self.label,
+            "reason": self.reason,
+            "score": self.score,
+            "iou_prediction": self.iou_prediction,
+            "stability_score": self.stability_score,
+            "prompt_score": self.prompt_score,
+            "box_xyxy": None if self.box_xyxy is None else list(self.box_xyxy),
+            "segmentation": (
+                None if self.compact_mask is None else mask_to_rle(self.compact_mask.full())
+            ),
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """Ranked masks of one image, best first, and what was dropped. It may be empty.
+
+    Attributes:
+        masks: (N, H, W) bool at the input image's size.
+        boxes_xyxy: (N, 4) float32, the masks' tight boxes as pixel edges: x1 and y1 are one
+            past the last pixel, so that (x1 - x0) * (y1 - y0) counts pixels.
+        labels: N phrases; each mask has the phrase it was found for.
+        scores: (N,) float32, the combined score that orders the masks.
+        iou_predictions: (N,) float32, the IoU token's estimates.
+        stability_scores: (N,) float32 in [0, 1].
+        prompt_scores: (N,) float32, how well each prompt matched its phrase.
+        rejected: What was considered and dropped, with the reasons.
+
+    Raises:
+        InputError: The fields' shapes or types do not agree.
+    """
+
+    masks: BoolArray
+    boxes_xyxy: Float32Array
+    labels: list[str]
+    scores: Float32Array
+    iou_predictions: Float32Array
+    stability_scores: Float32Array
+    prompt_scores: Float32Array
+    rejected: tuple[RejectedMask, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        masks = np.asarray(self.masks)
+        if masks.dtype != np.bool_:
+            raise InputError(f"masks must be bool, not {masks.dtype}")
+        check_shape("masks", masks.shape, (None, None, None))
+        count = len(masks)
+        labels = list(self.labels)
+        if len(labels) != count:
+            raise InputError(f"labels must have one entry a mask: {len(labels)} for {count} masks")
+        set_field(self, "masks", masks)
+        set_field(self, "labels", labels)
+        set_field(self, "boxes_xyxy", read_floats("boxes_xyxy", self.boxes_xyxy, (count, 4)))
+        for name in ("scores", "iou_predictions", "stability_scores", "prompt_scores"):
+            set_field(self, name, read_floats(name, getattr(self, name), (count,)))
+        set_field(self, "rejected", tuple(self.rejected))
+
+    @classmethod
+    def empty(cls, image_size: tuple[int, int], rejected: Sequence[RejectedMask] = ()) -> Result:
+        """Return the answer "nothing here" for an image of `image_size` (H, W)."""
+        nothing = np.zeros(0, np.float32)
+        return cls(
+            masks=np.zeros((0, *image_size), bool),
+            boxes_xyxy=np.zeros((0, 4), np.float32),
+            labels=[],
+            scores=nothing,
+            iou_predictions=nothing,
+            stability_scores=nothing,
+            prompt_scores=nothing,
+            rejected=tuple(rejected),
+        )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the input image."""
+        return int(self.masks.shape[1]), int(self.masks.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(
+        self, key: int | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
+    ) -> Result:
+        """Return the chosen masks as a Result; every field is filtered, `rejected` is kept.
+
+        Args:
+            key: An index, a slice, (N,) bool, or an array of indices in any order.
+
+        Raises:
+            IndexError: An index is out of range, or the bool mask's length is not N.
+            TypeError: The key is of another kind.
+        """
+        index = self._positions(key)
+        return Result(
+            masks=self.masks[index],
+            boxes_xyxy=self.boxes_xyxy[index],
+            labels=[self.labels[i] for i in index],
+            scores=self.scores[index],
+            iou_predictions=self.iou_predictions[index],
+            stability_scores=self.stability_scores[index],
+            prompt_scores=self.prompt_scores[index],
+            rejected=self.rejected,
+        )
+
+    def __iter__(self) -> Iterator[Result]:
+        """Yield a Result of one mask for each mask, best first."""
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(masks={len(self)}, labels={self.labels!r}, "
+            f"scores={[round(float(s), 3) for s in self.scores]}, "
+            f"rejected={len(self.rejected)}, image_size={self.image_size})"
+        )
+
+    def _positions(self, key: object) -> NDArray[np.intp]:
+        """Return the key as (n,) indices."""
+        positions = np.arange(len(self))
+        if isinstance(key, slice):
+            return positions[key]
+        if isinstance(key, (bool, np.bool_, str, tuple)) or key is None:
+            raise TypeError(f"a Result is indexed by int, slice, bool mask or indices, not {key!r}")
+        chosen = np.asarray(key)
+        if chosen.size == 0 and chosen.dtype != np.bool_:
+            chosen = chosen.astype(np.intp)
+        if chosen.ndim > 1 or chosen.dtype.kind not in "bui":
+            raise TypeError(
+                "a Result is indexed by int, slice, bool mask or indices, "
+                f"not an array of {chosen.dtype} with {chosen.ndim} axes"
+            )
+        return np.atleast_1d(positions[chosen])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values: sizes, scores, boxes, and masks as COCO run lengths."""
+        height, width = self.image_size
+        return {
+            "schema": RESULT_SCHEMA,
+            "image_size": [height, width],
+            "masks": [
+                {
+                    "label": self.labels[i],
+                    "score": float(self.scores[i]),
+                    "iou_prediction": float(self.iou_predictions[i]),
+                    "stability_score": float(self.stability_scores[i]),
+                    "prompt_score": float(self.prompt_scores[i]),
+                    "box_xyxy": [float(v) for v in self.boxes_xyxy[i]],
+                    "area": int(self.masks[i].sum()),
+                    "segmentation": mask_to_rle(self.masks[i]),
+                }
+                for i in range(len(self))
+            ],
+            "rejected": [item.to_dict() for item in self.rejected],
+        }
+
+    def to_supervision(self) -> Detections:
+        """Return the masks as `supervision.Detections`, for its annotators and trackers.
+
+        `class_id` numbers the labels in the order of their first appearance in this result;
+        `data` has each mask's `class_name`, `iou_prediction`, `stability_score` and
+        `prompt_score`.
+        """
+        names = list(dict.fromkeys(self.labels))
+        detections: Detections = import_supervision().Detections(
+            xyxy=self.boxes_xyxy.copy(),
+            mask=self.masks.copy(),
+            confidence=self.scores.copy(),
+            class_id=np.array([names.index(label) for label in self.labels], dtype=int),
+            data={
+                "class_name": np.array(self.labels, dtype=np.str_),
+                "iou_prediction": self.iou_predictions.copy(),
+                "stability_score": self.stability_scores.copy(),
+                "prompt_score": self.prompt_scores.copy(),
+            },
+        )
+        return detections
+
+
+def import_supervision() -> ModuleType:
+    """Import supervision when it is needed: it takes more than a second."""
+    with warnings.catch_warnings():
+        # Without OpenCV supervision warns at import that its NumPy code does the work: it may.
+        warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
+        import supervision
+    return supervision
