@@ -31,6 +31,7 @@ lint: $(VENV)/.installed-dev
 	mkdir -p $(LINKS)
 	ln -s $(CURDIR)/src/promptseg/__init__.py $(CURDIR)/src/promptseg/py.typed $(LINKS)
 	ln -s $(CURDIR)/models $(CURDIR)/pipeline $(CURDIR)/apps $(LINKS)
+	PYTHONPATH=.typecheck $(BIN)/lint-imports --no-cache
 	MYPYPATH=.typecheck $(BIN)/mypy -p promptseg
 	MYPYPATH=.typecheck:training:benchmarks $(BIN)/mypy training/*.py benchmarks/*.py
 
