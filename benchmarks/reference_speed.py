@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from promptseg.models import create_model
+from promptseg.models.embedding import ImageEmbedding
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.models.features.dino import DinoFeatures, create_dino
 from promptseg.pipeline import Pipeline, Reference, Segmenter
@@ -64,6 +65,10 @@ class Counted:
         found = self.features.extract(image)
         self.seconds.append(time.perf_counter() - started)
         return found
+
+    def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
+        """See an encoded image."""
+        return self.extract(embedding.pixels())
 
 
 def photographs(count: int) -> tuple[Reference, list[Image]]:

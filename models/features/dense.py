@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..embedding import ImageEmbedding
+
 
 @dataclass(frozen=True, eq=False)
 class DenseFeatures:
@@ -120,4 +122,12 @@ class FeatureExtractor(Protocol):
 
     def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
         """Features of an image (H, W, 3) uint8 RGB."""
+        ...
+
+    def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
+        """Features of an encoded image; maps that its encoder left are not computed again.
+
+        Raises:
+            ValueError: The image itself is needed, and the embedding does not keep it.
+        """
         ...

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..checkpoint import load_strictly, read_state_dict
 from ..device import autocast, read_dtype
+from ..embedding import ImageEmbedding
 from ..errors import InputError, ModelNotFoundError
 from ..hub.find import find_weights
 from ..preprocess import longest_side_size, to_pixel_values
@@ -143,6 +144,14 @@ class DinoFeatures:
             model_id=self.model_id,
             cls=prefix[0, 0].float(),
         )
+
+    def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
+        """Features of an encoded image, computed from its pixels.
+
+        Raises:
+            ValueError: The embedding does not keep its image.
+        """
+        return self.extract(embedding.pixels())
 
     def _input_size(self, image_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Grid and size in pixels that come nearest to the image's shape."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..embedding import ImageEmbedding
 from ..features.dense import DenseFeatures
 from ..preprocess import longest_side_size, to_pixel_values
 from .backbone import PIXEL_MEAN, PIXEL_STD, SIZE_MULTIPLE, EfficientNetLite2
@@ -52,6 +53,19 @@ class PocketFeatures:
         )
         maps = self.backbone(pixels.contiguous(memory_format=torch.channels_last))
         return self.from_maps(maps, image_size=image_size, input_size=size)
+
+    def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
+        """Features of an encoded image, from the backbone's maps if its encoder left them.
+
+        Raises:
+            ValueError: The embedding keeps neither the maps nor its image.
+        """
+        maps = embedding.features.backbone_features
+        if not maps:
+            return self.extract(embedding.pixels())
+        return self.from_maps(
+            maps, image_size=embedding.original_size, input_size=embedding.input_size
+        )
 
     @torch.inference_mode()
     def from_maps(

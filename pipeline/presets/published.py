@@ -32,9 +32,10 @@ from ..decoding.segmenter import Segmenter
 from ..pipeline import Pipeline
 from ..prompters.reference.prompter import ReferencePrompter
 from ..prompters.reference.strategies import create_strategy
+from ..prompters.seen_once import SeenOnce
 from ..prompters.text.box_prompts import BoxPromptConfig, BoxPrompts
 from ..prompters.text.gate import PresenceGate, Witness
-from ..prompters.text.prompter import CachedGrounder, SeenOnce, TextPrompter
+from ..prompters.text.prompter import CachedGrounder, TextPrompter
 from .catalog import PRESETS, LoadOptions
 
 # A box leaves little doubt: SAM's single mask, as its authors advise.
@@ -225,6 +226,10 @@ class LazyFeatures:
     def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
         """Features of an image (H, W, 3) uint8 RGB."""
         return self._extractor().extract(image)
+
+    def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
+        """Features of an encoded image."""
+        return self._extractor().extract_encoded(embedding)
 
 
 def _folder_of(source: str, preset: str, options: LoadOptions) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from promptseg.models.embedding import ImageEmbedding
 from promptseg.models.errors import InputError, ModelNotFoundError
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.pipeline.prompters.reference.bidirectional import BidirectionalConfig
@@ -69,6 +70,9 @@ class Where:
     def extract(self, image: np.ndarray) -> DenseFeatures:
         self.seen.append(image)
         return features(self.tokens, self.model_id)
+
+    def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
+        return self.extract(embedding.pixels())
 
 
 BLACK = mixed(np.zeros((*GRID, 4)))

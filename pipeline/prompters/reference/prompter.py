@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures, FeatureExtractor
-from ....models.pocket.features import PocketFeatures
 from ...checks import BoolArray, UInt8Array
 from ...decoding.cascade import decode_prompts, select_by_iou_prediction
 from ...decoding.segmenter import Segmenter
@@ -20,6 +19,7 @@ from ...masks import Box, CompactMask, cut, tight_box
 from ...result import RejectedMask
 from ..evidence import evidence_of
 from ..mark_prompts import mark_prompts
+from ..seen_once import SeenOnce
 from .debias import DebiasedStrategy, find_positional_basis
 from .examples import EncodedReference, Reference, Shot, check_mask
 from .matching import Matches, MatchingStrategy, collect_tokens, object_cells, unit_tokens
@@ -85,6 +85,7 @@ class ReferencePrompter:
         self.config = config or ReferenceConfig()
         self.debias = debias
         self._debiased: MatchingStrategy | None = None
+        self._see: SeenOnce[DenseFeatures] = SeenOnce(extractor.extract_encoded)
 
     def encode(
         self, references: Sequence[Reference | EncodedReference]
@@ -148,13 +149,8 @@ class ReferencePrompter:
         return evidence_of(matches.presence, self.strategy.min_presence)
 
     def features_of(self, embedding: ImageEmbedding) -> DenseFeatures:
-        """Features of an encoded image; those that its encoder left are not computed again."""
-        maps = embedding.features.backbone_features
-        if isinstance(self.extractor, PocketFeatures) and maps:
-            return self.extractor.from_maps(
-                maps, image_size=embedding.original_size, input_size=embedding.input_size
-            )
-        return self.extractor.extract(embedding.pixels())
+        """Features of an encoded image, computed once as long as the embedding lives."""
+        return self._see(embedding)
 
     def _match(self) -> MatchingStrategy:
         """The strategy; features are first asked for here, since they may be built lazily."""

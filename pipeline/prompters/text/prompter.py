@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 from ....models.embedding import ImageEmbedding
 from ...decoding.prompts import PromptSet
 from ...result import RejectedMask
+from ..seen_once import SeenOnce
 from .gate import PresenceGate, Verdict
 
 
@@ -69,23 +69,6 @@ class Judged(Generic[AnswerT]):
 
     answer: AnswerT
     verdict: Verdict
-
-
-class SeenOnce(Generic[ViewT]):
-    """What a model sees in a picture, kept as long as the picture's embedding lives.
-
-    Args:
-        look: What the model sees in an encoded image.
-    """
-
-    def __init__(self, look: Callable[[ImageEmbedding], ViewT]) -> None:
-        self._look = look
-        self._seen: WeakKeyDictionary[ImageEmbedding, ViewT] = WeakKeyDictionary()
-
-    def __call__(self, embedding: ImageEmbedding) -> ViewT:
-        if embedding not in self._seen:
-            self._seen[embedding] = self._look(embedding)
-        return self._seen[embedding]
 
 
 class CachedGrounder(Generic[ViewT, AnswerT]):
