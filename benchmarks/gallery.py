@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 import promptseg
-from promptseg.apps.render import draw_overlay
+from promptseg.pipeline.drawing import draw_overlay
 from promptseg.pipeline.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]

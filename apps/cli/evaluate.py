@@ -174,7 +174,7 @@ def _write_figures(
     by_class: Mapping[str, Mapping[str, float]],
     settings: Mapping[str, object],
 ) -> None:
-    from ..outputs import write_text
+    from ...pipeline.files import write_text
 
     content = {
         "figures": by_source.get("all", {}),

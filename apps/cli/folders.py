@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...models.errors import InputError
+from ...pipeline.saving import RESULT_FILE
 from ..exports import FORMATS
-from ..outputs import RESULT_FILE
 from .run_log import RUN_FILE, is_run_file
 
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")

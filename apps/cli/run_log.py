@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...models.errors import InputError
+from ...pipeline.files import write_text
 from ..console import printable
-from ..outputs import write_text
 
 RUN_FILE = "run.jsonl"
 SUMMARY_FILE = "summary.json"

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from ...models.errors import InputError, PromptsegError
+from ...pipeline.saving import RESULT_FILE
 from ..console import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -28,7 +29,6 @@ from ..console import (
     say_error,
 )
 from ..exports import FORMATS
-from ..outputs import RESULT_FILE
 from .folders import DEFAULT_OUT, Pictures, find_pictures
 from .run_log import FAILURES_FILE, RUN_FILE, SUMMARY_FILE, Entry, RunLog, summarise
 
@@ -209,7 +209,7 @@ class Runner:
         started = time.perf_counter()
         result = segment(pixels, progress)
         seconds = time.perf_counter() - started
-        from ..outputs import file_names, write_outputs
+        from ...pipeline.saving import file_names, write_outputs
 
         own_files = self.options.writes and exports is None
         record: dict[str, Any] = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...pipeline.checks import UInt8Array
-from ..render import MASK_OPACITY, PALETTE, outline
+from ...pipeline.drawing import MASK_OPACITY, PALETTE, outline
 from .tasks.base import Shown
 
 CELL = 260

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.errors import InputError
-from ..outputs import write_text
+from ...pipeline.files import write_text
 
 Row = dict[str, Any]
 

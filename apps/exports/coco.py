@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...models.errors import InputError
+from ...pipeline.files import write_text
 from ...pipeline.masks import mask_to_rle, tight_box
 from ..console import printable
-from ..outputs import write_text
 from .base import Exporter, class_name, count_masks, stem
 
 if TYPE_CHECKING:

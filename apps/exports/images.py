@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ..outputs import mask_names, write_folder
+from ...pipeline.files import write_folder
+from ...pipeline.saving import mask_names
 from .base import Exporter, stem, to_png
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ...pipeline.files import write_text
 from ..console import printable
-from ..outputs import write_text
 from .base import Exporter, class_name, count_masks, stem
 
 if TYPE_CHECKING:

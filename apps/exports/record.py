@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...pipeline.files import write_text
 from ..console import printable
-from ..outputs import write_text
 from .base import Exporter, stem
 
 if TYPE_CHECKING:

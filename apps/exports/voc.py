@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...pipeline.files import write_whole
-from ..outputs import write_text
+from ...pipeline.files import write_text, write_whole
 from .base import Exporter, count_masks, stem, to_png
 
 if TYPE_CHECKING:

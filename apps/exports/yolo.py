@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import InputError
-from ..outputs import write_text
+from ...pipeline.files import write_text
 from .base import Exporter, count_masks, stem
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from ...pipeline.checks import BoolArray, UInt8Array
+from ...pipeline.drawing import draw_overlay
 from ...pipeline.result import Result
+from ...pipeline.saving import slug
 from ..exports import FORMATS, exporter_class
 from ..exports.run import Exports
-from ..outputs import slug
-from ..render import draw_overlay
 
 # What the formats cannot hold of a result is said there.
 NOTES_FILE = "notes.txt"

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from ...pipeline.checks import BoolArray, UInt8Array
+from ...pipeline.drawing import PALETTE, outline
 from ...pipeline.masks import cut
 from ...pipeline.result import RejectedMask, Result
 from ..cli.report import describe_missing, shorten
-from ..render import PALETTE, outline
 from .request import NO_MARKS, Marks, Request
 
 # The stage's picture is no wider or higher than this; masks are shown at its size.

@@ -11,7 +11,7 @@ from PIL import Image, ImageFont
 from promptseg.apps.evaluation import contact_sheet
 from promptseg.apps.evaluation.contact_sheet import CELL, draw_sheet, save_sheet
 from promptseg.apps.evaluation.tasks.base import Shown
-from promptseg.apps.render import MASK_OPACITY
+from promptseg.pipeline.drawing import MASK_OPACITY
 
 GREY = 100
 LEFT, TOP = 10, 50  # of the first cell

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from promptseg.apps.cli import everything as everything_command
 from promptseg.apps.console import Bar
-from promptseg.apps.render import draw_overlay
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
 from promptseg.pipeline import PipelineConfig
 from promptseg.pipeline.decoding.everything import EverythingConfig
+from promptseg.pipeline.drawing import draw_overlay
 from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.result import RejectedMask, Result
 from promptseg.pipeline.scoring.ranking import RankingConfig, rank

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from promptseg.apps import render
-from promptseg.apps.outputs import output_folders, slug, write_outputs
+from promptseg.apps.outputs import output_folders
 from promptseg.pipeline.result import Result
+from promptseg.pipeline.saving import slug, write_outputs
 
 
 def one_mask_result() -> Result:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from promptseg.apps.render import MASK_OPACITY, PALETTE, draw_overlay
+from promptseg.pipeline.drawing import MASK_OPACITY, PALETTE, draw_overlay
 from promptseg.pipeline.masks import masks_to_boxes
 from promptseg.pipeline.result import Result
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..pipeline.result import import_supervision
+from .result import import_supervision
 
 if TYPE_CHECKING:
-    from ..pipeline.checks import BoolArray, UInt8Array
-    from ..pipeline.result import Result
+    from .checks import BoolArray, UInt8Array
+    from .result import Result
 
 # Wong 2011, "Points of view: Color blindness", Nature Methods 8:441, and four more: told apart by
 # people who do not see all colours. Black is left out: it is lost in shadows.
