@@ -145,7 +145,7 @@ def _check_model_type(folder: Path, model_types: Sequence[str]) -> None:
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} holds no readable config.json; give the folder of a downloaded "
-            f"{model_types[0]} model, or fetch it again with `promptseg models fetch`"
+            f"{model_types[0]} model, or download it again"
         ) from error
     if found not in model_types:
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""Where published weights come from, where they lie on this machine, and how they are fetched."""
+"""Published weights: the list of sources, finding them on this machine, fetching them."""

@@ -1,9 +1,12 @@
-"""Downloads of published weights from the Hugging Face hub, which go on where they broke off.
+"""Resumable downloads of published weights from the Hugging Face hub.
 
-``hf_hub_download`` of huggingface_hub 2 takes up a broken connection again, but begins anew in the
-next run. Here a file grows beside its place under the name ``*.incomplete``, by the same library's
-requests (so that HF_ENDPOINT, HF_TOKEN and proxies count), and gets its name when it is whole and
-its hash is right. In the hub's cache the library then links it, as if it had fetched it.
+``hf_hub_download`` of huggingface_hub resumes a broken connection, but a new run starts over. Here
+a file grows beside its destination under the name ``*.incomplete``, through the same library's
+requests (so that HF_ENDPOINT, HF_TOKEN and proxies apply), and is renamed once it is complete and
+its hash is right. In the hub's cache the library then links it as if it had fetched it itself.
+
+Two names of the library are not documented: ``http_get`` and ``WeakFileLock``. They are the reason
+for the upper bound on huggingface-hub in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -33,14 +36,14 @@ class Download:
     """A file to fetch.
 
     Attributes:
-        source: Whose file it is.
-        file: Its name.
-        size: In bytes.
-        sha256: What its content must have, if known.
-        target: Where its bytes go.
-        url: Where they come from.
-        own: Whether the target is in a folder of the user's, not in the hub's cache.
-        copied_from: A file of the hub's cache that saves the download.
+        source: The source that the file belongs to.
+        file: Name of the file within its repository.
+        size: Size in bytes.
+        sha256: Expected hash of the content; "" if unknown.
+        target: Path that the file is written to.
+        url: Address that it is downloaded from; "" if it is copied.
+        own: Whether the target is in a folder of the user's rather than in the hub's cache.
+        copied_from: The same file in the hub's cache, which is copied instead of downloaded.
     """
 
     source: WeightSource
@@ -54,12 +57,12 @@ class Download:
 
     @property
     def partial(self) -> Path:
-        """Where the bytes are before all of them are there."""
+        """Path of the incomplete file."""
         return self.target.with_name(f"{self.target.name}.incomplete")
 
     @property
     def done(self) -> int:
-        """How many bytes are there from a run that broke off."""
+        """Number of bytes left by an interrupted run."""
         try:
             return min(self.partial.stat().st_size, self.size)
         except OSError:
@@ -67,15 +70,15 @@ class Download:
 
 
 def plan_downloads(sources: Sequence[WeightSource], folder: Path | None = None) -> list[Download]:
-    """Return what is missing of sources, asking the hub for each file's size.
+    """List the files that are missing, asking the hub for the size of each.
 
     Args:
-        sources: What is wanted.
-        folder: Where it shall be; None is the hub's cache.
+        sources: The weights to fetch.
+        folder: The user's folder to fetch them to; None is the hub's cache.
 
     Raises:
-        CheckpointError: The hub cannot be reached, refuses or lacks a file, or has another file
-            than the one known.
+        CheckpointError: The hub cannot be reached, refuses or lacks a file, or has a different
+            file from the one that promptseg knows.
     """
     downloads = []
     for source in sources:
@@ -93,10 +96,10 @@ def plan_downloads(sources: Sequence[WeightSource], folder: Path | None = None) 
 
 
 def check_space(downloads: Sequence[Download]) -> None:
-    """Check that the disk can take what is missing.
+    """Check that there is room on the disk for the downloads.
 
     Raises:
-        CheckpointError: It cannot.
+        CheckpointError: There is not.
     """
     needed = sum(item.size - item.done for item in downloads)
     if not needed:
@@ -107,17 +110,17 @@ def check_space(downloads: Sequence[Download]) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise CheckpointError(
-            f"{needed / 1e9:.1f} GB are to be fetched, but {folder} has {free / 1e9:.1f} GB free; "
-            "make room, or choose another disk with --dir"
+            f"the download needs {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB free; "
+            "make room, or choose a folder on another disk"
         )
 
 
 def run_download(item: Download) -> None:
-    """Fetch a file, or the rest of it; a run that breaks off leaves what is there for the next.
+    """Fetch a file, or the rest of it; an interrupted run leaves its part for the next one.
 
     Raises:
-        CheckpointError: The hub cannot be reached or refuses, the disk cannot be written, or
-            the content is wrong: it is removed then.
+        CheckpointError: The hub cannot be reached or refuses, the disk cannot be written to, or
+            the content is wrong; wrong content is removed.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
@@ -152,19 +155,18 @@ def _copy_of(source: WeightSource, file: str, cached: Path, target: Path) -> Dow
 
 
 def _ask(source: WeightSource, file: str, home: Path | None) -> Download:
-    """What the hub says of a file."""
+    """Ask the hub for a file's size, hash and address."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import repo_folder_name
 
     metadata = get_hf_file_metadata(hf_hub_url(source.repo, file))
     etag = metadata.etag or ""
     if metadata.size is None or not metadata.commit_hash or not _ETAG.fullmatch(etag):
         raise CheckpointError(
             f"{constants.ENDPOINT} does not answer like the Hugging Face hub (no size, commit or "
-            f"tag of {source.repo}/{file}); check HF_ENDPOINT and the proxy"
+            f"tag for {source.repo}/{file}); check HF_ENDPOINT and the proxy"
         )
     known = source.sha256.get(file, "")
-    # The hub tags large files with their hash.
+    # The hub's tag of a large file is its hash.
     told = etag if _SHA256.fullmatch(etag) else ""
     if known and told and known != told:
         raise CheckpointError(
@@ -172,7 +174,8 @@ def _ask(source: WeightSource, file: str, home: Path | None) -> Download:
             f"{told}, not {known}); update promptseg, or give the path of weights you trust"
         )
     if home is None:
-        storage = repo_folder_name(repo_id=source.repo, repo_type="model")
+        # The layout that the hub documents under "Understand caching".
+        storage = f"models--{source.repo.replace('/', '--')}"
         target = Path(constants.HF_HUB_CACHE).expanduser() / storage / "blobs" / etag
     else:
         target = home / file
@@ -182,14 +185,14 @@ def _ask(source: WeightSource, file: str, home: Path | None) -> Download:
 
 
 def _is_there(item: Download) -> bool:
-    """Whether another run fetched it meanwhile, or another model's file is the same one."""
+    """Whether another run has fetched it meanwhile, or another file has the same content."""
     if item.own:
         return is_whole(item.target)
     return item.target.is_file() and item.target.stat().st_size == item.size
 
 
 def _fill(item: Download) -> None:
-    """Let the partial file grow to the whole."""
+    """Complete the partial file."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -201,7 +204,7 @@ def _fill(item: Download) -> None:
         item.partial.unlink()
     headers = build_hf_headers()
     if urlsplit(item.url).netloc != urlsplit(constants.ENDPOINT).netloc:
-        headers.pop("authorization", None)  # a signed address elsewhere: the token is not for it
+        headers.pop("authorization", None)  # a signed address elsewhere must not see the token
     with item.partial.open("ab") as stream:
         http_get(
             item.url,
@@ -223,13 +226,13 @@ def _check(item: Download) -> None:
     if digest.hexdigest() != item.sha256:
         item.partial.unlink()
         raise CheckpointError(
-            f"what came of {item.source.repo}/{item.file} is broken (its sha256 is "
+            f"the download of {item.source.repo}/{item.file} is broken (its sha256 is "
             f"{digest.hexdigest()}, not {item.sha256}) and was removed; run the command again"
         )
 
 
 def _drop_broken_link(item: Download) -> None:
-    """Remove the cache's name of a file that is not whole: the library would keep it."""
+    """Remove the cache's link to an incomplete file, which the library would keep."""
     cached = find_cached(item.source.repo, [item.file])
     if cached is not None and not is_whole(cached / item.file):
         (cached / item.file).unlink()
@@ -237,12 +240,12 @@ def _drop_broken_link(item: Download) -> None:
 
 @contextmanager
 def _told(source: WeightSource, file: str) -> Iterator[None]:
-    """Say in one line what went wrong with a file and what to do."""
+    """Raise any error as a CheckpointError: one line on what went wrong and what to do."""
     try:
         yield
     except CheckpointError:
         raise
-    # The library's errors of requests are of other types in each of its major versions.
+    # The types of the library's request errors differ between its major versions.
     except Exception as error:
         raise CheckpointError(_describe(error, source, file)) from error
 
@@ -259,22 +262,25 @@ def _describe(error: Exception, source: WeightSource, file: str) -> str:
 
     hub = constants.ENDPOINT
     if isinstance(error, OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set, and {source.name} is not all here: unset it and run again"
+        return f"HF_HUB_OFFLINE is set, and {source.name} is incomplete: unset it and run again"
     if isinstance(error, GatedRepoError):
         return (
-            f"{source.repo} lets in only those who asked: ask at {hub}/{source.repo}, then log in "
-            "with `hf auth login` or set HF_TOKEN"
+            f"access to {source.repo} must be requested at {hub}/{source.repo}; then log in with "
+            "`hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, RepositoryNotFoundError):
-        return f"{hub} has no {source.repo}, or not for you: check HF_ENDPOINT and HF_TOKEN"
+        return (
+            f"{hub} has no {source.repo}, or you have no access to it: check HF_ENDPOINT and "
+            "HF_TOKEN"
+        )
     reason = " ".join(str(error).split())[:160] or type(error).__name__
-    if isinstance(error, LocalEntryNotFoundError):  # it was not reached
+    if isinstance(error, LocalEntryNotFoundError):  # the hub was not reached
         pass
     elif isinstance(error, EntryNotFoundError):
         return f"{hub} has no {file} in {source.repo}: update promptseg, or check HF_ENDPOINT"
     elif isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
-        return f"{source.name}: {file} cannot be written ({reason}); see to it and run again"
+        return f"{source.name}: {file} cannot be written ({reason}); fix that and run again"
     return (
         f"{source.repo}/{file} cannot be fetched from {hub} ({reason}); check the network or set "
-        "HF_ENDPOINT to a mirror, and run the command again: it goes on where it stopped"
+        "HF_ENDPOINT to a mirror, and run the command again: it resumes where it stopped"
     )

@@ -1,6 +1,6 @@
-"""Published weights on this machine: in a folder of yours or in the Hugging Face hub's cache.
+"""Finding published weights on this machine: in a folder of yours or in the hub's cache.
 
-Nothing here goes to the network, so that loading never downloads; ``models/fetch.py`` does.
+Nothing here uses the network, so loading never downloads; only :mod:`.fetch` does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from ..errors import CheckpointError, MissingWeightsError
 from .sources import SOURCES, WeightSource, get_source
 
-# Names a folder with one folder for each source: <owner>--<name>, or only <name>.
+# Environment variable with a folder that has one folder per source: <owner>--<name> or <name>.
 WEIGHTS_VARIABLE = "PROMPTSEG_WEIGHTS"
-# What holds the weights of a model that is not listed, most wanted first.
+# Weights files of models that are not among SOURCES, preferred one first.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LONGEST_HEADER = 100_000_000
@@ -29,7 +29,7 @@ class Place:
 
     Attributes:
         folder: The folder.
-        missing: Files that it lacks, or has only in part.
+        missing: Names of the files that are absent or incomplete there.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ def find_source(source: WeightSource | str, folder: Path | None = None) -> Path:
 
     Args:
         source: The source or its name.
-        folder: Where to look first; by default the folder that PROMPTSEG_WEIGHTS names. The
-            hub's cache comes after it.
+        folder: Folder to search before the hub's cache; by default the one that
+            PROMPTSEG_WEIGHTS names.
 
     Raises:
         ModelNotFoundError: There is no source of that name.
-        MissingWeightsError: Files are missing; the message has the command that fetches them.
+        MissingWeightsError: Files are missing; the message has a command that fetches them.
     """
     if isinstance(source, str):
         source = get_source(source)
@@ -57,19 +57,19 @@ def find_source(source: WeightSource | str, folder: Path | None = None) -> Path:
     own = folder or own_folder()
     # Unlike this one, Path.is_dir raises where it may not look.
     if own is not None and not os.path.isdir(own):  # noqa: PTH112
-        known.append(f"{own} is no folder")
+        known.append(f"{own} is not a folder")
     detail = f" ({'; '.join(known)})" if known else ""
     raise MissingWeightsError(
-        f"the weights of {source.name} are not {'all ' if places else ''}here{detail}",
+        f"the weights of {source.name} are {'incomplete' if places else 'missing'}{detail}",
         f"run `{how_to_fetch(source.repo)}`",
     )
 
 
 def find_places(source: WeightSource, folder: Path | None = None) -> list[Place]:
-    """Return the places that have any file of a source, the fullest first.
+    """Return the places that have any file of a source, the most complete first.
 
     Args:
-        source: What to look for.
+        source: The source to look for.
         folder: As for :func:`find_source`.
     """
     places = []
@@ -84,13 +84,13 @@ def find_places(source: WeightSource, folder: Path | None = None) -> list[Place]
 
 
 def find_weights(checkpoint: str | Path) -> Path:
-    """Path of a checkpoint: of a weights file on this machine, if a hub id is given.
+    """Return the path of a checkpoint, looking hub ids up on this machine.
 
     Args:
-        checkpoint: A path, or "owner/name". A path that exists is never taken for an id.
+        checkpoint: A path, or a hub id "owner/name". A path that exists is never taken for an id.
 
     Raises:
-        CheckpointError: There are no weights of that id on this machine.
+        CheckpointError: The weights of that id are not on this machine.
     """
     path = Path(checkpoint)
     if isinstance(checkpoint, Path) or path.exists() or not _HUB_ID.fullmatch(checkpoint):
@@ -101,17 +101,17 @@ def find_weights(checkpoint: str | Path) -> Path:
     if folder is not None:
         return next(folder / name for name in names if is_whole(folder / name))
     raise CheckpointError(
-        f"{checkpoint!r} is no path, and the hub's cache does not have its {' or '.join(names)}: "
-        f"run `{how_to_fetch(checkpoint)}` or give the path of the weights"
+        f"{checkpoint!r} is not a path, and the hub's cache does not have its "
+        f"{' or '.join(names)}: run `{how_to_fetch(checkpoint)}` or give the path of the weights"
     )
 
 
 def find_folder(repo: str | Path, files: Sequence[str]) -> Path | None:
-    """Return a folder of this machine with any of some files of a model, the whole of it.
+    """Return a folder on this machine that has at least one complete file of a hub model.
 
     Args:
-        repo: Hub id of the model, "owner/name"; nothing else is found.
-        files: Names of files.
+        repo: Hub id of the model, "owner/name"; for anything else the answer is None.
+        files: Names of the files to look for.
     """
     if isinstance(repo, Path) or not _HUB_ID.fullmatch(repo):
         return None
@@ -125,7 +125,7 @@ def find_folder(repo: str | Path, files: Sequence[str]) -> Path | None:
 
 
 def how_to_fetch(repo: str | Path) -> str:
-    """Return the command that fetches a model of the hub; "" for what cannot be a hub id."""
+    """Return the command that fetches a model from the hub; "" if this cannot be a hub id."""
     if isinstance(repo, Path) or not _HUB_ID.fullmatch(repo):
         return ""
     return f"hf download {repo}"
@@ -136,20 +136,20 @@ def _source_of(repo: str | Path) -> WeightSource | None:
 
 
 def own_folder() -> Path | None:
-    """Return the folder that PROMPTSEG_WEIGHTS names, if it is set."""
+    """Return the folder that PROMPTSEG_WEIGHTS names; None if it is not set."""
     name = os.environ.get(WEIGHTS_VARIABLE)
     return Path(name).expanduser() if name else None
 
 
 def own_places(repo: str, folder: Path) -> list[Path]:
-    """Return where a folder of weights may have those of a hub id, the most explicit first."""
+    """Return the subfolders of ``folder`` that may hold a hub model, the most explicit first."""
     return [folder / repo.replace("/", "--"), folder / repo.split("/")[1]]
 
 
 def find_cached(repo: str, files: Sequence[str]) -> Path | None:
-    """Return the hub cache's folder of a model, if it has any of the files."""
+    """Return the model's folder in the hub's cache, if it has any of the files."""
     try:
-        # Importing it takes a moment; a setting in the environment that it cannot read fails here.
+        # Importing it is slow, and raises if it cannot parse an environment variable.
         import huggingface_hub.constants
 
         cache = huggingface_hub.constants.HF_HUB_CACHE
@@ -157,16 +157,15 @@ def find_cached(repo: str, files: Sequence[str]) -> Path | None:
             found = huggingface_hub.try_to_load_from_cache(repo, name, cache_dir=cache)
             if isinstance(found, str):
                 return Path(found).parent
-    except (ImportError, OSError, ValueError):  # a cache that cannot be read has nothing
+    except (ImportError, OSError, ValueError):  # an unreadable cache counts as empty
         pass
     return None
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is there, and of safetensors the whole of it.
+    """Whether a file exists and, if it is a safetensors file, is complete.
 
-    A download that was cut off, or the pointer that git leaves without its large file storage,
-    has the name but not the weights.
+    An interrupted download or a Git LFS pointer has the name but not the weights.
     """
     try:
         size = path.stat().st_size

@@ -1,13 +1,12 @@
-"""Published weights: where they lie and how large they are.
+"""The published weights: repositories on the Hugging Face hub, files, sizes and licences.
 
-Repositories, file names, sizes and hashes are those of the Hugging Face hub as public projects
-that pin them state them (models at the commits 70c1a07f sam-vit-base, 87aecf0d sam-vit-huge,
-a2bb814d and 12bdfa31 Grounding DINO tiny and base, cfd3195b and 95e26936 OWLv2 base and large,
-977e3dd0 CLIP, 4610ca14, 4685c99d and 4741e1ca DINOv2 small, base and large, de431c40, e07df6aa and
-665f8e2a SAM 2.1 tiny, small and large, 3c879f39 SAM 3; MobileSAM's file is the one of its own
-repository). Where none states a size, it is four bytes a parameter and so about right; where none
-states a hash, there is none here, and a download is checked against the hub's own. Licences are
-those of the models' pages; CLIP's is OpenAI's.
+Sizes and hashes are taken from public projects that pin these commits of the hub: 70c1a07f
+sam-vit-base, 87aecf0d sam-vit-huge, a2bb814d and 12bdfa31 Grounding DINO tiny and base, cfd3195b
+and 95e26936 OWLv2 base and large, 977e3dd0 CLIP, 4610ca14, 4685c99d and 4741e1ca DINOv2 small,
+base and large, de431c40, e07df6aa and 665f8e2a SAM 2.1 tiny, small and large, 3c879f39 SAM 3.
+MobileSAM's are those of its own repository. An unknown size is estimated at four bytes per
+parameter; without a known hash, a download is checked against the one that the hub reports.
+Licences are those of the model pages, CLIP's is OpenAI's.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _DETECTOR_FILES = ("model.safetensors", "config.json", "preprocessor_config.json
 _BERT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _CLIP_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 _SAM2_FILES = ("model.safetensors", "config.json")
-# The hub's folders have it, and newer ones say the same in tokenizer_config.json alone.
+# Newer folders have its content in tokenizer_config.json and lack the file.
 _SAID_ELSEWHERE = ("special_tokens_map.json",)
 
 
@@ -31,14 +30,14 @@ class WeightSource:
     """One model's published weights.
 
     Attributes:
-        name: Short and unique.
+        name: Short unique name.
         repo: "owner/name" on the Hugging Face hub.
-        files: All that loading needs; the first is the one with the weights.
-        bytes: All files together; the small ones are guessed.
-        license: SPDX, where it has one.
-        sha256: File -> hash in hexadecimal digits, of those that are known.
-        gated: The owner lets in only those who asked on its page.
-        package: The distribution that loads it, if promptseg itself does not.
+        files: Names of the files that loading needs, the one with the weights first.
+        bytes: Size of all files together; that of the small ones is an estimate.
+        license: SPDX identifier, or the licence's name if it has none.
+        sha256: File name -> hexadecimal hash, where it is known.
+        gated: Whether access must be requested on the model's page.
+        package: The distribution whose code the model runs through; "" if promptseg has its own.
     """
 
     name: str
@@ -52,12 +51,12 @@ class WeightSource:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """The files that loading cannot do without."""
+        """Names of the files that loading cannot do without."""
         return tuple(name for name in self.files if name not in _SAID_ELSEWHERE)
 
     @property
     def weights(self) -> str:
-        """The file with the weights."""
+        """Name of the file with the weights."""
         return self.files[0]
 
 
@@ -184,7 +183,7 @@ def get_source(name: str) -> WeightSource:
     """Return a source by its name.
 
     Raises:
-        ModelNotFoundError: There is none of that name.
+        ModelNotFoundError: There is no source of that name.
     """
     found = SOURCES.get(name)
     if found is None:

@@ -37,8 +37,8 @@ _POSITIONS = (
     "prompt_encoder.shared_embedding.positional_embedding",
 )
 _REMEDY = (
-    "fetch one with `promptseg models fetch sam2.1-hiera-tiny`, or give the folder of a "
-    "downloaded facebook/sam2.1-hiera-{tiny,small,base-plus,large}"
+    "run `hf download facebook/sam2.1-hiera-tiny`, or give the folder of a downloaded "
+    "facebook/sam2.1-hiera-{tiny,small,base-plus,large}"
 )
 
 

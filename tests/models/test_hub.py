@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from promptseg.models.errors import CheckpointError, ModelNotFoundError
+from promptseg.models.errors import CheckpointError, MissingWeightsError, ModelNotFoundError
 from promptseg.models.features.dino import create_dino
 from promptseg.models.hub.find import find_places, find_source, find_weights, is_whole
 from promptseg.models.hub.sources import SOURCES, WeightSource
@@ -93,20 +93,15 @@ def test_a_source_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_source_says_what_to_run() -> None:
-    says = (
-        r"the weights of sam-vit-huge are not here: run `promptseg models fetch large`; the preset "
-        r"pocket works now, without them$"
-    )
-    with pytest.raises(CheckpointError, match=says):
+    says = r"the weights of sam-vit-huge are missing: run `hf download facebook/sam-vit-huge`$"
+    with pytest.raises(MissingWeightsError, match=says):
         find_source("sam-vit-huge")
-    with pytest.raises(CheckpointError, match="run `promptseg models fetch tiny-detector`"):
-        find_source(DETECTOR)
 
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").touch()
     for own in (tmp_path / "nowhere", tmp_path / "file"):
-        says = rf"{own} is no folder\): run `promptseg models fetch tiny-detector`"
+        says = rf"{own} is not a folder\): run `hf download someone/tiny.detector`"
         with pytest.raises(CheckpointError, match=says):
             find_source(DETECTOR, own)
         monkeypatch.setenv("PROMPTSEG_WEIGHTS", str(own))
@@ -120,7 +115,7 @@ def test_every_place_with_a_part_is_named(cache: Path, tmp_path: Path) -> None:
     cached = write_cached(cache, DETECTOR.repo, "model.safetensors")
     with pytest.raises(CheckpointError) as caught:
         find_source(DETECTOR, tmp_path / "own")
-    assert "are not all here" in str(caught.value)
+    assert "are incomplete" in str(caught.value)
     assert f"{own} lacks model.safetensors" in str(caught.value)
     assert f"{cached} lacks config.json" in str(caught.value)
 
@@ -224,5 +219,5 @@ def test_an_id_that_is_not_here_says_what_to_run(cache: Path) -> None:
     with pytest.raises(CheckpointError, match="run `hf download timm/other` or give the path"):
         find_weights("timm/other")
     name = "timm/vit_small_patch14_dinov2.lvd142m"
-    with pytest.raises(CheckpointError, match="run `promptseg models fetch mobile` or give"):
+    with pytest.raises(CheckpointError, match=f"run `hf download {name}` or give"):
         create_dino("vit_small_patch14_dinov2", checkpoint=name)
