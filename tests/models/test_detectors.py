@@ -18,7 +18,7 @@ from promptseg.models.grounding.grounding_dino import create_grounding_dino
 from promptseg.models.grounding.owlv2 import create_owlv2
 from promptseg.models.grounding.sam3 import create_sam3_grounder
 
-from .tiny_detectors import IMAGES
+from .detector_answers import IMAGES
 
 CREATE: dict[str, Callable[..., Any]] = {
     "grounding-dino": create_grounding_dino,

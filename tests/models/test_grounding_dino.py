@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from promptseg.models.errors import InputError
 from promptseg.models.grounding.grounding_dino import GroundingDino, create_grounding_dino
 
-from .tiny_detectors import IMAGES, assert_equal_to_all
+from .detector_answers import IMAGES, assert_equal_to_all
 
 SPECIAL = [101, 102, 1012]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from promptseg.models.errors import InputError
 from promptseg.models.grounding.owlv2 import Owlv2, create_owlv2
 
-from .tiny_detectors import IMAGES, assert_equal_to_all
+from .detector_answers import IMAGES, assert_equal_to_all
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +16,15 @@ from torch import Tensor
 from promptseg.models.checkpoint import load_strictly, read_state_dict
 from promptseg.models.embedding import ImageFeatures
 from promptseg.models.errors import CheckpointError
-from promptseg.models.sam.build import SamViTConfig, build_sam_vit
+from promptseg.models.sam.build import build_sam_vit
 from promptseg.models.sam.checkpoints import to_official_layout
 from promptseg.models.sam.sam import Sam
 
+from ..shrunken import SHRUNKEN_VITS
+
 TOLERANCE = 1e-4
 
-CONFIG = SamViTConfig(
-    image_size=112,
-    embed_dim=48,
-    depth=3,
-    num_heads=3,
-    window_size=3,
-    global_attn_indexes=(1,),
-    prompt_embed_dim=32,
-    decoder_num_heads=4,
-    decoder_mlp_dim=64,
-    iou_head_depth=4,
-    iou_head_hidden_dim=24,
-)
+CONFIG = replace(SHRUNKEN_VITS["padded-windows"], iou_head_depth=4)
 
 
 @pytest.fixture(scope="module")

@@ -20,29 +20,21 @@ from promptseg.models.pocket.sam import (
     POINT_SIGMAS,
     PROMPT_CHANNELS,
     PocketSam,
-    PocketSamConfig,
     build_pocket_sam,
     mask_evidence,
     with_backbone,
 )
 from promptseg.models.registry import create_model
 
-CONFIG = PocketSamConfig(
-    image_size=96,
-    embed_dim=16,
-    neck_depth=1,
-    high_res_dims=(8, 4),
-    fuse_depth=1,
-    transformer_depth=2,
-    num_heads=2,
-)
+from ..shrunken import POCKET
+
 SQUARE = 24  # of the logits: 4 x a grid of 96 / 16
 
 
 @pytest.fixture(scope="module")
 def model() -> PocketSam:
     torch.manual_seed(0)
-    return build_pocket_sam(CONFIG).eval()
+    return build_pocket_sam(POCKET).eval()
 
 
 def encode(model: PocketSam, height: int, width: int) -> ImageFeatures:

@@ -23,7 +23,14 @@ from promptseg.pipeline.decoding.prompts import PromptSet
 from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.masks import masks_to_boxes
 
-from .tiny_sam2 import DECODER, POSITIONS, PROMPTS, SIDE, VISION, build
+from ..shrunken import (
+    SAM2_DECODER,
+    SAM2_POSITIONS,
+    SAM2_PROMPTS,
+    SAM2_SIDE,
+    SAM2_VISION,
+    build_sam2,
+)
 
 TOLERANCE = 1e-4
 SIZES = [(128, 128), (90, 200), (333, 77), (1, 50)]
@@ -31,7 +38,7 @@ SIZES = [(128, 128), (90, 200), (333, 77), (1, 50)]
 
 @pytest.fixture(scope="module")
 def network() -> transformers.Sam2Model:
-    return build()
+    return build_sam2()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,7 @@ def sam2(folder) -> Sam2:
 @pytest.fixture(scope="module")
 def processor() -> transformers.Sam2Processor:
     """The published folders' own, at the shrunken size."""
-    size = {"height": SIDE, "width": SIDE}
+    size = {"height": SAM2_SIDE, "width": SAM2_SIDE}
     return transformers.Sam2Processor(transformers.Sam2ImageProcessor(size=size))
 
 
@@ -102,7 +109,7 @@ def test_model_input_is_that_of_the_image_processor(sam2, processor, size):
     expected = processor.image_processor(
         image, return_tensors="pt", input_data_format="channels_last"
     ).pixel_values
-    assert input_size == (SIDE, SIDE)
+    assert input_size == (SAM2_SIDE, SAM2_SIDE)
     assert pixel_values.shape == expected.shape
     # In levels of 0..255: Pillow's resize and torchvision's may round to neighbouring ones.
     off = (pixel_values - expected).abs() * sam2.pixel_std
@@ -150,7 +157,7 @@ def test_an_unstable_single_mask_gives_way_to_the_best_of_three(processor, tmp_p
     prompts = prompts_of("points", size, count=4)
     found = {}
     for dynamic in (True, False):
-        network = build(
+        network = build_sam2(
             dynamic_multimask_via_stability=dynamic, dynamic_multimask_stability_delta=0.5
         )
         network.save_pretrained(tmp_path / str(dynamic))
@@ -281,10 +288,10 @@ def test_the_published_folders_are_of_the_video_model(network, sam2, tmp_path):
     }
     video = transformers.Sam2VideoModel(
         transformers.Sam2VideoConfig(
-            vision_config=VISION,
-            prompt_encoder_config=PROMPTS,
-            mask_decoder_config=DECODER,
-            image_size=SIDE,
+            vision_config=SAM2_VISION,
+            prompt_encoder_config=SAM2_PROMPTS,
+            mask_decoder_config=SAM2_DECODER,
+            image_size=SAM2_SIDE,
             **sizes,
         )
     )
@@ -297,7 +304,7 @@ def test_the_published_folders_are_of_the_video_model(network, sam2, tmp_path):
     assert all(torch.equal(x, expected[name]) for name, x in loaded.state_dict().items())
 
 
-@pytest.mark.parametrize("dropped", POSITIONS)
+@pytest.mark.parametrize("dropped", SAM2_POSITIONS)
 def test_the_matrix_of_positions_may_have_either_name(folder, sam2, tmp_path, dropped):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     state = load_file(tmp_path / "model.safetensors")
@@ -329,11 +336,11 @@ def drop_a_tensor(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (shutil.rmtree, r"there is no folder .*promptseg models fetch.*facebook/sam2\.1-hiera"),
-        (lambda path: (path / "config.json").unlink(), "holds no config.json of a model; fetch"),
+        (shutil.rmtree, r"there is no folder .*hf download facebook/sam2\.1-hiera"),
+        (lambda path: (path / "config.json").unlink(), "holds no config.json of a model; run"),
         (lambda path: (path / "config.json").write_text("{"), "holds no config.json of a model"),
         (lambda path: (path / "config.json").write_text("[]"), "holds no config.json of a model"),
-        (lambda path: edit_config(path, model_type="sam"), "holds a model of type 'sam'; fetch"),
+        (lambda path: edit_config(path, model_type="sam"), "holds a model of type 'sam'; run"),
         (lambda path: edit_config(path, vision_config=3), "config.json is no SAM 2's"),
         (lambda path: edit_config(path, vision_config={}), r"does not fit SAM 2: expected \d+"),
         (lambda path: (path / "model.safetensors").unlink(), "holds no weights: expected one of"),
@@ -350,7 +357,7 @@ def test_folders_that_cannot_be_used(folder, tmp_path, spoil, message):
 
 
 def test_a_name_on_the_hub_is_no_folder():
-    with pytest.raises(CheckpointError, match=r"run `promptseg models fetch sam2\.1-hiera-tiny`"):
+    with pytest.raises(CheckpointError, match=r"run `hf download facebook/sam2\.1-hiera-tiny`"):
         create_sam2("facebook/sam2.1-hiera-tiny")
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from promptseg.models.errors import InputError
 from promptseg.models.grounding.sam3 import Sam3Grounder, create_sam3_grounder
 
-from .tiny_detectors import IMAGES, assert_equal_to_all
+from .detector_answers import IMAGES, assert_equal_to_all
 
 
 @pytest.fixture(scope="module")

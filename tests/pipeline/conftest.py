@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from promptseg.models.embedding import ImageEmbedding, ImageFeatures
 from promptseg.models.grounding.answers import HeatMap
-from promptseg.models.pocket.sam import PocketSam, PocketSamConfig, build_pocket_sam
+from promptseg.models.pocket.sam import PocketSam, build_pocket_sam
 from promptseg.models.sam.build import SamViTConfig, build_sam_vit
 from promptseg.models.sam.sam import Sam
 from promptseg.pipeline.decoding.segmenter import Segmenter
@@ -23,9 +22,7 @@ from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
 from promptseg.pipeline.prompters.text.gate import PresenceGate
 from promptseg.pipeline.prompters.text.prompter import TextPrompter
 
-CONFIG = PocketSamConfig(
-    image_size=96, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2
-)
+from ..shrunken import POCKET, build_official
 
 VIT_CONFIG = SamViTConfig(
     image_size=128,
@@ -43,7 +40,7 @@ VIT_CONFIG = SamViTConfig(
 
 def build() -> PocketSam:
     torch.manual_seed(0)
-    return build_pocket_sam(CONFIG).eval()
+    return build_pocket_sam(POCKET).eval()
 
 
 class ObedientSam(PocketSam):
@@ -125,36 +122,14 @@ def make_grounder() -> type[FakeGrounder]:
 def reference() -> official.Sam:
     """The official model, shrunken, with weights that give masks of both signs."""
     torch.manual_seed(0)
-    model = official.Sam(
-        image_encoder=official.ImageEncoderViT(
-            img_size=128,
-            embed_dim=24,
-            depth=2,
-            num_heads=2,
-            out_chans=32,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=3,
-            global_attn_indexes=(1,),
-        ),
-        prompt_encoder=official.PromptEncoder(
-            embed_dim=32, image_embedding_size=(8, 8), input_image_size=(128, 128), mask_in_chans=16
-        ),
-        mask_decoder=official.MaskDecoder(
-            transformer_dim=32,
-            transformer=official.TwoWayTransformer(
-                depth=2, embedding_dim=32, num_heads=4, mlp_dim=32
-            ),
-            iou_head_hidden_dim=16,
-        ),
-    )
+    model = build_official(VIT_CONFIG)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             scale = 0.3 if "output_hypernetworks" in name else 0.15
             parameter.add_(scale * noise)
-    return model.eval()
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
 from promptseg.pipeline.prompters.text.gate import PresenceGate
 from promptseg.pipeline.prompters.text.prompter import TextPrompter
 
-from ..models.tiny_detectors import save_owlv2
+from ..shrunken import save_owlv2
 
 RUN = Path(__file__).with_name("memory_run.py")
 PIXELS = 1080 * 1920

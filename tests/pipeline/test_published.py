@@ -37,9 +37,7 @@ from promptseg.pipeline.prompters.text.point_prompts import PointPrompts
 from promptseg.pipeline.prompters.text.prompter import CachedGrounder, TextPrompter
 from promptseg.pipeline.result import Result
 
-from ..models.tiny_clip import save_clip
-from ..models.tiny_detectors import save_grounding_dino, save_owlv2, save_sam3
-from ..models.tiny_sam2 import build as build_sam2
+from ..shrunken import build_sam2, save_clip, save_grounding_dino, save_owlv2, save_sam3
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (60, 100, 3), dtype=np.uint8)
 PHRASES = ["traffic light", "light", "cat", "a red dog on the bike"]
@@ -197,7 +195,7 @@ def clip_folder(tmp_path_factory) -> Path:
 def test_dense_clip_makes_points(clip_folder, tiny_segmenter) -> None:
     clip = create_dense_clip("tiny", clip_folder, config=CLIP)
     grounder = CachedGrounder(lambda embedding: clip.look(embedding.pixels()), clip.ground)
-    config = PipelineConfig(first_pass=("points",))
+    config = PipelineConfig(decoding=DecodingConfig(first_pass=("points",)))
     pipeline = Pipeline(
         tiny_segmenter,
         text_prompter=TextPrompter(grounder, PointPrompts(), PresenceGate()),

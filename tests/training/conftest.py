@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from train_pocket import Trainer
 from promptseg.apps.evaluation.index_folder import VOID
 from promptseg.models.pocket.minilm import load_minilm
 from promptseg.models.pocket.sam import PocketSamConfig
+
+from ..shrunken import POCKET
 
 SIZE = (72, 96)  # (H, W)
 
@@ -76,9 +79,7 @@ def data_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def model_config() -> PocketSamConfig:
     """A pocket SAM for pictures of 64 pixels."""
-    return PocketSamConfig(
-        image_size=64, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2
-    )
+    return replace(POCKET, image_size=64)
 
 
 @pytest.fixture(scope="session")
