@@ -28,7 +28,6 @@ class DenseFeatures:
         input_size: (H', W') that the image was resized to for the model.
         cell_size: Height and width of a cell in pixels of the image.
         model_id: Name of the model; features of different models cannot be compared.
-        cls: (C,) vector of the whole image; None if the model has none.
     """
 
     tokens: Tensor
@@ -36,7 +35,6 @@ class DenseFeatures:
     input_size: tuple[int, int]
     cell_size: tuple[float, float]
     model_id: str
-    cls: Tensor | None = None
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -45,8 +43,7 @@ class DenseFeatures:
 
     def to(self, device: torch.device) -> DenseFeatures:
         """Return the same on a device."""
-        cls = None if self.cls is None else self.cls.to(device)
-        return replace(self, tokens=self.tokens.to(device), cls=cls)
+        return replace(self, tokens=self.tokens.to(device))
 
     def cell_centres(self) -> NDArray[np.float32]:
         """Pixel (x, y) in the middle of each cell, (h * w, 2), row by row; none is outside."""

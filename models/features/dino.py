@@ -1,15 +1,14 @@
 """DINOv2 and DINOv3 features through timm.
 
 Sources: Oquab et al. 2023, "DINOv2"; Darcet et al. 2023, "Vision Transformers Need Registers";
-Siméoni et al. 2025, "DINOv3". Weights come in timm's layout, in the original DINOv2 one, or as a
-Hugging Face ``Dinov2Model`` or ``Dinov2WithRegistersModel``.
+Siméoni et al. 2025, "DINOv3". Weights may be in timm's layout, in the original one of DINOv2, or
+those of a Hugging Face ``Dinov2Model`` or ``Dinov2WithRegistersModel``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,14 +32,15 @@ if TYPE_CHECKING:
 # ImageNet's, for pixels in 0..255.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
+INPUT_SIZE = 518  # of DINOv2's own training
 
-# What a name for `create_dino` looks like; a tag after a dot names weights and changes no shape.
+# Names that `create_dino` accepts; a tag after a dot only says which weights they are.
 _NAME = re.compile(
     r"(vit_(?:small|base|large)_patch14_(?:reg4_)?dinov2"
     r"|vit_(?:tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(?:_qkvb)?)(?:\.\w+)?"
 )
 
-# Hugging Face name -> timm's, for what is called otherwise; {n} is the block.
+# Hugging Face name -> timm name, where they differ.
 _HUGGING_FACE = {
     "embeddings.cls_token": "cls_token",
     "embeddings.position_embeddings": "pos_embed",
@@ -63,55 +63,39 @@ _HUGGING_FACE_BLOCK = {
 }
 
 
-@dataclass(frozen=True)
-class DinoConfig:
-    """How an image becomes features.
-
-    Attributes:
-        input_size: Long side of the model's input in pixels; both sides are rounded to whole
-            patches, and position embeddings are interpolated to the grid.
-        norm: Tokens after the model's last layer norm, not before it.
-
-    Raises:
-        InputError: The size is not positive.
-    """
-
-    input_size: int = 518
-    norm: bool = True
-
-    def __post_init__(self) -> None:
-        if self.input_size < 1:
-            raise InputError(f"input_size must be 1 pixel or more, got {self.input_size}")
-
-
 class DinoFeatures:
     """Dense features of a DINO vision transformer.
 
     Args:
-        model: Of timm, made with ``dynamic_img_size=True``; put in evaluation mode.
-        config: How an image becomes features.
+        model: A timm model made with ``dynamic_img_size=True``; it is put in evaluation mode.
+        input_size: Long side of the model's input in pixels. Both sides are rounded to whole
+            patches, and position embeddings are interpolated to the grid.
         model_id: Name of the model and its weights.
-        dtype: What the model runs in; features are float32 in any case.
+        dtype: Type that the model computes in; features are always float32.
+
+    Raises:
+        InputError: The size is not positive, or there is no such dtype.
     """
 
     def __init__(
         self,
         model: VisionTransformer | Eva,
         *,
-        config: DinoConfig | None = None,
+        input_size: int = INPUT_SIZE,
         model_id: str = "",
         dtype: str | torch.dtype = "fp32",
     ) -> None:
+        if input_size < 1:
+            raise InputError(f"input_size must be 1 pixel or more, got {input_size}")
         self.model = model.eval()
         self.dtype = read_dtype(dtype)
-        self.config = config or DinoConfig()
+        self.input_size = input_size
         self._name = model_id
 
     @property
     def model_id(self) -> str:
-        """Name of the model with the settings that its features depend on."""
-        norm = "" if self.config.norm else ", before norm"
-        return f"{self._name} ({self.config.input_size} px{norm})"
+        """Name of the model, with the input size that its features depend on."""
+        return f"{self._name} ({self.input_size} px)"
 
     @torch.inference_mode()
     def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
@@ -130,19 +114,17 @@ class DinoFeatures:
             last_block = self.model.forward_intermediates(
                 pixels,
                 indices=1,
-                norm=self.config.norm,
-                return_prefix_tokens=True,
+                norm=True,
                 intermediates_only=True,
             )
-        # timm's types do not tell what it returns with these options.
-        patches, prefix = cast("list[tuple[Tensor, Tensor]]", last_block)[0]
+        # timm's types do not say what it returns with these options.
+        patches = cast("list[Tensor]", last_block)[0]
         return DenseFeatures(
             tokens=patches[0].permute(1, 2, 0).float().contiguous(),
             image_size=image_size,
             input_size=size,
             cell_size=(image_size[0] / grid[0], image_size[1] / grid[1]),
             model_id=self.model_id,
-            cls=prefix[0, 0].float(),
         )
 
     def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
@@ -154,9 +136,9 @@ class DinoFeatures:
         return self.extract(embedding.pixels())
 
     def _input_size(self, image_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Grid and size in pixels that come nearest to the image's shape."""
+        """The grid that is nearest to the image's shape, and its size in pixels."""
         patch = self.model.patch_embed.patch_size
-        scaled = longest_side_size(image_size, self.config.input_size)
+        scaled = longest_side_size(image_size, self.input_size)
         grid = (max(1, round(scaled[0] / patch[0])), max(1, round(scaled[1] / patch[1])))
         return grid, (grid[0] * patch[0], grid[1] * patch[1])
 
@@ -165,25 +147,25 @@ def create_dino(
     name: str,
     *,
     checkpoint: str | Path | None = None,
-    config: DinoConfig | None = None,
+    input_size: int = INPUT_SIZE,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "fp32",
     seed: int = 0,
 ) -> DinoFeatures:
-    """Build an extractor by timm's name of its model.
+    """Build a feature extractor by the timm name of its model.
 
     Args:
-        name: Such as "vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2.lvd142m" or
+        name: A name such as "vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2.lvd142m" or
             "vit_small_patch16_dinov3".
         checkpoint: A weights file or folder, or the id of a model on the Hugging Face hub, such
             as "timm/vit_small_patch14_dinov2.lvd142m". None leaves the weights random.
-        config: How an image becomes features.
-        device: Where the model goes.
-        dtype: What it runs in: fp32, bf16 or fp16.
-        seed: Of the random weights; the global random state is not touched.
+        input_size: Long side of the model's input in pixels.
+        device: Device to put the model on.
+        dtype: Type that it computes in: fp32, bf16 or fp16.
+        seed: Seed of the random weights; the global random state is not touched.
 
     Raises:
-        InputError: There is no such dtype.
+        InputError: The size is not positive, or there is no such dtype.
         ModelNotFoundError: The name is not that of a DINOv2 or DINOv3 model.
         CheckpointError: The checkpoint is missing, broken or another model's.
     """
@@ -194,9 +176,9 @@ def create_dino(
             f"no DINO model is called {name!r}; there are vit_{{small,base,large}}_patch14_"
             "dinov2, the same with reg4_dinov2, and vit_{small,base,large,...}_patch16_dinov3"
         )
-    # Weights first: a wrong path should not cost the building of a large model.
+    # Weights first: with a wrong path there is no need to build a large model.
     state = None if checkpoint is None else read_state_dict(find_weights(checkpoint))
-    # Importing timm takes seconds, and presets without it must not pay for that.
+    # Importing timm takes seconds, which users of other models should not pay for.
     import timm
 
     if not timm.is_model(match[1]):
@@ -211,20 +193,20 @@ def create_dino(
         )
     if state is not None and checkpoint is not None:
         load_strictly(model, to_timm_layout(state), source=checkpoint, name=name)
-    return DinoFeatures(model.to(device), config=config, model_id=name, dtype=dtype)
+    return DinoFeatures(model.to(device), input_size=input_size, model_id=name, dtype=dtype)
 
 
 def to_timm_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename DINOv2 weights of other layouts to timm's; what is not known is left as it is."""
+    """Rename DINOv2 weights of other layouts to timm's; unknown names are kept."""
     renamed = {_rename(name): tensor for name, tensor in state.items()}
-    renamed.pop("mask_token", None)  # only its pre-training used it
+    renamed.pop("mask_token", None)  # used in pre-training only
     for name in list(renamed):
         stem, found, kind = name.partition(".attn.q.")
         parts = [f"{stem}.attn.{part}.{kind}" for part in "qkv"]
         if found and all(part in renamed for part in parts):
             renamed[f"{stem}.attn.qkv.{kind}"] = torch.cat([renamed.pop(part) for part in parts])
     if "register_tokens" in renamed and "pos_embed" in renamed and "cls_token" in renamed:
-        # With registers, timm gives positions to patches alone; the class token's is a constant.
+        # With registers, timm gives positions to patches only; the class token's is a constant.
         positions = renamed.pop("pos_embed")
         renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
         renamed["pos_embed"] = positions[:, 1:]
@@ -233,7 +215,7 @@ def to_timm_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(name: str) -> str:
-    """Timm's name of a Hugging Face tensor."""
+    """The timm name of a Hugging Face tensor."""
     block = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", name)
     if block is None:
         return _replace_start(name, _HUGGING_FACE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -18,13 +17,11 @@ from promptseg.models.grounding.clip.similarity import (
     average_templates,
     global_presence,
     min_max,
-    similarity_to_labels,
     similarity_to_text,
 )
 from promptseg.models.grounding.clip.vision import (
     dense_features,
     resize_positions,
-    self_self_attention,
     value_attention,
 )
 
@@ -49,23 +46,12 @@ def as_tensor(array: Array) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-def linear(distance: Array) -> Array:
-    return np.maximum(0, 1 - distance)
-
-
-def cubic(distance: Array, a: float = -0.75) -> Array:
-    """Keys' convolution kernel with PyTorch's parameter."""
-    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
-    far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
-
-
-def resize(values: Array, size: int, kernel: Callable[[Array], Array]) -> Array:
-    """Resize the first axis: pixels lie at their centres, beyond the border it repeats."""
+def resize(values: Array, size: int) -> Array:
+    """Resize the first axis linearly: pixels lie at their centres, beyond the border it repeats."""
     padded = np.concatenate([values[:1]] * 2 + [values] + [values[-1:]] * 2)
     places = (np.arange(size) + 0.5) * len(values) / size - 0.5
     distance = np.abs(places[:, None] - (np.arange(len(padded)) - 2))
-    return np.tensordot(kernel(distance), padded, axes=1)
+    return np.tensordot(np.maximum(0, 1 - distance), padded, axes=1)
 
 
 class PlainVit:
@@ -100,9 +86,6 @@ class PlainVit:
         weights = {
             "qk": lambda: softmax(q @ k.swapaxes(1, 2) * scale),
             "vv": lambda: softmax(v @ v.swapaxes(1, 2) * scale),
-            "qq+kk": lambda: (
-                softmax(q @ q.swapaxes(1, 2) * scale) + softmax(k @ k.swapaxes(1, 2) * scale)
-            ),
         }[kind]()
         y = (weights @ v).swapaxes(0, 1).reshape(len(x), WIDTH)
         y = y @ self.w[name + "attn.out_proj.weight"].T + self.w[name + "attn.out_proj.bias"]
@@ -135,9 +118,6 @@ class PlainVit:
             normed = self.norm(x, f"transformer.resblocks.{i}.ln_1")
             if kind == "surgery" and i >= LAYERS - blocks:
                 new = (x if new is None else new) + self.attend(i, normed, "vv")
-            if kind == "sclip" and i == LAYERS - 1:
-                new = x + self.attend(i, normed, "qq+kk")
-                new = new + self.feed_forward(i, new)
             x = x + self.attend(i, normed, "qk")
             x = x + self.feed_forward(i, x)
         return (x if new is None else new)[1:], x
@@ -179,7 +159,7 @@ PIXELS = np.random.default_rng(1).normal(size=(3, 12, 20))
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    ("kind", "blocks"), [("surgery", 1), ("surgery", 3), ("surgery", 9), ("sclip", 6), ("none", 6)]
+    ("kind", "blocks"), [("surgery", 1), ("surgery", 3), ("surgery", 9), ("none", 6)]
 )
 def test_dense_paths(
     variant: tuple[VisionTransformer, PlainVit], kind: str, blocks: int, request
@@ -205,24 +185,22 @@ def test_dense_paths(
 def test_the_modes_differ(variant: tuple[VisionTransformer, PlainVit]) -> None:
     visual, _ = variant
     run = partial(dense_features, visual, as_tensor(PIXELS)[None])
-    plain, sclip = run(attention="none", blocks=6)[0], run(attention="sclip", blocks=6)[0]
+    plain = run(attention="none", blocks=6)[0]
     one, all_ = run(attention="surgery", blocks=1)[0], run(attention="surgery", blocks=4)[0]
-    for a, b in ((plain, sclip), (plain, one), (one, all_), (sclip, all_)):
+    for a, b in ((plain, one), (plain, all_), (one, all_)):
         assert not torch.allclose(a, b, atol=1e-2)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(
-    ("kind", "kernel"), [("surgery", linear), ("none", linear), ("sclip", cubic)]
-)
+@pytest.mark.parametrize("kind", ["surgery", "none"])
 def test_a_larger_picture_is_seen_with_resized_positions(
-    variant: tuple[VisionTransformer, PlainVit], kind: str, kernel: Callable[[Array], Array]
+    variant: tuple[VisionTransformer, PlainVit], kind: str
 ) -> None:
     visual, plain = variant
     larger = copy.deepcopy(visual)
     positions = plain.w["positional_embedding"]
-    grid = resize(positions[1:].reshape(3, 5, WIDTH), 7, kernel)
-    grid = resize(grid.swapaxes(0, 1), 6, kernel).swapaxes(0, 1).reshape(42, WIDTH)
+    grid = resize(positions[1:].reshape(3, 5, WIDTH), 7)
+    grid = resize(grid.swapaxes(0, 1), 6).swapaxes(0, 1).reshape(42, WIDTH)
     larger.positional_embedding = nn.Parameter(as_tensor(np.concatenate([positions[:1], grid])))
     pixels = torch.randn(1, 3, 28, 24, generator=torch.Generator().manual_seed(0))
     cells, cls = dense_features(visual, pixels, attention=kind, blocks=2)
@@ -232,7 +210,7 @@ def test_a_larger_picture_is_seen_with_resized_positions(
 
 @torch.inference_mode()
 @pytest.mark.parametrize("bias", [True, False])
-def test_attention_of_values_and_of_likes(bias: bool) -> None:
+def test_attention_of_values(bias: bool) -> None:
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(8, 2, bias=bias, batch_first=True)
     if bias:
@@ -242,31 +220,28 @@ def test_attention_of_values_and_of_likes(bias: bool) -> None:
     weight = attention.in_proj_weight.numpy().astype(float)
     offset = attention.in_proj_bias.numpy() if bias else np.zeros(24)
     projected = x[0].numpy().astype(float) @ weight.T + offset
-    values, likes = [], []
+    heads = []
     for head in range(2):
-        q, k, v = (projected[:, 8 * part + 4 * head :][:, :4] for part in range(3))
-        values.append(softmax(v @ v.T / 2) @ v)  # sqrt(4) is 2
-        likes.append((softmax(q @ q.T / 2) + softmax(k @ k.T / 2)) @ v)
-    for found, heads in ((value_attention, values), (self_self_attention, likes)):
-        wanted = np.concatenate(heads, axis=1) @ attention.out_proj.weight.numpy().T
-        wanted = wanted + (attention.out_proj.bias.numpy() if bias else 0)
-        np.testing.assert_allclose(found(attention, x)[0].numpy(), wanted, rtol=1e-4, atol=1e-5)
+        v = projected[:, 16 + 4 * head :][:, :4]
+        heads.append(softmax(v @ v.T / 2) @ v)  # sqrt(4) is 2
+    wanted = np.concatenate(heads, axis=1) @ attention.out_proj.weight.numpy().T
+    wanted = wanted + (attention.out_proj.bias.numpy() if bias else 0)
+    found = value_attention(attention, x)[0].numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "kernel"), [("bilinear", linear), ("bicubic", cubic)])
-def test_positions_are_resized(mode: str, kernel: Callable[[Array], Array]) -> None:
+def test_positions_are_resized() -> None:
     positions = np.random.default_rng(0).normal(size=(1 + 3 * 4, 6))
-    found = resize_positions(as_tensor(positions), (3, 4), (7, 5), mode).numpy()
-    grid = resize(positions[1:].reshape(3, 4, 6), 7, kernel)
-    grid = resize(grid.swapaxes(0, 1), 5, kernel).swapaxes(0, 1)
+    found = resize_positions(as_tensor(positions), (3, 4), (7, 5)).numpy()
+    grid = resize(positions[1:].reshape(3, 4, 6), 7)
+    grid = resize(grid.swapaxes(0, 1), 5).swapaxes(0, 1)
     np.testing.assert_allclose(found[1:], grid.reshape(35, 6), atol=1e-5)
     np.testing.assert_allclose(found[:1], positions[:1], atol=1e-7)
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_positions_at_the_native_grid_are_unchanged(mode: str) -> None:
+def test_positions_at_the_native_grid_are_unchanged() -> None:
     positions = torch.randn(1 + 12, 6, generator=torch.Generator().manual_seed(0))
-    assert resize_positions(positions, (3, 4), (3, 4), mode) is positions
+    assert resize_positions(positions, (3, 4), (3, 4)) is positions
 
 
 def test_template_average() -> None:
@@ -281,21 +256,6 @@ def test_a_single_text_is_held_against_the_empty_one() -> None:
     wanted = [float(cell @ text - cell @ empty) for cell in cells]
     found = similarity_to_text(as_tensor(cells), as_tensor(text), as_tensor(empty))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_redundancy_removal(count: int) -> None:
-    cells, cls, text = random_units(0, 6, 5), random_units(1, 5), random_units(2, count, 5)
-    share = softmax(2 * text @ cls)
-    weights = share / share.mean()
-    # As in the paper: all products, with the channels, of every cell and every label.
-    products = np.zeros((6, count, 5))
-    for n in range(6):
-        for p in range(count):
-            products[n, p] = cells[n] * text[p] * weights[p]
-    products -= products.mean(axis=1, keepdims=True)
-    found = similarity_to_labels(as_tensor(cells), as_tensor(cls), as_tensor(text))
-    np.testing.assert_allclose(found.numpy(), products.sum(-1).T, atol=1e-6)
 
 
 def test_min_max() -> None:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from promptseg.models.checkpoint import load_strictly, read_state_dict
 from promptseg.models.errors import CheckpointError, InputError, ModelNotFoundError
-from promptseg.models.features.dino import DinoConfig, DinoFeatures, create_dino, to_timm_layout
+from promptseg.models.features.dino import DinoFeatures, create_dino, to_timm_layout
 from promptseg.models.preprocess import to_pixel_values
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (60, 84, 3), dtype=np.uint8)
@@ -68,25 +68,20 @@ def pixel_values(size: tuple[int, int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("registers", [0, 4])
-@pytest.mark.parametrize("norm", [True, False])
-def test_features_equal_transformers(registers: int, norm: bool, tmp_path: Path) -> None:
+def test_features_equal_transformers(registers: int, tmp_path: Path) -> None:
     reference = tiny_reference(registers)
     reference.save_pretrained(tmp_path)
     model = tiny_timm(registers)
     load_strictly(model, to_timm_layout(read_state_dict(tmp_path)), source=tmp_path, name="tiny")
     square = np.ascontiguousarray(IMAGE[:, :60])
-    extractor = DinoFeatures(model, config=DinoConfig(SIZE, norm=norm), model_id="tiny")
+    extractor = DinoFeatures(model, input_size=SIZE, model_id="tiny")
     features = extractor.extract(square)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255
     size = (SIZE, SIZE)
     with torch.no_grad():
-        outputs = reference(
-            to_pixel_values(square, size, mean=mean, std=std, pad_to=size),
-            output_hidden_states=True,
-        )
-    expected = outputs.last_hidden_state[0] if norm else outputs.hidden_states[-1][0]
-    torch.testing.assert_close(features.cls, expected[0], rtol=1e-4, atol=1e-4)
+        outputs = reference(to_pixel_values(square, size, mean=mean, std=std, pad_to=size))
+    expected = outputs.last_hidden_state[0]
     torch.testing.assert_close(
         features.tokens, expected[1 + registers :].view(4, 4, 24), rtol=1e-4, atol=1e-4
     )
@@ -95,7 +90,7 @@ def test_features_equal_transformers(registers: int, norm: bool, tmp_path: Path)
 def test_any_size_by_interpolated_positions() -> None:
     """At sizes of its own grid alone do both interpolate alike; here the shapes are checked."""
     torch.manual_seed(0)
-    extractor = DinoFeatures(tiny_timm(0), config=DinoConfig(100), model_id="tiny")
+    extractor = DinoFeatures(tiny_timm(0), input_size=100, model_id="tiny")
     features = extractor.extract(IMAGE)
     # 100 x 71 pixels come nearest to 7 x 5 patches.
     assert features.grid_size == (5, 7)
@@ -140,20 +135,18 @@ def test_the_original_layout_is_understood() -> None:
 )
 def test_models_by_name(name: str, tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
-    extractor = create_dino(name, config=DinoConfig(64), seed=1)
+    extractor = create_dino(name, input_size=64, seed=1)
     assert torch.equal(torch.random.get_rng_state(), before)
     features = extractor.extract(IMAGE)
     patch = 16 if "patch16" in name else 14
     grid = (round(46 / patch), round(64 / patch))
     assert features.tokens.shape == (*grid, 384)
-    assert features.cls is not None
-    assert features.cls.shape == (384,)
     assert features.tokens.isfinite().all()
     assert features.model_id == f"{name} (64 px)"
     # The same from a file, whatever the seed.
     path = tmp_path / "model.safetensors"
     save_file(extractor.model.state_dict(), path)
-    again = create_dino(name, checkpoint=tmp_path, config=DinoConfig(64), seed=2)
+    again = create_dino(name, checkpoint=tmp_path, input_size=64, seed=2)
     torch.testing.assert_close(again.extract(IMAGE).tokens, features.tokens)
 
 
@@ -186,25 +179,22 @@ def test_another_models_weights_are_refused(tmp_path: Path) -> None:
 
 def test_a_size_must_be_positive() -> None:
     with pytest.raises(InputError, match="input_size must be 1 pixel or more, got 0"):
-        DinoConfig(0)
+        DinoFeatures(tiny_timm(0), input_size=0)
 
 
-def test_settings_tell_features_apart() -> None:
+def test_the_size_is_part_of_the_model_id() -> None:
     model = tiny_timm(0)
-    ids = {
-        DinoFeatures(model, config=config, model_id="tiny").model_id
-        for config in (DinoConfig(56), DinoConfig(70), DinoConfig(56, norm=False))
-    }
-    assert len(ids) == 3
+    ids = {DinoFeatures(model, input_size=size, model_id="tiny").model_id for size in (56, 70)}
+    assert ids == {"tiny (56 px)", "tiny (70 px)"}
 
 
 def test_half_precision_gives_nearly_the_same_features_in_float32() -> None:
     model = tiny_timm(0)
-    config = DinoConfig(input_size=SIZE)
     full, half = (
-        DinoFeatures(model, config=config, dtype=dtype).extract(IMAGE) for dtype in ("fp32", "bf16")
+        DinoFeatures(model, input_size=SIZE, dtype=dtype).extract(IMAGE)
+        for dtype in ("fp32", "bf16")
     )
-    assert half.tokens.dtype == half.cls.dtype == torch.float32
+    assert half.tokens.dtype == torch.float32
     assert not torch.equal(half.tokens, full.tokens)
     torch.testing.assert_close(half.tokens, full.tokens, rtol=0, atol=0.1)
     with pytest.raises(InputError, match="no dtype 'int8'"):

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from promptseg.models.errors import CheckpointError
 from promptseg.models.sam.sam2 import Sam2, create_sam2
-from promptseg.pipeline.decoding.cascade import decode_cascade
+from promptseg.pipeline.decoding.cascade import DecodingConfig, decode_cascade
 from promptseg.pipeline.decoding.everything import EverythingConfig, segment_everything
 from promptseg.pipeline.decoding.prompts import PromptSet
 from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.masks import masks_to_boxes
+from promptseg.pipeline.scoring.ranking import RankingConfig, rank
 
 from ..shrunken import (
     SAM2_DECODER,
@@ -251,12 +252,12 @@ def test_the_cascade_and_everything_mode_run_on_it(sam2):
         point_coords=np.array([[[20, 30]], [[70, 10]]], np.float32),
         point_labels=np.ones((2, 1), np.int64),
     )
-    masks = decode_cascade(ours, embedding, prompts, refine_passes=2)
+    masks = decode_cascade(ours, embedding, prompts, DecodingConfig(refine_passes=2))
     assert masks.logits.shape == (2, 1, 32, 32)
     config = EverythingConfig(
         points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, crop_n_layers=1
     )
-    result = segment_everything(ours, picture(size), config)
+    result = rank(segment_everything(ours, picture(size), config), RankingConfig())
     assert len(result) > 0
     assert result.masks.shape[1:] == size
 

@@ -33,7 +33,7 @@ MASK[10:31, 20:45] = True
 MASK[12, 22] = False
 
 
-def make_shot(seed: int = 0, *, channels: int = 48, cls: bool = False, known: bool = True) -> Shot:
+def make_shot(seed: int = 0, *, channels: int = 48, known: bool = True) -> Shot:
     generator = torch.Generator().manual_seed(seed)
     features = DenseFeatures(
         tokens=torch.randn(4, 6, channels, generator=generator),
@@ -41,14 +41,13 @@ def make_shot(seed: int = 0, *, channels: int = 48, cls: bool = False, known: bo
         input_size=(34, 51),
         cell_size=(10.3, 10.4),
         model_id="tiny",
-        cls=torch.randn(channels, generator=generator) if cls else None,
     )
     mask = CompactMask.of(MASK) if known else None
     return Shot(features, features.cell_coverage(MASK), mask)
 
 
 def make_concept() -> EncodedReference:
-    shots = make_shot(0, cls=True), make_shot(1, known=False)
+    shots = make_shot(0), make_shot(1, known=False)
     part = make_shot(2, known=False)
     tiny = Shot(part.features, part.coverage, CompactMask.of(MASK), whole=make_shot(3).features)
     return EncodedReference("my mug", shots, negatives=(tiny,))
@@ -81,13 +80,9 @@ def test_what_is_saved_comes_back(path: Path) -> None:
             if new.mask is not None:
                 np.testing.assert_array_equal(new.mask.full(), MASK)
                 assert new.mask.area == MASK.sum()
-    assert loaded.shots[1].features.cls is None
     whole = saved.negatives[0].whole.tokens
     torch.testing.assert_close(loaded.negatives[0].whole.tokens, whole.half().float())
     assert loaded.shots[0].whole is None
-    torch.testing.assert_close(
-        loaded.shots[0].features.cls, saved.shots[0].features.cls.half().float()
-    )
 
 
 def test_half_precision_keeps_the_order_of_cosines(path: Path) -> None:

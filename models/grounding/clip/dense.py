@@ -1,7 +1,8 @@
-"""Dense CLIP: similarity maps of phrases from an image-text model, and presence by its own score.
+"""Dense CLIP: heat maps of phrases from an image-text model, and presence from its own score.
 
-Any model of open_clip whose image encoder is a plain vision transformer. Maps come from the paths
-of ``clip_vision``, presence from the vector of the whole picture, by which CLIP was trained.
+Works with any model of open_clip whose image encoder is a plain vision transformer. Heat comes from
+the cells' features (see :mod:`.vision`), presence from the feature of the whole image, which CLIP
+was trained on.
 """
 
 from __future__ import annotations
@@ -21,60 +22,45 @@ from torch.nn import functional as F
 from ...device import autocast, read_dtype
 from ...errors import InputError
 from ..answers import HeatMap
-from .similarity import global_presence, min_max, similarity_to_labels, similarity_to_text
+from .similarity import global_presence, min_max, similarity_to_text
 from .text import ClipText, default_templates
 from .vision import DenseAttention, dense_features
 from .weights import LoadedClip, load_clip
 
-# With the picture's shape kept, its long side in short sides; beyond, it is squeezed.
-LONGEST = 4
+SURGERY_BLOCKS = 6  # how many of the last blocks "surgery" changes
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class DenseClipConfig:
-    """How pictures and phrases are compared.
+    """How images and phrases are compared; the defaults are those of CLIP Surgery.
 
-    The defaults are those of CLIP Surgery. Those of SCLIP are ``attention="sclip"``,
-    ``input_size=336`` and ``keep_shape=True``; its sliding window is left out, the whole picture
-    is seen at once. For presence alone, ``attention="none"`` at the model's own size is enough.
+    For presence alone, ``attention="none"`` at the model's native input size is enough.
 
     Attributes:
-        attention: The path through the image encoder: "surgery", "sclip", or "none" for the
-            tokens as trained.
-        blocks: How many of the last blocks "surgery" changes.
-        input_size: Side in pixels that pictures are resized to, rounded to whole patches;
-            position embeddings are interpolated to the grid.
-        keep_shape: Resize the short side to ``input_size`` and keep the picture's shape (up to
-            4 times as long as wide), instead of stretching it to a square.
-        templates: What phrases are put into, at "{}"; None for the 85 of CLIP Surgery. Fewer are
-            faster.
-        rivals: Phrases that every phrase is held against for its presence, besides "".
-        redundancy_removal: Take the phrases of a call for a set of labels and remove what they
-            share, instead of what each shares with the empty text. A phrase's map then depends on
-            the others.
+        attention: The path through the image encoder: "surgery", or "none" for the tokens as
+            trained.
+        input_size: Side in pixels of the square that images are stretched to, rounded to whole
+            patches; position embeddings are interpolated to the grid.
+        templates: Texts with "{}" in place of the phrase, whose features are averaged; None for
+            the 85 of CLIP Surgery. Fewer are faster.
 
     Raises:
-        InputError: A value makes no sense.
+        InputError: A value is out of its range.
     """
 
     attention: DenseAttention = "surgery"
-    blocks: int = 6
     input_size: int = 512
-    keep_shape: bool = False
     templates: tuple[str, ...] | None = None
-    rivals: tuple[str, ...] = ()
-    redundancy_removal: bool = False
 
     def __post_init__(self) -> None:
         kinds = get_args(DenseAttention)
         if self.attention not in kinds:
             raise InputError(f"attention must be one of {', '.join(kinds)}, got {self.attention!r}")
-        for name in ("blocks", "input_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.input_size < 1:
+            raise InputError(f"input_size must be 1 pixel or more, got {self.input_size}")
         if self.templates is not None and not self.templates:
-            raise InputError("templates must hold one or more; '{}' is the phrase alone")
+            raise InputError("templates must not be empty; '{}' stands for the phrase alone")
         for template in self.templates or ():
             if "{}" not in template:
                 raise InputError(f"the template {template!r} has no {{}} for the phrase")
@@ -82,12 +68,12 @@ class DenseClipConfig:
 
 @dataclass(frozen=True, eq=False)
 class ClipView:
-    """What is seen in one picture; independent of the phrases.
+    """Features of one image, independent of the phrases.
 
     Attributes:
-        cells: (h, w, C) of length 1; the grid spans the whole picture.
-        cls: Of the whole picture, (C,) of length 1.
-        image_size: (H, W) of the picture.
+        cells: (h, w, C) of length 1; the grid spans the whole image.
+        cls: (C,) of length 1, of the whole image.
+        image_size: (H, W) of the image.
     """
 
     cells: Tensor
@@ -99,9 +85,9 @@ class DenseClip:
     """Heat maps and presence of phrases by CLIP.
 
     Args:
-        loaded: The model with what goes before it.
-        config: How pictures and phrases are compared.
-        dtype: What the networks run in; features are float32 in any case.
+        loaded: The model with its tokenizer and preprocessing.
+        config: How images and phrases are compared.
+        dtype: Type that the networks compute in; features are always float32.
     """
 
     def __init__(
@@ -126,18 +112,20 @@ class DenseClip:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """Device of the weights."""
         device: torch.device = self.model.logit_scale.device
         return device
 
     @torch.inference_mode()
     def look(self, image: NDArray[np.uint8]) -> ClipView:
-        """See a picture (H, W, 3) uint8 RGB once, for any number of phrases."""
-        config = self.config
+        """Encode an image (H, W, 3) uint8 RGB once, for any number of phrases."""
         pixels = self._pixel_values(image)
         with autocast(self.device, self.dtype):
             cells, cls = dense_features(
-                self.model.visual, pixels, attention=config.attention, blocks=config.blocks
+                self.model.visual,
+                pixels,
+                attention=self.config.attention,
+                blocks=SURGERY_BLOCKS,
             )
         return ClipView(
             cells=F.normalize(cells.float(), dim=-1),
@@ -147,61 +135,51 @@ class DenseClip:
 
     @torch.inference_mode()
     def ground(self, phrases: Sequence[str], view: ClipView) -> list[HeatMap]:
-        """Score every place for every phrase.
+        """Score every cell for every phrase.
 
         Args:
-            phrases: What to look for.
-            view: Of :meth:`look`.
+            phrases: What to look for, each independently of the others.
+            view: The result of :meth:`look`.
 
         Returns:
-            A heat map for each phrase, in their order, each on its own unless the config has
-            ``redundancy_removal``. Heat is the similarity scaled to [0, 1] from the map's own
-            least to its own greatest value: it is relative to its map, and there is a hottest
-            place whether the phrase's object is in the picture or not. Presence, as
-            :meth:`presence` gives it, tells whether it is.
+            A heat map for each phrase, in their order. Heat is the similarity, scaled so that each
+            map spans [0, 1]: there is a hottest place whether or not the object is in the image.
+            Presence, from :meth:`presence`, says whether it is.
 
         Raises:
             InputError: A phrase is empty or longer than the model reads.
         """
         presences = self.presence(phrases, view)
         cells = view.cells.flatten(0, 1)
-        labels = list(dict.fromkeys(phrases))
-        if self.config.redundancy_removal and len(labels) > 1:
-            by_label = similarity_to_labels(cells, view.cls, self.text.encode(labels))
-            maps = dict(zip(labels, by_label, strict=True))
-        else:
-            empty = self.text.encode([""])[0]
-            maps = {
-                label: similarity_to_text(cells, self.text.encode([label])[0], empty)
-                for label in labels
-            }
+        empty = self.text.encode([""])[0]
         grid = view.cells.shape[:2]
-        return [
-            HeatMap(phrase, min_max(maps[phrase]).unflatten(0, grid).cpu().numpy(), presence)
-            for phrase, presence in zip(phrases, presences, strict=True)
-        ]
+        found = []
+        for phrase, presence in zip(phrases, presences, strict=True):
+            heat = min_max(similarity_to_text(cells, self.text.encode([phrase])[0], empty))
+            found.append(HeatMap(phrase, heat.unflatten(0, grid).cpu().numpy(), presence))
+        return found
 
     @torch.inference_mode()
     def presence(
         self, phrases: Sequence[str], view: ClipView, siblings: Sequence[str] = ()
     ) -> list[float]:
-        """How sure CLIP is that each phrase, and none of its rivals, describes the picture.
+        """How sure CLIP is that each phrase, rather than its rivals, describes the image.
 
         Args:
-            phrases: What to look for, each judged on its own.
-            view: Of :meth:`look`.
-            siblings: Phrases that each is held against, besides "" and the config's rivals; a
-                phrase is no rival of itself.
+            phrases: What to look for, each judged independently.
+            view: The result of :meth:`look`.
+            siblings: Rivals besides the empty text, such as the other classes of a data set; a
+                phrase is never its own rival.
 
         Returns:
-            Shares of a softmax in [0, 1]; with "" alone as the rival, 0.5 is where the phrase says
-            no more of the picture than no words do.
+            Shares of a softmax in [0, 1]; without siblings, 0.5 means that the phrase describes
+            the image no better than the empty text does.
 
         Raises:
             InputError: A phrase is empty or longer than the model reads.
         """
         self.text.check((*phrases, *siblings))
-        rivals = ("", *self.config.rivals, *siblings)
+        rivals = ("", *siblings)
         scale = float(self.model.logit_scale.exp())
         shares = []
         for phrase in phrases:
@@ -212,22 +190,13 @@ class DenseClip:
 
     def _pixel_values(self, image: NDArray[np.uint8]) -> Tensor:
         """The image encoder's input (1, 3, H', W')."""
-        height, width = self._input_size((image.shape[0], image.shape[1]))
+        side = self.config.input_size
+        height, width = (
+            max(1, round(side / patch)) * patch for patch in self.model.visual.patch_size
+        )
         resized = Image.fromarray(image).resize((width, height), self._resampling)
         pixels = torch.from_numpy(np.array(resized)).to(self.device).permute(2, 0, 1).float()
         return ((pixels / 255 - self._mean) / self._std)[None]
-
-    def _input_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Size of the input in pixels, whole patches."""
-        side = self.config.input_size
-        wanted = [float(side), float(side)]
-        if self.config.keep_shape:
-            wanted = [min(side * size / min(image_size), side * LONGEST) for size in image_size]
-        height, width = (
-            max(1, round(pixels / patch)) * patch
-            for pixels, patch in zip(wanted, self.model.visual.patch_size, strict=True)
-        )
-        return height, width
 
 
 def create_dense_clip(
@@ -242,21 +211,21 @@ def create_dense_clip(
     """Build a dense CLIP; nothing is fetched.
 
     Args:
-        name: Of open_clip, such as "ViT-B-16" or "ViT-L-14". OpenAI's weights, and others that
-            were trained with it, want the name that ends in "-quickgelu" unless their config lies
-            beside them. Any name will do for weights with their config.
+        name: A name of open_clip, such as "ViT-B-16" or "ViT-L-14". OpenAI's weights, and others
+            trained with QuickGELU, need the name that ends in "-quickgelu" unless their config is
+            beside them. With a config beside the weights, the name may be anything.
         checkpoint: A weights file, a folder with ``open_clip_model.safetensors`` or
-            ``open_clip_pytorch_model.bin`` and ``open_clip_config.json``, or the id of such a
-            model on the Hugging Face hub, such as "timm/vit_base_patch16_clip_224.openai", that
-            is on this machine. None leaves the weights random.
-        device: Where the model goes.
-        dtype: "fp32", "bf16" or "fp16", what the networks run in.
-        config: How pictures and phrases are compared.
-        seed: Of the random weights; the global random state is not touched.
+            ``open_clip_pytorch_model.bin`` and ``open_clip_config.json``, or the hub id of such a
+            model on this machine, such as "timm/vit_base_patch16_clip_224.openai". None leaves
+            the weights random.
+        device: Device to put the model on.
+        dtype: Type that the networks compute in: "fp32", "bf16" or "fp16".
+        config: How images and phrases are compared.
+        seed: Seed of the random weights; the global random state is not touched.
 
     Raises:
-        ModelNotFoundError: open_clip has no model of that name, or its image encoder is no plain
-            vision transformer.
+        ModelNotFoundError: open_clip has no model of that name, or its image encoder is not a
+            plain vision transformer.
         CheckpointError: The weights are missing, broken or another model's.
         InputError: There is no such dtype.
     """

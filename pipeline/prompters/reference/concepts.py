@@ -5,7 +5,6 @@ Tensors, for each example N of `shots` and of `negatives`:
     shots.N.tokens    (h, w, C) float16, or float32 where a value is beyond float16's range
     shots.N.coverage  (h, w) float32
     shots.N.whole     (h', w', C) of the whole picture, if the others are of a part of it
-    shots.N.cls       (C,) as the tokens; only if the model gives it
     shots.N.mask      (n,) uint8, the packed bits of the mask; only if it is known
 
 and for each picture N that shows them `preview.N`, (n,) uint8, a PNG. The metadata hold `format`,
@@ -197,8 +196,6 @@ def _tensors_of(shot: Shot) -> dict[str, Tensor]:
         "tokens": _halved(shot.features.tokens),
         "coverage": shot.coverage.float().cpu().contiguous(),
     }
-    if shot.features.cls is not None:
-        tensors["cls"] = _halved(shot.features.cls)
     if shot.whole is not None:
         tensors["whole"] = _halved(shot.whole.tokens)
     if shot.mask is not None:
@@ -230,8 +227,6 @@ def _read_shot(
 ) -> Shot:
     """An example; one of the errors of ``_BROKEN`` if its parts do not fit together."""
     features = _read_features(tensors[f"{prefix}tokens"], sizes, model_id)
-    if f"{prefix}cls" in tensors:
-        features = replace(features, cls=tensors[f"{prefix}cls"].float())
     coverage = tensors[f"{prefix}coverage"].float()
     if coverage.shape != features.grid_size or not 0 < float(coverage.max()) <= 1:
         raise ValueError(f"{prefix}coverage {tuple(coverage.shape)} is not of an object")
