@@ -1,4 +1,5 @@
-"""The web app: one page for text, references, clicks and everything mode, and its endpoints.
+"""The web app: a page for text, references, clicks and everything mode, and the same as an API.
 
-Everything here may import gradio at the top: only `promptseg app` and :mod:`..web` import it.
+Modules here import gradio at the top; the rest of the package imports them only inside the
+command `promptseg app`.
 """

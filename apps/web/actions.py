@@ -1,4 +1,4 @@
-"""What the page's buttons and clicks do: from inputs to requests, and errors in plain words."""
+"""Turns what users enter on the page into requests, and exceptions into messages."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ...models.errors import InputError, PromptsegError
 from ..console import describe_error
 from . import views
 from .engine import Engine, Progress
-from .request import Example, Marks, Request, Setup, read_phrases
+from .request import Example, MarkHistory, Request, Setup, read_phrases
 
 logger = logging.getLogger(__name__)
 
 MAX_PICTURES = 16
 MAX_MARKS = 100
-# A painting of the stage's size takes a tenth of that.
+# Characters; a painting as large as the stage has about a tenth of this.
 _LONGEST_PAINTING = 1_000_000
 _PNG_URL = "data:image/png;base64,"
 
@@ -32,19 +32,19 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Draft:
-    """How the object of an example is marked so far.
+    """How the object in an example is marked so far: by clicks, a box or a painting.
 
     Attributes:
         marks: Clicks or a box.
-        painted: A PNG's bytes, or None.
+        painted: A PNG.
     """
 
-    marks: Marks = field(default_factory=Marks)
+    marks: MarkHistory = field(default_factory=MarkHistory)
     painted: bytes | None = None
 
 
 def plainly(handler: Callable[..., R]) -> Callable[..., R]:
-    """Let a handler's errors reach its user as messages rather than as a stack trace."""
+    """Wrap a handler so that its errors reach the user as messages, not as stack traces."""
 
     @functools.wraps(handler)
     def run(*inputs: Any) -> R:
@@ -55,7 +55,7 @@ def plainly(handler: Callable[..., R]) -> Callable[..., R]:
         except (PromptsegError, OSError, RuntimeError, MemoryError, ValueError) as error:
             logger.debug("a request failed", exc_info=True)
             own = isinstance(error, PromptsegError)
-            title = "This does not work" if own else "Something went wrong"
+            title = "That did not work" if own else "Something went wrong"
             text = describe_error(error)
             raise gr.Error(
                 text[:1].upper() + text[1:], title=title, print_exception=False, duration=12
@@ -65,7 +65,7 @@ def plainly(handler: Callable[..., R]) -> Callable[..., R]:
 
 
 def tell(bar: gr.Progress) -> Progress:
-    """Return what the engine tells its progress to."""
+    """Return a progress callback for the engine that moves a bar on the page."""
 
     def step(share: float, what: str) -> None:
         bar(share, desc=what)
@@ -77,15 +77,15 @@ def read_picture(value: str | None, what: str = "a picture") -> Path:
     """Return the path of an uploaded picture.
 
     Raises:
-        InputError: There is none.
+        InputError: Nothing was uploaded.
     """
     if not value:
-        raise InputError(f"give {what} first")
+        raise InputError(f"upload {what} first")
     return Path(value)
 
 
 def open_picture(engine: Engine, value: str) -> tuple[dict[str, Any] | None, str]:
-    """Return a picture for a stage and what to say of it; None for what is no picture."""
+    """Return a picture for a stage, or None if it cannot be read, and a note about it."""
     path = Path(value)
     try:
         pixels = engine.read(path)
@@ -98,9 +98,9 @@ def open_picture(engine: Engine, value: str) -> tuple[dict[str, Any] | None, str
     note = ""
     if full[0] * full[1] > height * width:
         note = (
-            f"The picture has {full[0]} x {full[1]} pixels and was scaled to {width} x {height}: "
-            f"this app takes {engine.max_pixels / 1e6:g} megapixels. "
-            "Start it with a larger --max-pixels for more."
+            f"The picture has {full[0]} x {full[1]} pixels and was scaled to {width} x {height}, "
+            f"since this app works at up to {engine.max_pixels / 1e6:g} megapixels. "
+            "Start it with a larger --max-pixels to change that."
         )
         gr.Info(note, title="Scaled down", duration=8)
     return views.stage_photo(pixels, path.name), note
@@ -112,7 +112,7 @@ def text_request(
     """Return the request of the text tab.
 
     Raises:
-        InputError: Something is missing.
+        InputError: The picture or the phrases are missing.
     """
     wanted = read_phrases(phrases)
     path = read_picture(picture)
@@ -130,16 +130,16 @@ def reference_requests(
     label: str | None,
     more: Sequence[str] | None,
 ) -> tuple[Request, ...]:
-    """Return the requests of the reference tab, one for each picture to be searched.
+    """Return the requests of the reference tab, one for each picture to search.
 
     Raises:
-        InputError: Something is missing, or there are too many pictures.
+        InputError: A picture is missing, or there are too many.
     """
-    shown = read_picture(example, "the picture of an example")
+    shown = read_picture(example, "a picture of an example")
     targets = [Path(path) for path in ([picture] if picture else []) + list(more or [])]
     targets = list(dict.fromkeys(targets))
     if not targets:
-        raise InputError("give a picture to search")
+        raise InputError("upload a picture to search")
     if len(targets) > MAX_PICTURES:
         raise InputError(f"{len(targets)} pictures are too many; give at most {MAX_PICTURES}")
     name = " ".join((label or "").split()) or "reference"
@@ -153,35 +153,35 @@ def reference_requests(
     return tuple(Request(setup, target, example=what) for target in targets)
 
 
-def marked(marks: Marks, event: gr.EventData) -> Marks:
-    """Return the marks and the one that an event of a stage brings.
+def add_mark(marks: MarkHistory, event: gr.EventData) -> MarkHistory:
+    """Return the history with the mark that a stage's event reports.
 
     Raises:
-        InputError: The event makes no sense, or there are too many marks.
+        InputError: The event is malformed, or there are too many marks.
     """
     data = event._data or {}
-    if len(marks.order) >= MAX_MARKS:
-        raise InputError(f"{MAX_MARKS} marks are enough; clear them to start again")
+    if len(marks.steps) >= MAX_MARKS:
+        raise InputError(f"there are {MAX_MARKS} marks already; clear them to start again")
     try:
         if "box" in data:
             x0, y0, x1, y1 = (float(value) for value in data["box"])
-            return marks.with_box((x0, y0, x1, y1))
+            return marks.add_box((x0, y0), (x1, y1))
         x, y = (float(value) for value in data["point"])
-        return marks.with_point(x, y, 1 if int(data["label"]) == 1 else 0)
+        return marks.add_click((x, y), 1 if int(data["label"]) == 1 else 0)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError("this click cannot be read; try again") from error
+        raise InputError("that click could not be read; try again") from error
 
 
-def painted(event: gr.EventData) -> bytes:
-    """Return the PNG of what was painted.
+def read_painting(event: gr.EventData) -> bytes:
+    """Return the PNG that a stage's event reports.
 
     Raises:
-        InputError: The event brings none, or one that is too large.
+        InputError: There is none, or it is too large.
     """
     url = (event._data or {}).get("png", "")
     if not isinstance(url, str) or not url.startswith(_PNG_URL) or len(url) > _LONGEST_PAINTING:
-        raise InputError("what was painted cannot be read; clear it and paint again")
+        raise InputError("the painting could not be read; clear it and paint again")
     try:
         return base64.b64decode(url[len(_PNG_URL) :], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InputError("what was painted cannot be read; clear it and paint again") from error
+        raise InputError("the painting could not be read; clear it and paint again") from error

@@ -1,7 +1,7 @@
-"""Named endpoints: the same answers for programs, as JSON and files.
+"""Named endpoints that give programs the page's answers, as JSON and files; see docs/app.md.
 
-They take pictures of at most the app's pixels: a scaled picture's coordinates would be no use to
-a program. docs/app.md describes them.
+Pictures larger than the app works at are refused, not scaled: a program could not use coordinates
+in a scaled picture.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from typing import Any
 import gradio as gr
 
 from ...models.errors import InputError
+from ...pipeline.marks import Marks
 from ..exports import FORMATS
 from .actions import plainly
+from .downloads import write_format
 from .engine import Engine
-from .files import write_format
-from .request import Example, Marks, Request, Setup, read_phrases
+from .request import Click, Example, MarkHistory, Request, Setup, read_phrases
 
 _Answer = tuple[dict[str, Any], list[str] | None]
 
 
 @dataclass(frozen=True)
 class _Common:
-    """Components of what every endpoint takes and gives."""
+    """The inputs and outputs that all endpoints share."""
 
     top_k: Any
     min_score: Any
@@ -44,7 +45,7 @@ class _Common:
 
 def add_endpoints(engine: Engine, setup: Setup) -> None:
     """Add /segment_text, /segment_reference, /segment_points and /everything to the Blocks."""
-    # Nothing of this is shown: the components say which types the endpoints take.
+    # Invisible: these components only declare the types that the endpoints take.
     with gr.Group(visible=False):
         common = _Common(
             top_k=gr.Number(0, precision=0),
@@ -64,11 +65,11 @@ def add_endpoints(engine: Engine, setup: Setup) -> None:
 
 
 class _Answerer:
-    """Answers a request for a program.
+    """Answers an endpoint's request.
 
     Args:
         engine: Answers requests.
-        files: The component that hands out files.
+        files: The component that serves files.
     """
 
     def __init__(self, engine: Engine, files: Any) -> None:
@@ -78,7 +79,7 @@ class _Answerer:
     def __call__(
         self, request: Request, top_k: float | None, min_score: float | None, formats: str | None
     ) -> _Answer:
-        """Return the result as JSON, and a file for each format that is asked for."""
+        """Return the result as JSON, and a file for each format asked for."""
         wanted = read_formats(formats)
         for picture in (request.picture, *([request.example.picture] if request.example else [])):
             self._check_size(picture)
@@ -93,21 +94,21 @@ class _Answerer:
             paths = [
                 write_format(name, Path(folder), request.picture, pixels, result) for name in wanted
             ]
-            # Gradio's copies, which it deletes when their time has come.
+            # Gradio keeps copies and deletes them when they expire.
             return record, [self.files.move_resource_to_block_cache(path) for path in paths]
 
     def _check_size(self, picture: Path) -> None:
         width, height = self.engine.original_size(picture)
         if width * height > self.engine.max_pixels:
             raise InputError(
-                f"{picture.name!r} has {width} x {height} pixels and this app takes "
-                f"{self.engine.max_pixels / 1e6:g} megapixels; scale it down, or start the app "
-                "with a larger --max-pixels"
+                f"{picture.name!r} has {width} x {height} pixels, more than the "
+                f"{self.engine.max_pixels / 1e6:g} megapixels this app takes; scale it down, or "
+                "start the app with a larger --max-pixels"
             )
 
 
 def read_formats(text: str | None) -> list[str]:
-    """Return the formats that a text names, separated by commas.
+    """Return the formats in a comma-separated list.
 
     Raises:
         InputError: There is no such format.
@@ -119,22 +120,22 @@ def read_formats(text: str | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def read_marks(points: Any, labels: Any, boxes: Any) -> Marks:
+def read_marks(points: Any, labels: Any, boxes: Any) -> MarkHistory:
     """Return marks from JSON: [[x, y], ...], [1, 0, ...] and [[x0, y0, x1, y1], ...].
 
     Raises:
-        InputError: They are something else.
+        InputError: They have another form, or the pipeline refuses them.
     """
-    places = _rows("points", points, 2)
-    kinds = [1] * len(places) if labels is None else list(_parsed("labels", labels))
-    if len(kinds) != len(places) or any(kind not in (0, 1) for kind in kinds):
-        raise InputError("labels must be a list with 1 (object) or 0 (background) for each point")
-    marks = Marks()
-    for (x, y), kind in zip(places, kinds, strict=True):
-        marks = marks.with_point(x, y, int(kind))
-    for x0, y0, x1, y1 in _rows("boxes", boxes, 4):
-        marks = marks.with_box((x0, y0, x1, y1))
-    return marks
+    marks = Marks.read(
+        _parsed("points", points), _parsed("labels", labels), _parsed("boxes", boxes)
+    )
+    clicks = zip(marks.points.tolist(), marks.point_labels.tolist(), strict=True)
+    return MarkHistory(
+        (
+            *(Click((x, y), label) for (x, y), label in clicks),
+            *((x0, y0, x1, y1) for x0, y0, x1, y1 in marks.boxes.tolist()),
+        )
+    )
 
 
 def _add_text(answer: _Answerer, common: _Common, image: Any) -> None:
@@ -149,7 +150,7 @@ def _add_text(answer: _Answerer, common: _Common, image: Any) -> None:
         preset: str,
         device: str,
     ) -> _Answer:
-        """Find what phrases name in a picture. Phrases are separated by commas or lines."""
+        """Find what phrases name in a picture. Separate phrases with commas or line breaks."""
         wanted = read_phrases(phrases)
         if not wanted:
             raise InputError("phrases is empty; say what to look for")
@@ -179,10 +180,10 @@ def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
         preset: str,
         device: str,
     ) -> _Answer:
-        """Find in a picture what an example shows: by its mask, by points on it or by its box."""
-        marks = read_marks(points, None, None if box is None else [_parsed("box", box)])
+        """Find what an example shows, given its mask, points on it or its box."""
+        marks = read_marks(points, None, box)
         if bool(mask) == bool(marks):
-            raise InputError("give one of mask, points and box to say what of the example is meant")
+            raise InputError("give one of mask, points and box to show which object is the example")
         shown = Example(
             _picture(example, "example"),
             mask=Path(mask) if mask else None,
@@ -209,7 +210,7 @@ def _add_points(answer: _Answerer, common: _Common, image: Any) -> None:
         preset: str,
         device: str,
     ) -> _Answer:
-        """Segment what points (label 1: object, 0: background) and boxes mark in a picture."""
+        """Segment what points (labelled 1 object, 0 background) and boxes mark in a picture."""
         marks = read_marks(points, labels, boxes)
         if not marks:
             raise InputError("give points or boxes")
@@ -230,7 +231,7 @@ def _add_everything(answer: _Answerer, common: _Common, image: Any) -> None:
         preset: str,
         device: str,
     ) -> _Answer:
-        """Find masks all over a picture; points_per_side 0 leaves the grid to the preset."""
+        """Segment a whole picture; points_per_side 0 means the preset's own grid."""
         request = Request(
             Setup(preset, device),
             _picture(image),
@@ -260,24 +261,13 @@ def _picture(value: str | None, name: str = "image") -> Path:
     return Path(value)
 
 
-def _rows(name: str, value: Any, width: int) -> list[tuple[float, ...]]:
-    rows = [] if value is None else _parsed(name, value)
-    try:
-        found = [tuple(float(number) for number in row) for row in rows]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be a list of lists of {width} numbers") from error
-    if any(len(row) != width for row in found):
-        raise InputError(f"{name} must be a list of lists of {width} numbers")
-    return found
-
-
 def _parsed(name: str, value: Any) -> Any:
-    """JSON may come as itself or as text."""
+    """Return JSON that may have been sent as text; empty lists count as nothing."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise InputError(f"{name} is no JSON: {error}") from error
-    if not isinstance(value, (list, tuple)):
+            raise InputError(f"{name} is not JSON: {error}") from error
+    if value is not None and not isinstance(value, (list, tuple)):
         raise InputError(f"{name} must be a list")
-    return value
+    return value or None

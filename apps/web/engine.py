@@ -1,16 +1,18 @@
-"""Answers requests: loads presets, reads pictures, and keeps what is dear to compute, bounded."""
+"""Answers requests: loads presets, reads pictures, and caches expensive values within limits."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 from PIL import Image
 
 from ...models.embedding import ImageEmbedding
@@ -20,38 +22,63 @@ from ...pipeline.images import load_image, load_mask
 from ...pipeline.pipeline import Pipeline
 from ...pipeline.prompters.reference.examples import Reference
 from ...pipeline.proposals import Proposals
-from ...pipeline.query import Query
 from ...pipeline.result import Result
 from ..console import load_pipeline
-from .cache import ByteCache
 from .request import Example, Request, Setup
 
 MAX_PIXELS = 4_000_000
-# Bytes that encoded pictures and decoded masks may take, of all users together.
+# Limits for encoded pictures and decoded masks, shared by all users.
 EMBEDDING_BYTES = 512 * 2**20
 PROPOSAL_BYTES = 128 * 2**20
-# Presets that stay loaded; the one used longest ago makes room.
-MOST_PIPELINES = 2
-# How far a mask's aspect may be off its picture's, which may have been scaled down.
-_SAME_SHAPE = 0.01
+MAX_PIPELINES = 2
+# How far the aspect ratio of a mask may differ from its picture's, which may have been scaled.
+_ASPECT_TOLERANCE = 0.01
 
-# Told how far it is, in [0, 1], and what is going on.
+# Called with the share that is done, in [0, 1], and what is being done.
 Progress = Callable[[float, str], None]
 T = TypeVar("T")
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
 
 
 def _silent(share: float, what: str) -> None:
-    """Tell nobody."""
+    """Report to nobody."""
+
+
+class ByteCache(Generic[KeyT, ValueT]):
+    """The most recently used values that fit into a number of bytes; safe to share by threads.
+
+    Args:
+        capacity: Bytes to keep at most. A larger value is returned but not kept.
+        measure: Returns the bytes of a value.
+    """
+
+    def __init__(self, capacity: int, measure: Callable[[ValueT], int]) -> None:
+        self.values: LRUCache[KeyT, ValueT] = LRUCache(capacity, getsizeof=measure)
+        self._lock = threading.Lock()
+
+    def get(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
+        """Return the value of a key, made first if it is not cached.
+
+        It is made outside the lock, so that a slow one delays nobody else. Two threads that miss
+        the same key at the same time both make it.
+        """
+        with self._lock, contextlib.suppress(KeyError):
+            return self.values[key]
+        value = make()
+        with self._lock, contextlib.suppress(ValueError):  # larger than the whole cache
+            self.values[key] = value
+        return value
 
 
 class Engine:
-    """All that the app computes; one for the process, shared by its users.
+    """Computes everything the app shows. All users of a process share one.
 
     Args:
-        max_pixels: Larger pictures are scaled down to as many pixels.
+        max_pixels: Larger pictures are scaled down to this many pixels.
         load: Loads a preset on a device.
-        embedding_bytes: What encoded pictures may take.
-        proposal_bytes: What masks that were decoded may take.
+        embedding_bytes: Memory for encoded pictures.
+        proposal_bytes: Memory for decoded masks.
     """
 
     def __init__(
@@ -70,66 +97,71 @@ class Engine:
         )
         self.proposals: ByteCache[Request, Proposals] = ByteCache(proposal_bytes, _proposal_bytes)
         self._load = load
-        self._pipelines: OrderedDict[Setup, Pipeline] = OrderedDict()
+        self._pipelines: LRUCache[Setup, Pipeline] = LRUCache(MAX_PIPELINES)
         self._loading = threading.Lock()
 
     def pipeline(self, setup: Setup, progress: Progress = _silent) -> Pipeline:
-        """Return a preset, loaded if need be.
+        """Return a preset's pipeline, loaded first if need be.
 
         Raises:
-            InputError: The device is unknown or not there.
+            InputError: The device is unknown or not available.
             CheckpointError: Weights are missing.
             ModelNotFoundError: There is no such preset.
         """
-        # Who needs a preset that is being loaded waits for it, rather than loading it as well.
+        # Whoever else needs a preset that is being loaded waits for it here.
         with self._loading:
-            found = self._pipelines.get(setup)
-            if found is None:
-                progress(0.05, f"Loading {setup.preset}")
-                while len(self._pipelines) >= MOST_PIPELINES:
-                    self._pipelines.popitem(last=False)
-                found = self._pipelines[setup] = self._load(setup.preset, setup.device)
-            self._pipelines.move_to_end(setup)
-            return found
+            with contextlib.suppress(KeyError):
+                return self._pipelines[setup]
+            progress(0.05, f"Loading {setup.preset}")
+            # The least recently used one goes first, so that never three are in memory.
+            while len(self._pipelines) >= MAX_PIPELINES:
+                self._pipelines.popitem()
+            self._pipelines[setup] = pipeline = self._load(setup.preset, setup.device)
+            return pipeline
 
     def read(self, picture: Path) -> UInt8Array:
-        """Return a picture (H, W, 3), of at most :attr:`max_pixels`.
+        """Return a picture, (H, W, 3), scaled down to :attr:`max_pixels` if it is larger.
 
         Raises:
-            InputError: It is not there any more, or is no picture.
+            InputError: The file is gone or cannot be read as an image.
         """
         return _scaled(_named(picture, load_image), self.max_pixels)
 
     def original_size(self, picture: Path) -> tuple[int, int]:
-        """Return width and height of a file's picture as it is stored; its data are not read."""
+        """Return a picture's width and height before scaling, from its file's header."""
         try:
             with Image.open(picture) as image:
                 return image.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return 0, 0  # reading it says what is wrong with it
+            return 0, 0  # read() reports what is wrong with the file
 
     def encode(self, setup: Setup, picture: Path, progress: Progress = _silent) -> ImageEmbedding:
-        """Return an encoded picture; it is encoded once, as long as the cache has room.
+        """Return an encoded picture, from the cache if it is there.
 
         Raises:
             InputError: The picture cannot be read.
         """
 
         def run() -> ImageEmbedding:
-            pixels = self.read(picture)  # first: a wrong file is told at once
+            pixels = self.read(picture)  # before the models: a bad file fails at once
             pipeline = self.pipeline(setup, progress)
             progress(0.4, "Reading the picture")
-            return pipeline.segmenter.encode_image(pixels)
+            return pipeline.encode_image(pixels)
 
         return self.embeddings.get((setup, picture), run)
 
     def propose(self, request: Request, progress: Progress = _silent) -> Proposals:
-        """Return all masks that a request finds, before any is chosen; cached as above.
+        """Return all masks that a request finds, unranked, from the cache if they are there.
 
         Raises:
-            InputError: The picture cannot be read, or the request makes no sense.
+            InputError: The picture cannot be read, or the request is not valid.
         """
-        return self.proposals.get(request, lambda: self._propose(request, progress))
+
+        def run() -> Proposals:
+            # The picture stays with the cached embedding; measuring proposals does not count it.
+            return replace(self._propose(request, progress), image=None)
+
+        return self.proposals.get(request, run)
 
     def answer(
         self,
@@ -139,91 +171,78 @@ class Engine:
         min_score: float | None = None,
         progress: Progress = _silent,
     ) -> Result:
-        """Return the ranked masks of a request; what was found before is only ranked again.
+        """Return the ranked masks of a request. New thresholds only rank again.
 
         Raises:
-            InputError: As for :meth:`propose`, or a threshold is out of its range.
+            InputError: As for :meth:`propose`, or a threshold is out of range.
         """
         proposals = self.propose(request, progress)
         pipeline = self.pipeline(request.setup, progress)
         return pipeline.rank(proposals, top_k=top_k, min_score=min_score)
 
     def _propose(self, request: Request, progress: Progress) -> Proposals:
-        if request.everything:
-            return self._propose_everything(request, progress)
         embedding = self.encode(request.setup, request.picture, progress)
         pipeline = self.pipeline(request.setup, progress)
+        if request.everything:
+
+            def report(done: int, total: int) -> None:
+                progress(0.4 + 0.6 * done / max(total, 1), f"{done} of {total} grid points done")
+
+            return pipeline.propose_everything(
+                embedding, points_per_side=request.points_per_side, progress=report
+            )
         reference = None if request.example is None else self._reference(request.example)
+        query = request.query(reference)
         progress(0.7, "Looking for it")
-        marks = request.marks
-        query = Query(
-            request.phrases,
-            negative_text=request.negatives,
-            reference=reference,
-            points=marks.points,
-            point_labels=marks.labels,
-            boxes=marks.boxes,
-        )
         return pipeline.propose(embedding, query)
-
-    def _propose_everything(self, request: Request, progress: Progress) -> Proposals:
-        pixels = self.read(request.picture)
-        pipeline = self.pipeline(request.setup, progress)
-
-        def clicking(done: int, total: int) -> None:
-            progress(0.2 + 0.8 * done / max(total, 1), f"Clicked {done} of {total} points")
-
-        return pipeline.propose_everything(
-            pixels, points_per_side=request.points_per_side, progress=clicking
-        )
 
     def _reference(self, example: Example) -> Reference:
         pixels = self.read(example.picture)
         size = pixels.shape[0], pixels.shape[1]
         if example.mask is not None:
             mask = _named(example.mask, load_mask)
-            if abs(mask.shape[1] * size[0] / (mask.shape[0] * size[1]) - 1) > _SAME_SHAPE:
+            if abs(mask.shape[1] * size[0] / (mask.shape[0] * size[1]) - 1) > _ASPECT_TOLERANCE:
                 raise InputError(
                     f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels and its picture "
-                    f"{size[1]} x {size[0]}; give a mask of the picture's shape"
+                    f"{size[1]} x {size[0]}; give a mask with the picture's aspect ratio"
                 )
             return Reference(pixels, _resized(mask, size), label=example.label)
         if example.painted is not None:
             mask = read_painted(example.painted, size)
             if not mask.any():
-                raise InputError("nothing is painted in the example; paint over the object")
+                raise InputError("nothing is painted on the example; paint over the object")
             return Reference(pixels, mask, label=example.label)
-        marks = example.marks
-        if len(marks.boxes) > 1 or (marks.boxes and marks.points):
-            raise InputError("mark the example by one box, or by clicks alone; clear the rest")
-        if 0 in marks.labels:
-            raise InputError("clicks on an example must all be on the object; clear the others")
-        if marks.boxes:
-            return Reference(pixels, box=marks.boxes[0], label=example.label)
-        if not marks.points:
+        clicks, boxes = example.marks.clicks, example.marks.boxes
+        if len(boxes) > 1 or (boxes and clicks):
+            raise InputError("mark the example with either one box or clicks; clear the rest")
+        if any(click.label == 0 for click in clicks):
+            raise InputError("all clicks on an example must be on the object; clear the others")
+        if boxes:
+            return Reference(pixels, box=boxes[0], label=example.label)
+        if not clicks:
             raise InputError(
-                "say which object of the example is meant: click it, draw a box around it, paint "
-                "it, or upload its mask"
+                "show which object of the example you mean: click it, draw a box around it, paint "
+                "over it, or upload its mask"
             )
-        return Reference(pixels, point=marks.points, label=example.label)
+        return Reference(pixels, point=[click.point for click in clicks], label=example.label)
 
 
 def read_painted(png: bytes, size: tuple[int, int]) -> BoolArray:
-    """Return what was painted, (H, W) bool at a size: the opaque pixels of a PNG.
+    """Return the opaque pixels of a PNG as a mask, scaled to ``size`` (H, W).
 
     Raises:
-        InputError: It is no PNG.
+        InputError: It is not a PNG.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             alpha = np.asarray(image.convert("RGBA"))[..., 3] > 127
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError("what was painted cannot be read; paint it again") from error
+        raise InputError("the painting cannot be read; paint again") from error
     return _resized(alpha, size)
 
 
 def _named(path: Path, read: Callable[[Path], T]) -> T:
-    """Read a file; what is wrong with it is told by its name, not by where the server keeps it."""
+    """Read an upload. Errors give its name instead of its path on the server."""
     if not path.is_file():
         raise InputError(f"{path.name!r} is no longer on the server; upload it again")
     try:
@@ -252,7 +271,7 @@ def _embedding_bytes(embedding: ImageEmbedding) -> int:
     features = embedding.features
     maps = (features.image_embeddings, *features.high_res_features, *features.backbone_features)
     image = 0 if embedding.image is None else embedding.image.nbytes
-    # What the text model sees in the picture lives as long as it, and is about as large.
+    # The text model's features are cached along with the embedding and are about as large.
     return image + 2 * sum(tensor.numel() * tensor.element_size() for tensor in maps)
 
 

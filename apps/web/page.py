@@ -1,4 +1,4 @@
-"""The page: its two halves, and what happens when something is pressed, clicked or moved."""
+"""The page: its layout, and what each button, click and slider does."""
 
 from __future__ import annotations
 
@@ -11,36 +11,35 @@ import gradio as gr
 from . import views
 from .actions import (
     Draft,
-    marked,
+    add_mark,
     open_picture,
-    painted,
     plainly,
+    read_painting,
     read_picture,
     reference_requests,
     tell,
     text_request,
 )
 from .api import add_endpoints
-from .choices import describe_preset
 from .downloads import add_downloads
 from .engine import Engine
-from .request import Marks, Request, Setup
+from .request import MarkHistory, Request, Setup
 from .results import STAGE, START, ResultView, Shown, Updates
 from .stage import set_data
-from .tabs import EXAMPLE_STAGE, Controls, make_controls
+from .tabs import EXAMPLE_STAGE, Controls, describe_preset, make_controls
 
 STYLE = Path(__file__).with_name("page.css")
-# Lanes of the queue. One request at a time keeps a CPU busy; clicks, which are quick, do not wait
-# behind those that take seconds.
+# Two lanes of the queue, with one request at a time in each, so that quick clicks do not wait for
+# searches that take seconds.
 MODELS, CLICKS = "models", "clicks"
-# On a narrow screen results lie below what was pressed.
+# On a narrow screen the results are below the buttons.
 _BRING_INTO_VIEW = """() => {
     if (window.innerWidth < 800)
         document.querySelector('#headline').scrollIntoView({behavior: 'smooth'});
 }"""
 _TITLE = (
     '<div class="title"><h1>promptseg</h1>'
-    "<p>Type, show or click what you want, and get its masks.</p></div>"
+    "<p>Type, show or click what you want, and get ranked masks.</p></div>"
 )
 
 
@@ -49,8 +48,8 @@ def make_page(engine: Engine, setup: Setup, *, keep_seconds: int) -> gr.Blocks:
 
     Args:
         engine: Answers requests.
-        setup: The models that are chosen at first.
-        keep_seconds: Uploads and files for download are deleted after this time.
+        setup: The models selected at first.
+        keep_seconds: How long uploads and files made for download are kept.
     """
     every = min(600, keep_seconds)
     page = gr.Blocks(
@@ -83,16 +82,16 @@ def _wire_pictures(engine: Engine, controls: Controls, view: ResultView) -> None
     @plainly
     def change(value: str | None) -> Updates:
         if not value:
-            return {**view.clear(photo=True), marks: Marks()}
+            return {**view.clear(photo=True), marks: MarkHistory()}
         photo, words = open_picture(engine, value)
         if photo is None:
-            # Taken away, which leads here again: the words stay, for None says nothing.
+            # Clearing the upload calls this again, with None; that call keeps the headline.
             failed = views.message(_as_html(words), "error")
-            return {**view.clear(failed, photo=True), marks: Marks(), controls.picture: None}
+            return {**view.clear(failed, photo=True), marks: MarkHistory(), controls.picture: None}
         headline = views.message(_as_html(words)) if words else START
         updates = view.clear(headline)
         updates[view.stage] = gr.HTML(value=views.stage_masks(None), photo=photo)
-        return {**updates, marks: Marks()}
+        return {**updates, marks: MarkHistory()}
 
     controls.picture.change(
         change,
@@ -141,19 +140,16 @@ def _wire_reference(engine: Engine, controls: Controls, view: ResultView) -> Non
 
     @plainly
     def mark(draft: Draft, event: gr.EventData) -> Updates:
-        # An example is one object: marks replace what was painted, a box what was clicked.
-        marks = marked(draft.marks, event)
-        latest_is_box = bool(marks.order) and marks.order[-1]
-        if latest_is_box:
-            marks = Marks().with_box(marks.boxes[-1])
-        elif marks.boxes:
-            marks = Marks().with_point(*marks.points[-1], marks.labels[-1])
+        # An example is one object: a mark replaces a painting, and clicks and a box each other.
+        marks = add_mark(draft.marks, event)
+        if marks.boxes:
+            marks = MarkHistory(marks.steps[-1:])
         value = {**views.stage_masks(None, marks), "clear_paint": True}
         return {tab.stage: value, tab.draft: Draft(marks)}
 
     @plainly
     def paint(event: gr.EventData) -> Updates:
-        return {tab.stage: views.stage_masks(None), tab.draft: Draft(painted=painted(event))}
+        return {tab.stage: views.stage_masks(None), tab.draft: Draft(painted=read_painting(event))}
 
     def clear() -> Updates:
         value = {**views.stage_masks(None), "clear_paint": True}
@@ -194,11 +190,16 @@ def _wire_clicks(controls: Controls, view: ResultView) -> None:
     tab, models = controls.click, controls.models
 
     def answer(
-        marks: Marks, preset: str, device: str, picture: str | None, min_score: float, top_k: float
+        marks: MarkHistory,
+        preset: str,
+        device: str,
+        picture: str | None,
+        min_score: float,
+        top_k: float,
     ) -> Updates:
         path = read_picture(picture)
-        if not marks.can_answer:
-            words = "Click the object itself as well." if marks else "Click the object."
+        if not marks.has_foreground:
+            words = "Now click the object itself." if marks else "Click the object."
             return {
                 **view.clear(views.message(words)),
                 view.stage: views.stage_masks(None, marks),
@@ -209,7 +210,7 @@ def _wire_clicks(controls: Controls, view: ResultView) -> None:
 
     @plainly
     def mark(
-        marks: Marks,
+        marks: MarkHistory,
         preset: str,
         device: str,
         picture: str | None,
@@ -217,19 +218,29 @@ def _wire_clicks(controls: Controls, view: ResultView) -> None:
         top_k: float,
         event: gr.EventData,
     ) -> Updates:
-        return answer(marked(marks, event), preset, device, picture, min_score, top_k)
+        return answer(add_mark(marks, event), preset, device, picture, min_score, top_k)
 
     @plainly
     def undo(
-        marks: Marks, preset: str, device: str, picture: str | None, min_score: float, top_k: float
+        marks: MarkHistory,
+        preset: str,
+        device: str,
+        picture: str | None,
+        min_score: float,
+        top_k: float,
     ) -> Updates:
-        return answer(marks.without_last(), preset, device, picture, min_score, top_k)
+        return answer(marks.undo(), preset, device, picture, min_score, top_k)
 
     @plainly
     def clear(
-        marks: Marks, preset: str, device: str, picture: str | None, min_score: float, top_k: float
+        marks: MarkHistory,
+        preset: str,
+        device: str,
+        picture: str | None,
+        min_score: float,
+        top_k: float,
     ) -> Updates:
-        return answer(Marks(), preset, device, picture, min_score, top_k)
+        return answer(MarkHistory(), preset, device, picture, min_score, top_k)
 
     inputs = [
         tab.marks,
@@ -315,7 +326,7 @@ def _wire_results(controls: Controls, view: ResultView) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    # Clicks count on the click tab alone; elsewhere the pointer only shows scores.
+    # Only on the click tab do clicks mark; elsewhere the pointer only shows scores.
     controls.tabs.select(
         None,
         None,
@@ -329,7 +340,7 @@ def _wire_results(controls: Controls, view: ResultView) -> None:
 
 
 def _quickly(event: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -> None:
-    """Answer an event without progress; one that comes meanwhile waits and is not lost."""
+    """Run a handler without progress; events during a run wait for their turn."""
     event(
         handler,
         inputs,
@@ -341,7 +352,7 @@ def _quickly(event: Any, handler: Any, inputs: list[Any], outputs: list[Any]) ->
 
 
 def _slowly(event: Any, handler: Any, inputs: list[Any], view: ResultView) -> None:
-    """Answer an event with progress, in the queue's lane of models, and bring it into view."""
+    """Run a handler with progress, in the lane for searches, then scroll to the results."""
     found = event(
         handler,
         inputs,
@@ -355,12 +366,12 @@ def _slowly(event: Any, handler: Any, inputs: list[Any], view: ResultView) -> No
 
 
 def _in_browser(event: Any, component: Any, script: str) -> None:
-    """Run JavaScript with a component's value when an event comes, without the server."""
+    """Run JavaScript on a component's value, without asking the server."""
     event(None, [component], None, js=script, api_visibility="private", queue=False)
 
 
 def _quiet(share: float, what: str) -> None:
-    """Clicks are answered too quickly for progress."""
+    """Report nothing: clicks are answered too quickly for progress."""
 
 
 def _as_html(words: str) -> str:

@@ -1,16 +1,18 @@
-"""What a user asks for, as one value: it says all that an answer depends on.
+"""What a user asks for, as one hashable value that holds everything an answer depends on.
 
-Nothing of a user's is kept but such values. Answers are computed from them and cached by them, so
-that one user cannot get another's answer, and what the cache let go is computed again.
+The app stores nothing else about its users. Answers are computed from a request and cached under
+it, so no user can see another's answer, and an answer that the cache dropped is computed again.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...models.errors import InputError
+from ...pipeline.prompters.reference.examples import Reference
+from ...pipeline.query import Query
 
 MAX_PHRASES = 50
 _SEPARATORS = re.compile(r"[,;\n]")
@@ -21,11 +23,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Setup:
-    """The models to ask.
+    """Which models answer, and where.
 
     Attributes:
-        preset: Their name.
-        device: Where they run.
+        preset: Name of the preset.
+        device: Device to run it on.
     """
 
     preset: str = "pocket"
@@ -33,94 +35,101 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Marks:
-    """Clicks and boxes, in pixels of the picture, in the order they were made.
+class Click:
+    """A point with its label.
 
     Attributes:
-        points: (x, y).
-        labels: One for each point: 1 foreground, 0 background.
-        boxes: XYXY.
-        order: For each mark whether it is a box; what undo goes by.
+        point: (x, y) in pixels of the picture.
+        label: 1 foreground, 0 background.
     """
 
-    points: tuple[Point, ...] = ()
-    labels: tuple[int, ...] = ()
-    boxes: tuple[Box, ...] = ()
-    order: tuple[bool, ...] = ()
+    point: Point
+    label: int
+
+
+@dataclass(frozen=True)
+class MarkHistory:
+    """The clicks and boxes on a picture, in the order they were made, so that they can be undone.
+
+    Attributes:
+        steps: Clicks, and boxes XYXY in pixels of the picture.
+    """
+
+    steps: tuple[Click | Box, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.points or self.boxes)
+        return bool(self.steps)
 
     @property
-    def lone_click(self) -> bool:
-        """Whether it is one foreground point alone, which may mean a whole or a part."""
-        return self.labels == (1,) and not self.boxes
+    def clicks(self) -> tuple[Click, ...]:
+        """The clicks alone."""
+        return tuple(step for step in self.steps if isinstance(step, Click))
 
     @property
-    def can_answer(self) -> bool:
-        """Whether there is something in the foreground."""
-        return bool(1 in self.labels or self.boxes)
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes alone."""
+        return tuple(step for step in self.steps if not isinstance(step, Click))
 
-    def with_point(self, x: float, y: float, label: int) -> Marks:
-        """Return the marks and one click more."""
-        return replace(
-            self,
-            points=(*self.points, (x, y)),
-            labels=(*self.labels, label),
-            order=(*self.order, False),
-        )
+    @property
+    def is_lone_click(self) -> bool:
+        """Whether it is one foreground click, which can mean a whole object or a part of it."""
+        return len(self.steps) == 1 and [click.label for click in self.clicks] == [1]
 
-    def with_box(self, box: Box) -> Marks:
-        """Return the marks and one box more, its corners put in order."""
-        x0, y0, x1, y1 = box
-        tidy = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
-        return replace(self, boxes=(*self.boxes, tidy), order=(*self.order, True))
+    @property
+    def has_foreground(self) -> bool:
+        """Whether anything marks an object; background clicks alone do not."""
+        return bool(self.boxes) or any(click.label == 1 for click in self.clicks)
 
-    def without_last(self) -> Marks:
-        """Return the marks without the latest."""
-        if not self.order:
-            return self
-        order = self.order[:-1]
-        if self.order[-1]:
-            return replace(self, boxes=self.boxes[:-1], order=order)
-        return replace(self, points=self.points[:-1], labels=self.labels[:-1], order=order)
+    def add_click(self, point: Point, label: int) -> MarkHistory:
+        """Return the history with one more click."""
+        return MarkHistory((*self.steps, Click(point, label)))
+
+    def add_box(self, corner: Point, opposite: Point) -> MarkHistory:
+        """Return the history with a box between two opposite corners."""
+        (x0, y0), (x1, y1) = corner, opposite
+        box = min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+        return MarkHistory((*self.steps, box))
+
+    def undo(self) -> MarkHistory:
+        """Return the history without its latest step."""
+        return MarkHistory(self.steps[:-1])
 
 
-NO_MARKS = Marks()
+NO_MARKS = MarkHistory()
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that shows what to look for.
+    """A picture that shows what to look for. The first given of mask, painting and marks counts.
 
     Attributes:
         picture: The file.
-        mask: A file with the object's mask, or None.
-        painted: The object as painted: a PNG's bytes, of any size; or None.
-        marks: Clicks on the object, or a box around it, if there is no mask.
-        label: What it is called.
+        mask: File with the object's mask.
+        painted: The object as painted on the page: a PNG of any size.
+        marks: Clicks on the object, or a box around it.
+        label: What to call it.
     """
 
     picture: Path
     mask: Path | None = None
     painted: bytes | None = field(default=None, repr=False)
-    marks: Marks = NO_MARKS
+    marks: MarkHistory = NO_MARKS
     label: str = "reference"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A query on one picture. One of phrases, example, marks and everything is asked.
+    """One question about one picture: by phrases, an example, marks, or everything.
 
     Attributes:
         setup: The models.
         picture: The file.
         phrases: What to look for.
-        negatives: What it must not be.
-        example: What shows what to look for.
+        negatives: Phrases for what should be left out.
+        example: What to look for, as a picture.
         marks: Clicks and boxes.
-        everything: Whether to find masks all over the picture.
-        points_per_side: Clicks of the grid for that; None leaves it to the preset.
+        everything: Whether to segment the whole picture.
+        points_per_side: Grid size for that; None for the preset's own.
     """
 
     setup: Setup
@@ -128,20 +137,39 @@ class Request:
     phrases: tuple[str, ...] = ()
     negatives: tuple[str, ...] = ()
     example: Example | None = None
-    marks: Marks = NO_MARKS
+    marks: MarkHistory = NO_MARKS
     everything: bool = False
     points_per_side: int | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """Labels that a mask was asked for; none for clicks and everything."""
+        """The labels asked for; empty for marks and everything."""
         if self.example is not None:
             return (self.example.label,)
         return self.phrases
 
+    def query(self, reference: Reference | None = None) -> Query:
+        """Return the pipeline's query.
+
+        Args:
+            reference: The example, once it has been read.
+
+        Raises:
+            InputError: A phrase or a mark is not usable.
+        """
+        clicks = self.marks.clicks
+        return Query(
+            self.phrases,
+            negative_text=self.negatives,
+            reference=reference,
+            points=[click.point for click in clicks],
+            point_labels=[click.label for click in clicks],
+            boxes=self.marks.boxes,
+        )
+
 
 def read_phrases(text: str | None) -> tuple[str, ...]:
-    """Return the phrases of a text, one a line or separated by commas.
+    """Return the phrases in a text, which commas, semicolons or line breaks separate.
 
     Raises:
         InputError: There are too many.
@@ -149,5 +177,5 @@ def read_phrases(text: str | None) -> tuple[str, ...]:
     parts = (" ".join(part.split()) for part in _SEPARATORS.split(text or ""))
     phrases = tuple(dict.fromkeys(part for part in parts if part))
     if len(phrases) > MAX_PHRASES:
-        raise InputError(f"{len(phrases)} phrases are too many at once; give at most {MAX_PHRASES}")
+        raise InputError(f"{len(phrases)} phrases are too many; give at most {MAX_PHRASES}")
     return phrases

@@ -1,4 +1,4 @@
-"""The right half of the page: the stage, what was found in words, pictures and tables."""
+"""The right half of the page: the stage, and what was found as text, pictures and tables."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .stage import make_stage
 
 STAGE = "stage"
 BEST, ALL = "best", "all"
-_EMPTY = "Give a picture, and it is shown here."
-START = views.message("Give a picture, then say, show or click what you want.")
+_EMPTY = "Your picture appears here."
+START = views.message("Upload a picture, then describe, show or click what you want.")
 
 Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a user looks at; all that is kept of him between events.
+    """What a user is looking at: the only per-session state.
 
     Attributes:
-        requests: One for each picture that was searched; none before the first.
-        index: Which of them is on the stage.
+        requests: One for each picture searched; empty before the first search.
+        index: The request whose answer is on the stage.
     """
 
     requests: tuple[Request, ...] = ()
@@ -36,12 +36,12 @@ class Shown:
 
     @property
     def request(self) -> Request | None:
-        """The one on the stage."""
+        """The request whose answer is on the stage."""
         return self.requests[self.index] if self.requests else None
 
 
 class ResultView:
-    """The components that show results; made within a Blocks context.
+    """The components that show results; create it inside a Blocks context.
 
     Args:
         engine: Answers requests.
@@ -52,7 +52,7 @@ class ResultView:
         self.shown = gr.State(Shown())
         self.headline = gr.HTML(START, elem_id="headline")
         self.pictures = gr.Gallery(
-            label="Pictures that were searched; choose one",
+            label="Pictures searched; select one",
             columns=6,
             rows=1,
             height=None,
@@ -64,7 +64,7 @@ class ResultView:
         )
         self.stage = make_stage(STAGE, empty=_EMPTY)
         self.part = gr.Radio(
-            label="A click can mean several things",
+            label="Which part did you mean?",
             choices=[BEST],
             value=BEST,
             visible=False,
@@ -72,14 +72,14 @@ class ResultView:
         )
         with gr.Row(elem_id="thresholds"):
             self.min_score = gr.Slider(
-                0.0, 1.0, 0.0, step=0.01, label="Least score", elem_id="min-score", min_width=240
+                0.0, 1.0, 0.0, step=0.01, label="Minimum score", elem_id="min-score", min_width=240
             )
             self.top_k = gr.Slider(
                 0,
                 20,
                 0,
                 step=1,
-                label="Masks per phrase (0: all)",
+                label="Masks per phrase (0 = all)",
                 elem_id="top-k",
                 min_width=240,
             )
@@ -96,14 +96,14 @@ class ResultView:
                 )
             with gr.Tab("Scores"):
                 self.table = gr.HTML("", elem_id="masks-table", apply_default_css=False)
-            with gr.Tab("Dropped, and why"):
+            with gr.Tab("Rejected"):
                 self.rejected = gr.HTML(
                     views.rejected_table(()), elem_id="rejected-table", apply_default_css=False
                 )
 
     @property
     def outputs(self) -> list[Any]:
-        """All components that :meth:`show` may change."""
+        """The components that :meth:`show` may update."""
         return [
             self.shown,
             self.headline,
@@ -117,11 +117,11 @@ class ResultView:
 
     @property
     def thresholds(self) -> list[Any]:
-        """The inputs that :meth:`show` takes after what is shown."""
+        """The inputs of :meth:`show` after the first."""
         return [self.min_score, self.top_k, self.part]
 
     def clear(self, headline: str | None = None, *, photo: bool = False) -> Updates:
-        """Return the updates that take results away, and with ``photo`` the photograph as well."""
+        """Return updates that remove the results, and the photograph too if ``photo`` is set."""
         empty = views.stage_masks(None)
         updates: Updates = {
             self.shown: Shown(),
@@ -139,7 +139,7 @@ class ResultView:
     def find(
         self, requests: tuple[Request, ...], min_score: float, top_k: float, progress: Progress
     ) -> Updates:
-        """Answer new requests, one for each picture, and show the first."""
+        """Answer new requests, one for each picture, and show the first answer."""
         started = time.perf_counter()
         answers = []
         for i, request in enumerate(requests):
@@ -169,7 +169,7 @@ class ResultView:
     def show(
         self, shown: Shown, min_score: float, top_k: float, part: str, *, photo: bool = False
     ) -> Updates:
-        """Show what was found again, with other thresholds, or ``photo``: another picture."""
+        """Show an answer again, ``photo`` included if another picture is on the stage."""
         if shown.request is None:
             return {self.shown: shown}
         updates = self._show(shown, self.ranked(shown, min_score, top_k), part, None)
@@ -178,14 +178,15 @@ class ResultView:
         return updates
 
     def ranked(self, shown: Shown, min_score: float, top_k: float) -> Result:
-        """Return the masks of what is shown.
+        """Return the masks of the answer on the stage.
 
         Raises:
-            InputError: There is nothing, or the picture is gone.
+            InputError: The picture is no longer on the server.
+            ValueError: There is no answer on the stage.
         """
         request = shown.request
         if request is None:
-            raise ValueError("nothing is shown")
+            raise ValueError("there is no answer on the stage")
         return self.engine.answer(request, min_score=min_score, top_k=round(top_k) or None)
 
     def _with_photo(self, shown: Shown, masks: Any) -> Any:
@@ -199,13 +200,9 @@ class ResultView:
         request = shown.request
         if request is None:
             return {}
-        lone = request.marks.lone_click and not request.wanted and len(result) > 0
+        lone = request.marks.is_lone_click and not request.wanted and len(result) > 0
         chosen = choose_part(result, part) if lone else result
-        pixels = (
-            self.engine.encode(request.setup, request.picture).pixels()
-            if not (request.everything)
-            else self.engine.read(request.picture)
-        )
+        pixels = self.engine.encode(request.setup, request.picture).pixels()
         return {
             self.shown: shown,
             self.headline: views.headline(chosen, request, seconds),
@@ -228,7 +225,7 @@ class ResultView:
 
 
 def choose_part(result: Result, part: str) -> Result:
-    """Return what a user chose of a lone click's masks: "best", "all", or one by its size."""
+    """Return those of a lone click's masks that a choice means: "best", "all", or one by size."""
     if part == ALL:
         return result
     parts = views.whole_and_parts(result)
@@ -236,7 +233,7 @@ def choose_part(result: Result, part: str) -> Result:
 
 
 def _step(progress: Progress, i: int, count: int) -> Progress:
-    """Progress of the i-th of several pictures."""
+    """Return a callback for the i-th of several pictures that reports to the one for all."""
 
     def tell(share: float, what: str) -> None:
         words = what if count == 1 else f"Picture {i + 1} of {count}: {what}"

@@ -1,4 +1,4 @@
-"""The web app's entry: builds the page and serves it, with nothing from other machines."""
+"""Builds the web app and serves it; nothing is loaded from or sent to other machines."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .request import Setup
 
 logger = logging.getLogger(__name__)
 
-# Uploads, and files for download, are deleted after two hours, and when the app ends.
+# Uploads and files made for download are deleted after two hours, and when the app ends.
 KEEP_SECONDS = 2 * 60 * 60
 MAX_UPLOAD = "50mb"
-# Sessions whose choices are remembered; their pictures and masks are bounded by the engine.
-MOST_SESSIONS = 1000
-# Requests that wait in a queue; who comes after them is told to try later.
-MOST_WAITING = 100
-# For what needs no models: showing a picture, ranking again, files.
+# Sessions whose state is kept; the engine limits the memory for pictures and masks.
+MAX_SESSIONS = 1000
+# Requests waiting in the queue; further ones are asked to try again later.
+MAX_WAITING = 100
+# Requests answered at once that need no model: showing a picture, ranking again, downloads.
 LIGHT_REQUESTS = 2
 
 _FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -35,18 +35,18 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 def build_app(
     setup: Setup | None = None, *, max_pixels: int = MAX_PIXELS, engine: Engine | None = None
 ) -> gr.Blocks:
-    """Return the app, not served yet.
+    """Return the app, ready to be served.
 
     Args:
-        setup: The models that are chosen at first.
-        max_pixels: Larger pictures are scaled down to as many pixels.
-        engine: Answers requests; by default a new one.
+        setup: The models selected at first.
+        max_pixels: Larger pictures are scaled down to this many pixels.
+        engine: Answers requests; a new one by default.
 
     Raises:
         InputError: ``max_pixels`` is not positive.
     """
     page = make_page(engine or Engine(max_pixels), setup or Setup(), keep_seconds=KEEP_SECONDS)
-    page.queue(max_size=MOST_WAITING, default_concurrency_limit=LIGHT_REQUESTS)
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=LIGHT_REQUESTS)
     return page
 
 
@@ -56,11 +56,11 @@ def serve(page: gr.Blocks, *, host: str, port: int | None, started: Callable[[st
     Args:
         page: From :func:`build_app`.
         host: Address to listen on.
-        port: Port; None takes a free one from 7860 on.
-        started: Called with the address when the app can be used.
+        port: Port to listen on; None for the first free one from 7860.
+        started: Called with the app's URL once it accepts requests.
 
     Raises:
-        InputError: The port is taken, or the address is none of this machine's.
+        InputError: The port is taken, or the address does not belong to this machine.
     """
     try:
         _, url, _ = page.launch(
@@ -77,7 +77,7 @@ def serve(page: gr.Blocks, *, host: str, port: int | None, started: Callable[[st
             run_history=False,
             footer_links=["api"],
             max_file_size=MAX_UPLOAD,
-            state_session_capacity=MOST_SESSIONS,
+            state_session_capacity=MAX_SESSIONS,
             theme=make_theme(),
             css_paths=STYLE,
         )
@@ -96,9 +96,9 @@ def serve(page: gr.Blocks, *, host: str, port: int | None, started: Callable[[st
 
 @contextlib.contextmanager
 def own_folder() -> Iterator[None]:
-    """Let Gradio keep its files in a folder of this process, and send nothing to anybody.
+    """Have Gradio keep its files in a temporary folder, and turn its analytics off.
 
-    To be entered before the app is built; at the end the folder is removed.
+    Enter it before building the app; on exit the folder is removed.
     """
     names = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
     before = {name: os.environ.get(name) for name in names}
@@ -116,7 +116,7 @@ def own_folder() -> Iterator[None]:
 
 
 def make_theme() -> gr.Theme:
-    """Return the look: quiet colours, and the fonts that the reader's system has."""
+    """Return the theme: muted colours and the system's own fonts."""
     return gr.themes.Base(
         primary_hue="sky",
         neutral_hue="slate",

@@ -1,4 +1,4 @@
-"""The stage: a photograph with masks over it, which takes clicks, boxes and brush strokes."""
+"""The stage: a photograph under its masks, on which users click, draw boxes and paint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 _SCRIPT = Path(__file__).with_name("stage.js")
-# Nothing of it changes when values do: the script draws, and what it drew stays.
+# Static: when values change, the script redraws the canvases itself.
 _TEMPLATE = """
 <div class="stage is-empty" data-mode="{mode}" data-tool="{tool}" data-brush="6" data-count="0">
   <p class="stage-empty">{empty}</p>
@@ -28,13 +28,13 @@ def make_stage(
 ) -> gr.HTML:
     """Return a stage.
 
-    It triggers "marked" with ``point`` and ``label`` or ``box``, in pixels of the photograph, and
-    "painted" with ``png``, a data URL.
+    It triggers "marked" with either ``point`` and ``label`` or ``box``, in pixels of the
+    photograph, and "painted" with ``png``, a data URL.
 
     Args:
-        elem_id: Of the component.
-        empty: What stands there before there is a photograph.
-        mode: "view", or "mark" if it takes marks.
+        elem_id: The component's id in the page.
+        empty: Text to show while there is no photograph.
+        mode: "view", or "mark" to take marks.
         tool: "foreground", "background", "box", "paint" or "erase".
     """
     return gr.HTML(

@@ -1,19 +1,21 @@
-"""The left half of the page: the picture and the four ways to say what is wanted in it."""
+"""The left half of the page: the picture, four ways to say what to find in it, and the models."""
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ...models.hub.find import find_places
+from ...models.hub.sources import WeightSource
 from ...pipeline.presets.catalog import PRESETS
+from ..wording import describe_size
 from .actions import Draft
-from .choices import describe_preset, device_choices, preset_choices
-from .request import Marks, Setup
+from .request import MarkHistory, Setup
 from .stage import make_stage
-from .uploads import picture_upload
 
 EXAMPLE_STAGE = "example-stage"
 _EXAMPLES = Path(__file__).with_name("examples")
@@ -72,7 +74,7 @@ class EverythingTab:
 
 @dataclass(frozen=True)
 class Choices:
-    """Components that choose the models."""
+    """Components that select the models."""
 
     preset: Any
     device: Any
@@ -93,7 +95,7 @@ class Controls:
 
 
 def make_controls(setup: Setup) -> Controls:
-    """Make the left half, within a Blocks context."""
+    """Make the left half; call it inside a Blocks context."""
     picture = picture_upload("Picture", "picture", height=210)
     with gr.Tabs(elem_id="ways") as tabs:
         with gr.Tab("Text", id="text"):
@@ -111,15 +113,15 @@ def _text_tab(picture: gr.Image) -> TextTab:
     phrases = gr.Textbox(
         label="What to look for",
         placeholder="cat, red car",
-        info="One a line, or separated by commas.",
+        info="Separate phrases with commas or line breaks.",
         lines=2,
         max_lines=8,
         elem_id="phrases",
     )
     negatives = gr.Textbox(
-        label="What it must not be",
+        label="What to leave out (optional)",
         placeholder="toy car",
-        info="Masks that fall on it are dropped. May stay empty.",
+        info="Masks that cover these are rejected.",
         lines=1,
         max_lines=4,
         elem_id="negatives",
@@ -138,19 +140,19 @@ def _text_tab(picture: gr.Image) -> TextTab:
 
 def _reference_tab() -> ReferenceTab:
     gr.HTML(
-        '<p class="quiet">Show an object in one picture, and find its like in the picture above '
-        "and in others.</p>"
+        '<p class="quiet">Mark an object in an example picture to find similar ones in the picture '
+        "above, or in several.</p>"
     )
-    example = picture_upload("Picture of an example", "example", height=130)
-    tool = gr.Radio(
-        _EXAMPLE_TOOLS, value="paint", label="Say which object is meant", elem_id="example-tool"
-    )
+    example = picture_upload("Example picture", "example", height=130)
+    tool = gr.Radio(_EXAMPLE_TOOLS, value="paint", label="Mark the object", elem_id="example-tool")
     brush = gr.Slider(1, 20, 6, step=1, label="Brush", elem_id="brush")
-    stage = make_stage(EXAMPLE_STAGE, empty="The example is shown here.", mode="mark", tool="paint")
+    stage = make_stage(EXAMPLE_STAGE, empty="Your example appears here.", mode="mark", tool="paint")
     clear = gr.Button("Clear marks", size="sm", elem_id="clear-example")
-    with gr.Accordion("More", open=False):
-        mask = picture_upload("Or its mask: white on black", "example-mask", height=130)
-        label = gr.Textbox(label="Call it", placeholder="reference", elem_id="example-label")
+    with gr.Accordion("More options", open=False):
+        mask = picture_upload("Or upload its mask, white on black", "example-mask", height=130)
+        label = gr.Textbox(
+            label="Label for what is found", placeholder="reference", elem_id="example-label"
+        )
         more = gr.File(
             label="More pictures to search",
             file_count="multiple",
@@ -158,7 +160,7 @@ def _reference_tab() -> ReferenceTab:
             height=120,
             elem_id="more-pictures",
         )
-    find = gr.Button("Find its like", variant="primary", elem_id="find-reference")
+    find = gr.Button("Find similar", variant="primary", elem_id="find-reference")
     return ReferenceTab(
         example, stage, tool, brush, mask, label, more, gr.State(Draft()), clear, find
     )
@@ -166,25 +168,25 @@ def _reference_tab() -> ReferenceTab:
 
 def _click_tab(tab: Any) -> ClickTab:
     gr.HTML(
-        '<p class="quiet">Click the object in the large picture; right-click, or switch to '
-        "Background, for what does not belong to it. Drag to draw a box.</p>"
+        '<p class="quiet">Click an object in the large picture. Right-click (or switch to '
+        "Background) what does not belong to it. Drag to draw a box.</p>"
     )
-    tool = gr.Radio(_FOREGROUND, value="foreground", label="A click marks", elem_id="click-tool")
+    tool = gr.Radio(_FOREGROUND, value="foreground", label="Clicks mark", elem_id="click-tool")
     with gr.Row():
         undo = gr.Button("Undo", elem_id="undo", min_width=80)
         clear = gr.Button("Clear", elem_id="clear", min_width=80)
-    return ClickTab(tab, tool, gr.State(Marks()), undo, clear)
+    return ClickTab(tab, tool, gr.State(MarkHistory()), undo, clear)
 
 
 def _everything_tab() -> EverythingTab:
-    gr.HTML('<p class="quiet">Masks all over the picture, without saying what to look for.</p>')
+    gr.HTML('<p class="quiet">Segment the whole picture; there is nothing to describe.</p>')
     points = gr.Slider(
         0,
         64,
         0,
         step=4,
-        label="Clicks along each side of the grid",
-        info="More find smaller things and take longer. 0: as the preset does.",
+        label="Grid points per side (0 = preset's default)",
+        info="More points find smaller objects but take longer.",
         elem_id="points-per-side",
     )
     find = gr.Button("Find everything", variant="primary", elem_id="find-everything")
@@ -207,3 +209,70 @@ def _choices(setup: Setup) -> Choices:
             )
         note = gr.HTML(describe_preset(setup.preset), elem_id="preset-note")
     return Choices(preset, device, note)
+
+
+def picture_upload(label: str, elem_id: str, *, height: int) -> gr.Image:
+    """Return a picture upload whose value is the path of the file exactly as it was uploaded.
+
+    Gradio's own component opens, rotates and converts the file first, and fails on a file that is
+    not an image with an error that means nothing to users.
+    """
+    upload = gr.Image(
+        label=label,
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        height=height,
+        elem_id=elem_id,
+        buttons=[],
+    )
+    # Not a subclass: for each of those Gradio writes a file of types beside its module.
+    setattr(upload, "preprocess", _path_of)  # noqa: B010
+    return upload
+
+
+def _path_of(payload: Any) -> str | None:
+    return None if payload is None else str(payload.path)
+
+
+def preset_choices() -> list[tuple[str, str]]:
+    """Return (text to show, name) for each preset, with a note on those that lack weights."""
+    return [(f"{name} (not ready)" if missing_weights(name) else name, name) for name in PRESETS]
+
+
+def device_choices() -> list[str]:
+    """Return the devices of this machine."""
+    import torch
+
+    devices = ["cpu"]
+    count = torch.cuda.device_count()
+    devices += ["cuda"] if count == 1 else [f"cuda:{i}" for i in range(count)]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices
+
+
+def missing_weights(preset: str) -> list[WeightSource]:
+    """Return the weights that a preset needs and that are missing or incomplete."""
+    missing = []
+    for source in PRESETS[preset].sources if preset in PRESETS else ():
+        places = find_places(source)
+        if not places or places[0].missing:
+            missing.append(source)
+    return missing
+
+
+def describe_preset(preset: str) -> str:
+    """Return what a preset is, and which weights it still needs, as HTML."""
+    found = PRESETS.get(preset)
+    what = html.escape(found.description) if found is not None else "There is no such preset."
+    missing = missing_weights(preset)
+    if not missing:
+        return f'<p class="quiet">{what}</p>'
+    names = ", ".join(source.name for source in missing)
+    size = describe_size(sum(source.bytes for source in missing))
+    return (
+        f'<p class="quiet">{what}</p><p class="needs">Not ready: {names} missing ({size}). '
+        f"Run <code>promptseg models fetch {html.escape(preset)}</code> on the machine "
+        "that runs this app, then select the preset again.</p>"
+    )

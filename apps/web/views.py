@@ -1,4 +1,4 @@
-"""What the page shows of a result: pictures for the stage, a gallery, tables, plain words."""
+"""Turns results into what the page shows: pictures for the stage, a gallery, tables, sentences."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ...pipeline.checks import BoolArray, UInt8Array
 from ...pipeline.drawing import PALETTE, outline
 from ...pipeline.masks import cut
 from ...pipeline.result import RejectedMask, Result
-from ..cli.report import describe_missing, shorten
-from .request import NO_MARKS, Marks, Request
+from ..wording import count, describe_missing, shorten
+from .request import NO_MARKS, MarkHistory, Request
 
-# The stage's picture is no wider or higher than this; masks are shown at its size.
+# Longest side of the stage's picture in pixels; masks are shown at the same size.
 STAGE_SIZE = 1280
-# Masks shown at a time; the files have all.
+# Masks shown at a time; downloads have all of them.
 MOST_SHOWN = 100
 _THUMBNAIL = 220
-_TINT = 105  # of 255
+_TINT = 105  # alpha, of 255
 _COLUMNS = ("score", "IoU prediction", "stability", "prompt")
 
 
 def stage_photo(pixels: UInt8Array, name: str) -> dict[str, Any]:
-    """Return a picture for the stage: its own size and a JPEG of what the screen can show."""
+    """Return a picture for the stage: its full size, and a JPEG scaled to the stage."""
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels)
     image.thumbnail((STAGE_SIZE, STAGE_SIZE), Image.Resampling.LANCZOS)
@@ -42,18 +42,18 @@ def stage_photo(pixels: UInt8Array, name: str) -> dict[str, Any]:
     }
 
 
-def stage_masks(result: Result | None, marks: Marks = NO_MARKS) -> dict[str, Any]:
-    """Return what lies over the stage's picture: masks with their scores, clicks and boxes."""
+def stage_masks(result: Result | None, marks: MarkHistory = NO_MARKS) -> dict[str, Any]:
+    """Return what to draw over the stage's picture: masks with their scores, clicks and boxes."""
     masks = [] if result is None else [_stage_mask(result, i) for i in range(_shown(result))]
     return {
         "masks": masks,
-        "points": [[x, y, label] for (x, y), label in zip(marks.points, marks.labels, strict=True)],
+        "points": [[*click.point, click.label] for click in marks.clicks],
         "boxes": [list(box) for box in marks.boxes],
     }
 
 
 def gallery(pixels: UInt8Array, result: Result) -> list[tuple[UInt8Array, str]]:
-    """Return a small cut-out of each mask, on white, and what is written under it."""
+    """Return a small cut-out of each mask on white, with its caption."""
     items = []
     for i in range(_shown(result)):
         x0, y0, x1, y1 = (int(edge) for edge in result.boxes_xyxy[i])
@@ -67,7 +67,7 @@ def gallery(pixels: UInt8Array, result: Result) -> list[tuple[UInt8Array, str]]:
 
 
 def masks_table(result: Result) -> str:
-    """Return the masks with every score as an HTML table."""
+    """Return an HTML table of the masks with all their scores."""
     if not len(result):
         return ""
     rows = []
@@ -90,12 +90,12 @@ def masks_table(result: Result) -> str:
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     more = len(result) - len(rows)
-    rest = f"<p>and {more} more, which the files have</p>" if more else ""
+    rest = f"<p>and {more} more; downloads have all of them</p>" if more else ""
     return _table(("#", "label", *_COLUMNS, "area", "box"), rows) + rest
 
 
 def rejected_table(rejected: Sequence[RejectedMask]) -> str:
-    """Return what was considered and dropped, and why, as an HTML table."""
+    """Return an HTML table of the candidates that were dropped, with the reasons."""
     if not rejected:
         return '<p class="quiet">Nothing was dropped.</p>'
     rows = []
@@ -111,12 +111,12 @@ def rejected_table(rejected: Sequence[RejectedMask]) -> str:
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     more = len(rejected) - len(rows)
-    rest = f"<p>and {more} more, which the files have</p>" if more else ""
+    rest = f"<p>and {more} more; downloads have all of them</p>" if more else ""
     return _table(("label", "dropped because", *_COLUMNS), rows) + rest
 
 
 def headline(result: Result, request: Request, seconds: float | None) -> str:
-    """Return in plain words how much was found, what was not, and why."""
+    """Return a sentence on what was found, and one for each phrase that was not, with why."""
     counts: dict[str, int] = {}
     for label in result.labels:
         counts[label] = counts.get(label, 0) + 1
@@ -125,25 +125,24 @@ def headline(result: Result, request: Request, seconds: float | None) -> str:
         lines = [f"<strong>Nothing found.</strong>{took}"]
     elif request.wanted:
         found = ", ".join(
-            f"{count} x {_safe(label)}" if count > 1 else _safe(label)
-            for label, count in counts.items()
+            f"{number} x {_safe(label)}" if number > 1 else _safe(label)
+            for label, number in counts.items()
         )
         lines = [f"<strong>Found {found}</strong>{took}"]
     else:
-        number = len(result)
-        lines = [f"<strong>{number} mask{'s' if number > 1 else ''}</strong>{took}"]
+        lines = [f"<strong>{count(len(result), 'mask')}</strong>{took}"]
     lines += [html.escape(line[:1].upper() + line[1:]) for line in _missing(result, request)]
     kind = "found" if counts else "empty"
     return message("<br>".join(lines), kind)
 
 
 def message(words: str, kind: str = "plain") -> str:
-    """Return a line for people; `words` are HTML, `kind` is "plain", "found" or "empty"."""
+    """Return a status line; `words` is HTML, `kind` is "plain", "found", "empty" or "error"."""
     return f'<div class="headline {kind}" role="status">{words}</div>'
 
 
 def whole_and_parts(result: Result) -> Mapping[str, int]:
-    """Return what the masks of a lone click are, by their sizes: name -> position."""
+    """Name a lone click's masks by their size, largest first: name -> position."""
     areas = result.masks.sum(axis=(1, 2))
     names = ("whole", "part", "subpart")
     order = np.argsort(-areas, kind="stable")
@@ -151,14 +150,14 @@ def whole_and_parts(result: Result) -> Mapping[str, int]:
 
 
 def _missing(result: Result, request: Request) -> list[str]:
-    """Why there is nothing, or not all that was asked for."""
+    """Explain each phrase without a mask, or why there is no mask at all."""
     lines = describe_missing(result, request.wanted) if request.wanted else []
     if lines or len(result):
         return lines
     reasons = list(dict.fromkeys(item.reason for item in result.rejected))
     if reasons:
         return [f"All masks were dropped: {'; '.join(reasons[:3])}"]
-    return ["There is no mask there; mark another place"]
+    return ["No mask there; mark another place"]
 
 
 def _stage_mask(result: Result, i: int) -> dict[str, Any]:
@@ -184,7 +183,7 @@ def _stage_mask(result: Result, i: int) -> dict[str, Any]:
 
 
 def _mask_png(mask: BoolArray, color: str) -> bytes:
-    """A mask in its colour: transparent outside, tinted inside, opaque on the outline."""
+    """A mask in one colour: transparent outside, tinted inside, opaque along the outline."""
     thickness = 2
     indices = mask.astype(np.uint8)
     indices[outline(mask, thickness)] = 2

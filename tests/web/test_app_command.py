@@ -65,7 +65,7 @@ def test_it_starts_without_its_weights_and_leaves_nothing_behind(tmp_path: Path)
     try:
         with urllib.request.urlopen(url, timeout=30) as page:
             text = page.read().decode()
-        assert "mobile: not ready" in text
+        assert "mobile (not ready)" in text
         assert list(tmp_path.glob("promptseg-app-*"))
     finally:
         stop_app(process)

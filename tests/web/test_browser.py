@@ -103,7 +103,7 @@ def test_a_phrase_gives_masks_that_tell_their_scores(
     expect(page.locator("#masks-table tbody tr")).to_have_count(1)
     expect(page.locator("#masks-table")).to_contain_text("cat")
     shoot(page, "scores")
-    tab(page, "Dropped, and why")
+    tab(page, "Rejected")
     expect(page.locator("#rejected-table tbody tr")).to_have_count(1)
     expect(page.locator("#rejected-table")).to_contain_text("dog")
 
@@ -186,7 +186,7 @@ def test_a_painted_reference_is_found_in_other_pictures(
     expect(page.locator("#headline")).to_contain_text("Found reference")
     assert 0.2 * CAT < areas(page)[0] < 0.95 * CAT
     shoot(page, "reference")
-    page.get_by_role("button", name="More").click()
+    page.get_by_role("button", name="More options").click()
     page.set_input_files("#more-pictures input[type=file]", pictures / "mirrored.png")
     expect(page.locator("#more-pictures")).to_contain_text("mirrored")
     page.click("#find-reference")
@@ -246,7 +246,7 @@ def test_a_text_file_is_refused_in_plain_words(page: Page, pictures: Path, shoot
 
 def test_what_is_missing_is_asked_for(page: Page, pictures: Path) -> None:
     page.click("#find-text")
-    expect(page.get_by_text("Give a picture first")).to_be_visible()
+    expect(page.get_by_text("Upload a picture first")).to_be_visible()
     upload(page, pictures / "cat.png")
     page.click("#find-text")
     expect(page.get_by_text("Say what to look for")).to_be_visible()
@@ -259,13 +259,13 @@ def test_a_preset_without_weights_says_what_it_needs(
 ) -> None:
     page.get_by_role("button", name="Models").click()
     page.click("#preset input")
-    page.get_by_role("option", name="mobile: not ready").click()
+    page.get_by_role("option", name="mobile (not ready)").click()
     note = page.locator("#preset-note")
     expect(note).to_contain_text("promptseg models fetch mobile")
     upload(page, pictures / "cat.png")
     page.fill("#phrases textarea", "cat")
     page.click("#find-text")
-    expect(page.get_by_text("are not here: run `promptseg models fetch")).to_be_visible()
+    expect(page.get_by_text("are missing: run `promptseg models fetch")).to_be_visible()
     shoot(page, "not-ready")
 
 
@@ -334,7 +334,7 @@ def test_labels_are_text_not_markup(page: Page, pictures: Path) -> None:
     page.locator("#example-tool label", has_text="Click").click()
     page.mouse.click(*place(page, (0.5, 0.5), "example-stage"))
     expect(stage(page, "example-stage")).to_have_attribute("data-marks", "1")
-    page.get_by_role("button", name="More").click()
+    page.get_by_role("button", name="More options").click()
     page.fill("#example-label textarea, #example-label input", "<b id=bold>cat ${1+1} {{this}}</b>")
     page.click("#find-reference")
     expect(page.locator("#headline")).to_contain_text("Found <b id=bold>cat ${1+1} {{this}}</b>")

@@ -129,7 +129,7 @@ def test_everything(client: Client, pictures: Path) -> None:
         (
             "/segment_points",
             {"points": [[1, 2, 3]], "labels": None, "boxes": None},
-            "Points must be a list of lists of 2 numbers",
+            "Points must have shape (N, 2)",
         ),
         (
             "/segment_points",

@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from promptseg.apps.web.cache import ByteCache
-from promptseg.apps.web.engine import Engine, read_painted
-from promptseg.apps.web.request import Example, Marks, Request, Setup, read_phrases
+from promptseg.apps.web.engine import ByteCache, Engine, read_painted
+from promptseg.apps.web.request import Example, MarkHistory, Request, Setup, read_phrases
 from promptseg.apps.web.results import choose_part
 from promptseg.models.embedding import ImageEmbedding, ImageFeatures
 from promptseg.models.errors import InputError
 from promptseg.pipeline.proposals import Proposals
+from promptseg.pipeline.query import Query
 from promptseg.pipeline.result import Result
-from promptseg.pipeline.scoring.ranking import RankingConfig
+from promptseg.pipeline.scoring.ranking import RankingConfig, rank
 
 
 @dataclass
@@ -29,18 +29,14 @@ class FakePipeline:
     """Finds the picture's upper part, as many rows as its first pixel's red says, and counts."""
 
     encoded: int = 0
-    queries: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def segmenter(self) -> FakePipeline:
-        return self
+    queries: list[Query | str] = field(default_factory=list)
 
     def encode_image(self, image: np.ndarray) -> ImageEmbedding:
         self.encoded += 1
         size = image.shape[0], image.shape[1]
         return ImageEmbedding(ImageFeatures(torch.zeros(1)), size, size, image=image)
 
-    def propose(self, embedding: ImageEmbedding, **query: Any) -> Proposals:
+    def propose(self, embedding: ImageEmbedding, query: Query | str) -> Proposals:
         self.queries.append(query)
         pixels = embedding.pixels()
         masks = np.zeros((3, *pixels.shape[:2]), bool)
@@ -49,21 +45,12 @@ class FakePipeline:
         scores = np.array([0.9, 0.6, 0.3], np.float32)
         return Proposals.of(masks, ["it"] * 3, scores, np.ones(3), np.ones(3))
 
-    def everything(self, pixels: np.ndarray, **options: Any) -> Result:
-        masks = np.ones((2, *pixels.shape[:2]), bool)
-        ones = np.ones(2, np.float32)
-        return Result(
-            masks=masks,
-            boxes_xyxy=np.zeros((2, 4), np.float32),
-            labels=["mask"] * 2,
-            scores=ones,
-            iou_predictions=ones,
-            stability_scores=ones,
-            prompt_scores=ones,
-        )
+    def propose_everything(self, embedding: ImageEmbedding, **options: Any) -> Proposals:
+        return self.propose(embedding, "everything")
 
-    def ranking(self, *, top_k: int | None, min_score: float | None) -> RankingConfig:
-        return RankingConfig(top_k=top_k, min_score=min_score or 0.0, nms_iou=0.999)
+    def rank(self, proposals: Proposals, **options: Any) -> Result:
+        chosen = {name: value for name, value in options.items() if value is not None}
+        return rank(proposals, RankingConfig(nms_iou=0.999, **chosen))
 
 
 @pytest.fixture
@@ -95,11 +82,11 @@ def test_a_picture_is_encoded_once_and_masks_are_ranked_again(
     assert len(engine.answer(request, top_k=1)) == 1
     assert len(engine.answer(request, min_score=0.5)) == 2
     assert (pipeline.encoded, len(pipeline.queries)) == (1, 1)
-    click = ask(request.picture, marks=Marks().with_point(3, 4, 1).with_point(1, 1, 0))
+    click = ask(request.picture, marks=MarkHistory().add_click((3, 4), 1).add_click((1, 1), 0))
     engine.answer(click)
     assert (pipeline.encoded, len(pipeline.queries)) == (1, 2)
-    assert pipeline.queries[1]["points"] == ((3, 4), (1, 1))
-    assert pipeline.queries[1]["point_labels"] == (1, 0)
+    assert pipeline.queries[1].marks.points.tolist() == [[3, 4], [1, 1]]
+    assert pipeline.queries[1].marks.point_labels.tolist() == [1, 0]
 
 
 def test_what_the_cache_let_go_is_computed_again(tmp_path: Path, pipeline: FakePipeline) -> None:
@@ -109,9 +96,8 @@ def test_what_the_cache_let_go_is_computed_again(tmp_path: Path, pipeline: FakeP
         areas = [int(engine.answer(request).masks[0].sum()) for request in requests]
         assert areas == [500, 1000, 1500]
     assert pipeline.encoded == 6
-    assert engine.embeddings.used <= engine.embeddings.capacity
-    assert len(engine.embeddings) == 2
-    assert len(engine.proposals) == 0
+    assert len(engine.embeddings.values) == 2
+    assert len(engine.proposals.values) == 0
 
 
 def test_many_users_at_once_get_their_own(tmp_path: Path, pipeline: FakePipeline) -> None:
@@ -121,7 +107,7 @@ def test_many_users_at_once_get_their_own(tmp_path: Path, pipeline: FakePipeline
         results = list(users.map(engine.answer, requests * 3))
     areas = [int(result.masks[0].sum()) for result in results]
     assert areas == [50 * rows for rows in range(5, 35)] * 3
-    assert engine.embeddings.used <= engine.embeddings.capacity
+    assert engine.embeddings.values.currsize <= engine.embeddings.values.maxsize
 
 
 def test_a_preset_is_loaded_once_even_if_many_wait() -> None:
@@ -158,16 +144,19 @@ def test_a_file_that_is_gone_is_told_by_its_name(tmp_path: Path, pipeline: FakeP
         engine.read(tmp_path / "text.png")
 
 
-def test_everything_keeps_masks_that_overlap(tmp_path: Path, pipeline: FakePipeline) -> None:
+def test_everything_needs_no_second_encoding(tmp_path: Path, pipeline: FakePipeline) -> None:
     engine = make_engine(pipeline)
-    request = ask(picture(tmp_path, 9), everything=True)
-    assert len(engine.answer(request)) == 2
-    assert len(engine.answer(request, top_k=1)) == 1
+    path = picture(tmp_path, 9)
+    engine.answer(ask(path, phrases=("it",)))
+    assert len(engine.answer(ask(path, everything=True), top_k=1)) == 1
+    assert pipeline.encoded == 1
+    assert pipeline.queries[1:] == ["everything"]
 
 
 def reference_of(pipeline: FakePipeline, tmp_path: Path, example: Example) -> Any:
     make_engine(pipeline).answer(ask(picture(tmp_path, 20), example=example))
-    return pipeline.queries[-1]["reference"]
+    (reference,) = pipeline.queries[-1].reference
+    return reference
 
 
 def test_what_is_painted_becomes_the_mask(tmp_path: Path, pipeline: FakePipeline) -> None:
@@ -181,7 +170,7 @@ def test_what_is_painted_becomes_the_mask(tmp_path: Path, pipeline: FakePipeline
     expected[10:20, 10:40] = True
     assert np.array_equal(reference.mask, expected)
     assert reference.label == "x"
-    with pytest.raises(InputError, match="paint it again"):
+    with pytest.raises(InputError, match="paint again"):
         read_painted(b"no PNG", (4, 4))
 
 
@@ -202,28 +191,28 @@ def test_an_uploaded_mask_may_have_another_size_but_not_another_shape(
 @pytest.mark.parametrize(
     ("marks", "words"),
     [
-        (Marks(), "say which object of the example is meant"),
-        (Marks().with_point(1, 1, 0), "must all be on the object"),
-        (Marks().with_point(1, 1, 1).with_box((0, 0, 5, 5)), "by one box, or by clicks"),
-        (Marks().with_box((0, 0, 5, 5)).with_box((0, 0, 6, 6)), "by one box, or by clicks"),
+        (MarkHistory(), "show which object of the example you mean"),
+        (MarkHistory().add_click((1, 1), 0), "must be on the object"),
+        (MarkHistory().add_click((1, 1), 1).add_box((0, 0), (5, 5)), "either one box or clicks"),
+        (MarkHistory().add_box((0, 0), (5, 5)).add_box((0, 0), (6, 6)), "either one box or clicks"),
     ],
 )
 def test_an_example_must_be_marked_clearly(
-    tmp_path: Path, pipeline: FakePipeline, marks: Marks, words: str
+    tmp_path: Path, pipeline: FakePipeline, marks: MarkHistory, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         reference_of(pipeline, tmp_path, Example(picture(tmp_path, 7), marks=marks))
 
 
 def test_marks_are_undone_in_their_order() -> None:
-    marks = Marks().with_point(1, 2, 1).with_box((9, 8, 3, 2)).with_point(4, 5, 0)
+    marks = MarkHistory().add_click((1, 2), 1).add_box((9, 8), (3, 2)).add_click((4, 5), 0)
     assert marks.boxes == ((3, 2, 9, 8),)
-    assert marks.without_last() == Marks().with_point(1, 2, 1).with_box((3, 2, 9, 8))
-    assert marks.without_last().without_last() == Marks().with_point(1, 2, 1)
-    assert Marks().with_point(1, 2, 1).lone_click
-    assert not marks.lone_click
-    assert not Marks().with_point(1, 2, 0).can_answer
-    assert not Marks().without_last()
+    assert marks.undo() == MarkHistory().add_click((1, 2), 1).add_box((3, 2), (9, 8))
+    assert marks.undo().undo() == MarkHistory().add_click((1, 2), 1)
+    assert MarkHistory().add_click((1, 2), 1).is_lone_click
+    assert not marks.is_lone_click
+    assert not MarkHistory().add_click((1, 2), 0).has_foreground
+    assert not MarkHistory().undo()
 
 
 def test_phrases_are_read_from_lines_and_commas() -> None:
@@ -251,21 +240,18 @@ def test_requests_are_alike_only_if_all_is() -> None:
         {"negatives": ("it",)},
         {"setup": Setup("base")},
         {"picture": Path("b.png")},
-        {"marks": Marks().with_point(1, 1, 1)},
+        {"marks": MarkHistory().add_click((1, 1), 1)},
     ):
         assert replace(one, **change) != one
 
 
-def test_the_cache_forgets_what_was_used_longest_ago() -> None:
+def test_the_cache_drops_the_least_recently_used_and_refuses_the_too_large() -> None:
     cache: ByteCache[str, bytes] = ByteCache(10, len)
     for name in "abc":
         cache.get(name, lambda: b"1234")
-    assert "a" not in cache
-    assert cache.used == 8
-    cache.get("b", lambda: b"is there")
+    assert set(cache.values) == {"b", "c"}
+    assert cache.get("b", lambda: b"made again") == b"1234"
     cache.get("d", lambda: b"1234")
-    assert "b" in cache
-    assert "c" not in cache
+    assert set(cache.values) == {"b", "d"}
     assert cache.get("large", lambda: b"x" * 11) == b"x" * 11
-    assert "large" not in cache
-    assert cache.used == 8
+    assert set(cache.values) == {"b", "d"}
