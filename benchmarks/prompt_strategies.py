@@ -27,21 +27,22 @@ from promptseg.apps.evaluation.metrics import mask_iou
 from promptseg.apps.evaluation.pictures import Picture, large
 from promptseg.apps.evaluation.siblings import is_person
 from promptseg.apps.evaluation.tasks.base import open_picture, union
-from promptseg.GONE import AgreementConfig
 from promptseg.pipeline.config import PipelineConfig
+from promptseg.pipeline.decoding.cascade import DecodingConfig
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
 from promptseg.pipeline.prompters.text.gate import PresenceGate
 from promptseg.pipeline.prompters.text.prompter import PromptMaker, TextPrompter
 
-PARTS = (
-    ("points",),
-    ("boxes",),
-    ("masks",),
-    ("points", "masks"),
-    ("points", "boxes"),
-    ("boxes", "masks"),
-    ("points", "boxes", "masks"),
+# First pass and refinements of heat maps.
+HEAT_ROWS = (
+    (("points",), 1),
+    (("boxes",), 1),
+    (("masks",), 1),
+    (("points", "boxes", "masks"), 1),
+    (("points", "masks"), 0),
+    (("points", "masks"), 1),
+    (("points", "masks"), 2),
 )
 
 
@@ -76,7 +77,7 @@ def box_strategies(maker: PromptMaker[Any], config: PipelineConfig) -> list[Stra
         Strategy(
             f"boxes, {'best of three' if three else 'single mask'}, refined {passes}x",
             maker,
-            replace(config, multimask_output=three, refine_passes=passes),
+            replace(config, decoding=DecodingConfig(("boxes",), three, passes)),
         )
         for three in (False, True)
         for passes in (0, 1, 2)
@@ -84,42 +85,17 @@ def box_strategies(maker: PromptMaker[Any], config: PipelineConfig) -> list[Stra
 
 
 def heat_strategies(maker: HeatPrompts, config: PipelineConfig) -> list[Strategy]:
-    """For heat maps: parts of the first pass, refinement, then the heat's thresholds."""
-
-    def changed(**change: float) -> HeatPrompts:
-        return HeatPrompts(maker.segmenter, replace(maker.config, **change))  # type: ignore[arg-type]
-
+    """For heat maps: parts of the first pass and refinements, then one region a phrase."""
     rows = [
         Strategy(
             f"{' + '.join(parts)}, refined {passes}x",
             maker,
-            replace(config, first_pass=parts, refine_passes=passes),
+            replace(config, decoding=DecodingConfig(parts, refine_passes=passes)),
         )
-        for parts in PARTS
-        for passes in (0, 1, 2)
+        for parts, passes in HEAT_ROWS
     ]
-    rows += [
-        Strategy(
-            f"Trident: all parts, logits x {scale:g}, kept at IoU {least}",
-            maker,
-            replace(config, agreement=AgreementConfig(logit_scale=scale, min_iou=least)),
-        )
-        for scale in (0.005, 1.0)
-        for least in (0.8, 0.5)
-    ]
-    rows += [
-        Strategy(f"preset, heat level {level}", changed(level=level), config)
-        for level in (0.3, 0.4, 0.6)
-    ]
-    rows += [
-        Strategy(f"preset, gaps of {2 * merge} cells closed", changed(merge=merge), config)
-        for merge in (2, 4)
-    ]
-    rows += [
-        Strategy(f"preset, further peaks from {share}", changed(min_peak=share), config)
-        for share in (0.3, 0.7, 0.9, 1.0)
-    ]
-    return rows
+    one = HeatPrompts(maker.segmenter, replace(maker.config, min_peak=1.0))
+    return [*rows, Strategy("preset, one region a phrase", one, config)]
 
 
 def measure(

@@ -1,93 +1,51 @@
 """The data flow of promptseg: query -> prompts -> masks -> ranking.
 
-The names below are resolved on first use, so that importing a light part of the package
-(say, the result types) does not import torch.
+The names below are resolved on first use, so that importing a light part of the package (the
+result types, for example) does not import torch.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+import lazy_loader
+
 if TYPE_CHECKING:
-    from ..models.embedding import ImageEmbedding
-    from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
-    from .config import PipelineConfig
-    from .decoding.candidates import MaskCandidates
-    from .decoding.everything import EverythingConfig
-    from .decoding.prompts import PromptSet
-    from .decoding.segmenter import Segmenter
-    from .images import load_image
-    from .pipeline import Pipeline
-    from .presets.catalog import PRESETS
-    from .presets.load import load
-    from .prompters.reference.examples import EncodedReference, Reference
-    from .proposals import Proposals
-    from .query import Query
-    from .result import RejectedMask, Result
-    from .scoring.ranking import RankingConfig, rank
-
-__all__ = [
-    "PRESETS",
-    "CheckpointError",
-    "EncodedReference",
-    "EverythingConfig",
-    "ImageEmbedding",
-    "InputError",
-    "MaskCandidates",
-    "ModelNotFoundError",
-    "Pipeline",
-    "PipelineConfig",
-    "PromptSet",
-    "PromptsegError",
-    "Proposals",
-    "Query",
-    "RankingConfig",
-    "Reference",
-    "RejectedMask",
-    "Result",
-    "Segmenter",
-    "load",
-    "load_image",
-    "rank",
-]
-
-# Public name -> the module that defines it.
-_HOMES = {
-    "PRESETS": ".presets.catalog",
-    "CheckpointError": "..models.errors",
-    "EncodedReference": ".prompters.reference.examples",
-    "EverythingConfig": ".decoding.everything",
-    "ImageEmbedding": "..models.embedding",
-    "InputError": "..models.errors",
-    "MaskCandidates": ".decoding.candidates",
-    "ModelNotFoundError": "..models.errors",
-    "Pipeline": ".pipeline",
-    "PipelineConfig": ".config",
-    "PromptSet": ".decoding.prompts",
-    "PromptsegError": "..models.errors",
-    "Proposals": ".proposals",
-    "RankingConfig": ".scoring.ranking",
-    "Query": ".query",
-    "Reference": ".prompters.reference.examples",
-    "RejectedMask": ".result",
-    "Result": ".result",
-    "Segmenter": ".decoding.segmenter",
-    "load": ".presets.load",
-    "load_image": ".images",
-    "rank": ".scoring.ranking",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Resolve a public name on first use (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home, __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    from ..models.embedding import ImageEmbedding as ImageEmbedding
+    from .config import PipelineConfig as PipelineConfig
+    from .decoding.candidates import MaskCandidates as MaskCandidates
+    from .decoding.everything import EverythingConfig as EverythingConfig
+    from .decoding.prompts import PromptSet as PromptSet
+    from .decoding.segmenter import Segmenter as Segmenter
+    from .images import load_image as load_image
+    from .pipeline import Pipeline as Pipeline
+    from .presets.catalog import PRESETS as PRESETS
+    from .presets.load import load as load
+    from .prompters.reference.examples import EncodedReference as EncodedReference
+    from .prompters.reference.examples import Reference as Reference
+    from .proposals import Proposals as Proposals
+    from .query import Query as Query
+    from .result import RejectedMask as RejectedMask
+    from .result import Result as Result
+    from .scoring.ranking import RankingConfig as RankingConfig
+    from .scoring.ranking import rank as rank
+else:  # a type checker that saw __getattr__ would accept any name
+    __getattr__, __dir__, __all__ = lazy_loader.attach(
+        __name__,
+        submod_attrs={
+            "config": ["PipelineConfig"],
+            "decoding.candidates": ["MaskCandidates"],
+            "decoding.everything": ["EverythingConfig"],
+            "decoding.prompts": ["PromptSet"],
+            "decoding.segmenter": ["ImageEmbedding", "Segmenter"],
+            "images": ["load_image"],
+            "pipeline": ["Pipeline"],
+            "presets.catalog": ["PRESETS"],
+            "presets.load": ["load"],
+            "prompters.reference.examples": ["EncodedReference", "Reference"],
+            "proposals": ["Proposals"],
+            "query": ["Query"],
+            "result": ["RejectedMask", "Result"],
+            "scoring.ranking": ["RankingConfig", "rank"],
+        },
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import sys
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,12 @@ UInt8Array = NDArray[np.uint8]
 Numbers: TypeAlias = "ArrayLike | Tensor"
 
 
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor; torch is not imported to know."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def read_array(name: str, value: Numbers) -> NDArray[np.float64]:
     """Return finite numbers as float64.
 
@@ -28,7 +35,7 @@ def read_array(name: str, value: Numbers) -> NDArray[np.float64]:
     Raises:
         InputError: They are not numbers, or not finite.
     """
-    if hasattr(value, "detach"):  # a tensor; torch is not imported to know one
+    if is_tensor(value):
         value = value.detach().cpu().numpy()
     try:
         array = np.asarray(value, dtype=np.float64)
@@ -72,7 +79,7 @@ def check_shape(name: str, actual: tuple[int, ...], shape: tuple[int | None, ...
         want is not None and got != want for got, want in zip(actual, shape, strict=True)
     ):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise InputError(f"{name} must have shape ({wanted}), not {actual}")
+        raise InputError(f"{name} must have shape ({wanted}), got {actual}")
 
 
 def set_field(instance: object, name: str, value: object) -> None:

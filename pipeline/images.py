@@ -12,17 +12,21 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..models.errors import InputError
-from .checks import BoolArray, UInt8Array
+from .checks import BoolArray, UInt8Array, is_tensor
 
-ImageSource = str | Path | Image.Image | NDArray[np.uint8]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | Tensor | bytes | BinaryIO"
 
 # What Pillow's decoders raise on damaged data, besides OSError.
 _DECODE_ERRORS = (
@@ -39,7 +43,7 @@ _DECODE_ERRORS = (
 _INTEGER_BITS = (8, 10, 12, 14, 16)
 
 
-MaskSource = str | Path | Image.Image | NDArray[np.generic]
+MaskSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor | bytes | BinaryIO"
 
 
 def load_image(source: ImageSource) -> UInt8Array:
@@ -51,8 +55,10 @@ def load_image(source: ImageSource) -> UInt8Array:
     16 bits, so a 12-bit scan in a 16-bit file is not black), floats by their own range.
 
     Args:
-        source: A path, a Pillow image, or a uint8 array of (H, W), (H, W, 1), (H, W, 3) RGB or
-            (H, W, 4) RGBA.
+        source: A path, a Pillow image, an image file's bytes, an open binary file, a uint8 array
+            of (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, or a uint8 tensor of these
+            shapes or (C, H, W), on any device. Three sizes that fit both orders are read as
+            (H, W, C).
 
     Returns:
         (H, W, 3) uint8, C-contiguous. An RGB array is returned as it is, not copied.
@@ -61,21 +67,7 @@ def load_image(source: ImageSource) -> UInt8Array:
         InputError: The file is missing, is not an image, is damaged, has no pixels or too many;
             or the array has another type or shape. The message is one line and names the file.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if isinstance(source, Image.Image):
-        try:
-            return _from_pillow(source, "the image")
-        except _DECODE_ERRORS as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"the image cannot be decoded: {_one_line(error)}") from error
-    if isinstance(source, (str, Path)):
-        return _from_file(source, _from_pillow)
-    raise InputError(
-        "an image must be a path, a PIL.Image or a uint8 numpy array (H, W, 3), "
-        f"not {type(source).__name__}"
-    )
+    return _load(source, "image", "a uint8 array (H, W, 3)", _from_pillow, _from_array)
 
 
 def load_own_image(source: ImageSource) -> UInt8Array:
@@ -89,9 +81,10 @@ def load_mask(source: MaskSource) -> BoolArray:
     """Return a mask: what is not zero is the object.
 
     Args:
-        source: A path, a Pillow image, or an array of bool or whole numbers (H, W) or (H, W, 1).
-            Of a picture with a palette the numbers count, of one in colour what is not black; a
-            JPEG's greys below 128 count as black, since its black is not exact.
+        source: A path, a Pillow image, an image file's bytes, an open binary file, or an array or
+            tensor of bool or whole numbers (H, W) or (H, W, 1). Of a picture with a palette the
+            numbers count, of one in colour what is not black; a JPEG's greys below 128 count as
+            black, since its black is not exact.
 
     Returns:
         (H, W) bool.
@@ -99,21 +92,8 @@ def load_mask(source: MaskSource) -> BoolArray:
     Raises:
         InputError: As for :func:`load_image`.
     """
-    if isinstance(source, np.ndarray):
-        return _mask_from_array(source)
-    if isinstance(source, Image.Image):
-        try:
-            return _mask_from_pillow(source, "the mask")
-        except _DECODE_ERRORS as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"the mask cannot be decoded: {_one_line(error)}") from error
-    if isinstance(source, (str, Path)):
-        return _from_file(source, _mask_from_pillow)
-    raise InputError(
-        "a mask must be a path, a PIL.Image or a bool or uint8 numpy array (H, W), "
-        f"not {type(source).__name__}"
-    )
+    array = "a bool or uint8 array (H, W)"
+    return _load(source, "mask", array, _mask_from_pillow, _mask_from_array)
 
 
 def _mask_from_array(array: NDArray[np.generic]) -> BoolArray:
@@ -146,20 +126,71 @@ def _mask_from_pillow(image: Image.Image, name: str) -> BoolArray:
 _Pixels = TypeVar("_Pixels", UInt8Array, BoolArray)
 
 
-def _from_file(source: str | Path, read: Callable[[Image.Image, str], _Pixels]) -> _Pixels:
+def _load(
+    source: object,
+    kind: str,
+    array: str,
+    from_pillow: Callable[[Image.Image, str], _Pixels],
+    from_array: Callable[[NDArray[np.generic]], _Pixels],
+) -> _Pixels:
+    """Read an image or a mask from whatever holds it."""
+    if isinstance(source, np.ndarray):
+        return from_array(source)
+    if is_tensor(source):
+        return from_array(_channels_last(source.detach().cpu().numpy()))
+    if isinstance(source, Image.Image):
+        return _decode(lambda: from_pillow(source, f"the {kind}"), f"the {kind}")
+    if isinstance(source, (str, Path)):
+        return _from_path(source, from_pillow)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_stream(BytesIO(source), f"the {kind}", from_pillow)
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        return _from_stream(cast("BinaryIO", source), f"the {kind}", from_pillow)
+    article = "an" if kind == "image" else "a"
+    raise InputError(
+        f"{article} {kind} must be a path, a PIL.Image, a file's bytes, an open binary file, a "
+        f"tensor or {array}, not {type(source).__name__}"
+    )
+
+
+def _channels_last(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Bring (C, H, W), the order of tensors, to (H, W, C)."""
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        return np.moveaxis(array, 0, 2)
+    return array
+
+
+def _from_path(source: str | Path, read: Callable[[Image.Image, str], _Pixels]) -> _Pixels:
     name = repr(str(source))
     if str(source) == "":
         raise InputError("the image path is empty; give the path of an image file")
     path = Path(source)
     try:
         _check_file(path, name)
+        return _from_stream(path, name, read)
+    except PermissionError as error:
+        raise InputError(f"{name} may not be read; check its permissions") from error
+
+
+def _from_stream(
+    source: Path | BinaryIO, name: str, read: Callable[[Image.Image, str], _Pixels]
+) -> _Pixels:
+    def decode() -> _Pixels:
         with warnings.catch_warnings():
             # Pillow warns of large images and odd metadata; neither hinders reading the pixels,
             # and images far too large are refused with an error.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 return read(image, name)
-    except InputError:
+
+    return _decode(decode, name)
+
+
+def _decode(read: Callable[[], _Pixels], name: str) -> _Pixels:
+    """Run a decoder; whatever goes wrong becomes one line."""
+    try:
+        return read()
+    except (InputError, PermissionError):
         raise
     except UnidentifiedImageError as error:
         raise InputError(
@@ -170,8 +201,6 @@ def _from_file(source: str | Path, read: Callable[[Image.Image, str], _Pixels]) 
         raise InputError(
             f"{name} has more than {limit / 1e6:.0f} million pixels; scale it down first"
         ) from error
-    except PermissionError as error:
-        raise InputError(f"{name} may not be read; check its permissions") from error
     except _DECODE_ERRORS as error:
         raise InputError(
             f"{name} is damaged or truncated ({_one_line(error)}); save or download it again"

@@ -175,6 +175,7 @@ class Pipeline:
             Proposals.join(embedding.original_size, found),
             negatives=Proposals.join(embedding.original_size, against) if against else None,
             marks=query.marks if query.finds and query.marks else None,
+            image=embedding.image,
         )
 
     def rank(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
-from .checks import BoolArray, Float32Array
+from .checks import BoolArray, Float32Array, UInt8Array
 from .marks import Marks
 from .masks import CompactMask
 from .result import RejectedMask
@@ -34,6 +34,8 @@ class Proposals:
         rejected: What was dropped before decoding.
         distinct: Whether doubles are gone already, by the rules of everything mode, so that the
             ranking leaves overlaps alone.
+        image: The image itself, (H, W, 3) uint8 RGB, read-only; results keep it. None if it was
+            not kept.
 
     Raises:
         InputError: Lengths or sizes do not agree.
@@ -49,6 +51,7 @@ class Proposals:
     marks: Marks | None = None
     rejected: tuple[RejectedMask, ...] = ()
     distinct: bool = False
+    image: UInt8Array | None = None
 
     def __post_init__(self) -> None:
         witnesses = (self.iou_predictions, self.stability_scores, self.prompt_scores)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.errors import InputError
-from .checks import BoolArray, Float32Array, check_shape, read_floats, set_field
+from .checks import BoolArray, Float32Array, UInt8Array, check_shape, read_floats, set_field
 from .masks import CompactMask, mask_to_rle
 
 if TYPE_CHECKING:
     from supervision import Detections
+
+    from .images import ImageSource
 
 RESULT_SCHEMA = "promptseg.result/1"
 
@@ -85,6 +88,7 @@ class Result:
         stability_scores: (N,) float32 in [0, 1].
         prompt_scores: (N,) float32, how well each prompt matched its phrase.
         rejected: What was considered and dropped, with the reasons.
+        image: The image itself, (H, W, 3) uint8 RGB, read-only; None if it was not kept.
 
     Raises:
         InputError: The fields' shapes or types do not agree.
@@ -98,6 +102,7 @@ class Result:
     stability_scores: Float32Array
     prompt_scores: Float32Array
     rejected: tuple[RejectedMask, ...] = field(default=())
+    image: UInt8Array | None = None
 
     def __post_init__(self) -> None:
         masks = np.asarray(self.masks)
@@ -114,9 +119,19 @@ class Result:
         for name in ("scores", "iou_predictions", "stability_scores", "prompt_scores"):
             set_field(self, name, read_floats(name, getattr(self, name), (count,)))
         set_field(self, "rejected", tuple(self.rejected))
+        if self.image is not None and self.image.shape != (*masks.shape[1:], 3):
+            raise InputError(
+                f"the image must be {(*masks.shape[1:], 3)} as the masks are, not "
+                f"{self.image.shape}"
+            )
 
     @classmethod
-    def empty(cls, image_size: tuple[int, int], rejected: Sequence[RejectedMask] = ()) -> Result:
+    def empty(
+        cls,
+        image_size: tuple[int, int],
+        rejected: Sequence[RejectedMask] = (),
+        image: UInt8Array | None = None,
+    ) -> Result:
         """Return the answer "nothing here" for an image of `image_size` (H, W)."""
         nothing = np.zeros(0, np.float32)
         return cls(
@@ -128,6 +143,7 @@ class Result:
             stability_scores=nothing,
             prompt_scores=nothing,
             rejected=tuple(rejected),
+            image=image,
         )
 
     @property
@@ -160,6 +176,7 @@ class Result:
             stability_scores=self.stability_scores[index],
             prompt_scores=self.prompt_scores[index],
             rejected=self.rejected,
+            image=self.image,
         )
 
     def __iter__(self) -> Iterator[Result]:
@@ -211,6 +228,76 @@ class Result:
             ],
             "rejected": [item.to_dict() for item in self.rejected],
         }
+
+    def overlay(self, image: ImageSource | None = None) -> UInt8Array:
+        """Draw the masks over the image: tinted, outlined and labelled, with their scores.
+
+        Args:
+            image: The image; by default the one that the result keeps.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: There is no image, or it has another size.
+        """
+        from .drawing import draw_overlay
+
+        return draw_overlay(self._pixels(image), self)
+
+    def show(self, image: ImageSource | None = None) -> None:
+        """Show :meth:`overlay`: in a notebook below the cell, else in the system's viewer."""
+        from .display import show
+
+        show(self if image is None else replace(self, image=self._pixels(image)))
+
+    def save(self, folder: str | Path, image: ImageSource | None = None) -> Path:
+        """Write result.json, the overlay and one PNG a mask, as `promptseg segment` does.
+
+        The files of an earlier result in the folder are replaced; other files are left alone.
+
+        Args:
+            folder: Where to write; made if need be.
+            image: The image; by default the one that the result keeps.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: There is no image, or it has another size.
+            OSError: The folder cannot be made or written to.
+        """
+        from .saving import file_names, write_outputs
+
+        folder = Path(folder)
+        record = {"files": file_names(folder, self), **self.to_dict()}
+        write_outputs(folder, self._pixels(image), self, record)
+        return folder
+
+    def _pixels(self, image: ImageSource | None) -> UInt8Array:
+        from .images import load_image
+
+        pixels = self.image if image is None else load_image(image)
+        if pixels is None:
+            raise InputError("this result does not keep its image; give it as well")
+        if pixels.shape[:2] != self.image_size:
+            raise InputError(
+                f"the result is of an image of {self.image_size[1]} x {self.image_size[0]} "
+                f"pixels, this one has {pixels.shape[1]} x {pixels.shape[0]}"
+            )
+        return pixels
+
+    def _repr_png_(self) -> bytes | None:
+        """The overlay, for notebooks."""
+        from .display import to_png
+
+        return None if self.image is None else to_png(self)
+
+    def _repr_html_(self) -> str:
+        """The overlay and a table of the masks, for notebooks."""
+        from .display import to_html
+
+        return to_html(self)
 
     def to_supervision(self) -> Detections:
         """Return the masks as `supervision.Detections`, for its annotators and trackers.

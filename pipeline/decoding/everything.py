@@ -181,7 +181,7 @@ def segment_everything(
         found = search.drop_doubles(found, [-m.crop_area for m in found], config.crop_nms_thresh)
     if config.min_mask_region_area:
         found = search.clean(found)
-    return _to_proposals(found, size, search.dropped)
+    return replace(_to_proposals(found, size, search.dropped), image=embedding.image)
 
 
 class _Search:

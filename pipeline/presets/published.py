@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,11 @@ from ...models.embedding import ImageEmbedding
 from ...models.errors import CheckpointError, MissingWeightsError
 from ...models.features.dense import DenseFeatures, FeatureExtractor
 from ...models.features.dino import create_dino
-from ...models.grounding.answers import Detections
+from ...models.grounding.answers import Detections, Detector
 from ...models.grounding.clip.dense import ClipView, DenseClip, DenseClipConfig, create_dense_clip
-from ...models.grounding.grounding_dino import create_grounding_dino
-from ...models.grounding.owlv2 import create_owlv2
 from ...models.hub.find import find_source
 from ...models.hub.sources import get_source
-from ...models.registry import create_model
+from ...models.registry import DetectorName, create_grounder, create_model
 from ..config import PipelineConfig
 from ..decoding.cascade import DecodingConfig
 from ..decoding.segmenter import Segmenter
@@ -51,50 +49,38 @@ ViewT = TypeVar("ViewT")
 BuiltT = TypeVar("BuiltT")
 
 
-class Detector(Protocol[ViewT]):
-    """A detector that sees a picture once and answers any number of phrases."""
-
-    def look(self, image: NDArray[np.uint8]) -> ViewT:
-        """See a picture (H, W, 3) uint8 RGB."""
-        ...
-
-    def ground(self, phrases: Sequence[str], view: ViewT) -> list[Detections]:
-        """Boxes of each phrase, in their order."""
-        ...
-
-
 @dataclass(frozen=True)
 class PublishedParts:
     """What a preset is made of; its weights are those of the catalog.
 
     Attributes:
         name: Of the preset.
-        detector: Builds the detector from a folder.
+        detector: Name of the detector, for ``create_grounder``.
         boxes: Which boxes become prompts; no phrase passes the gate with a lower best score.
         features: timm's name of the DINOv2 model.
         sam: Name of the SAM, for ``create_model``.
     """
 
     name: str
-    detector: Callable[..., Detector[Any]]
+    detector: DetectorName
     boxes: BoxPromptConfig
     features: str
     sam: str
 
 
 MOBILE = PublishedParts(
-    "mobile", create_owlv2, BoxPromptConfig(min_score=0.2), "vit_small_patch14_dinov2", "sam_vit_t"
+    "mobile", "owlv2", BoxPromptConfig(min_score=0.2), "vit_small_patch14_dinov2", "sam_vit_t"
 )
 BASE = PublishedParts(
     "base",
-    create_grounding_dino,
+    "grounding_dino",
     BoxPromptConfig(min_score=0.3),
     "vit_base_patch14_dinov2",
     "sam_vit_b",
 )
 LARGE = PublishedParts(
     "large",
-    create_grounding_dino,
+    "grounding_dino",
     BoxPromptConfig(min_score=0.3),
     "vit_large_patch14_dinov2",
     "sam_vit_h",
@@ -137,7 +123,9 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
     return Pipeline(
         segmenter,
         text_prompter=detector_prompter(
-            partial(parts.detector, text, device=device, dtype=dtype), parts.boxes, witnesses
+            partial(create_grounder, parts.detector, text, device=device, dtype=dtype),
+            parts.boxes,
+            witnesses,
         ),
         reference_prompter=ReferencePrompter(
             features,

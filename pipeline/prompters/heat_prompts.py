@@ -24,7 +24,6 @@ class HeatPromptConfig:
     Attributes:
         level: Cells of at least this heat are taken for the object.
         peak_share: So are those of at least this share of the map's peak, where it is low.
-        merge: Hot cells with at most twice this many cells between them are of one region.
         min_peak: A further region's own peak must be at least this share of the map's peak.
         min_region: Least share of the image that a further region covers.
         max_prompts: Most regions for a phrase, those with the highest peaks.
@@ -34,7 +33,6 @@ class HeatPromptConfig:
 
     level: float = 0.5
     peak_share: float = 0.7
-    merge: int = 0
     min_peak: float = 0.5
     min_region: float = 0.002
     max_prompts: int = 8
@@ -60,9 +58,7 @@ def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
     """
     peak = float(heat.max())
     hot = heat >= min(config.level, config.peak_share * peak)
-    reach = ndimage.binary_dilation(hot, iterations=config.merge) if config.merge else hot
-    labelled, count = ndimage.label(reach)
-    labelled[~hot] = 0
+    labelled, count = ndimage.label(hot)
     smoothed = ndimage.gaussian_filter(heat, config.smooth, mode="nearest")
     regions = []
     for number in range(1, count + 1):

@@ -307,6 +307,7 @@ class _Ranking:
             stability_scores=self.all.stability_scores[kept],
             prompt_scores=self.all.prompt_scores[kept],
             rejected=(*self.all.rejected, *dropped),
+            image=self.all.image,
         )
 
     def _rejected(self, i: int) -> RejectedMask:

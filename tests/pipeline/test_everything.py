@@ -35,7 +35,8 @@ from promptseg.pipeline.decoding.everything import (
 )
 from promptseg.pipeline.masks import remove_small_regions, tight_box
 from promptseg.pipeline.pipeline import PipelineConfig
-from promptseg.pipeline.scoring.ranking import RankingConfig, combined_score
+from promptseg.pipeline.result import Result
+from promptseg.pipeline.scoring.ranking import RankingConfig, combined_score, rank
 
 SIZE = (240, 320)
 # For the weights below: a grid and thresholds that leave some masks and drop others.
@@ -98,6 +99,11 @@ def pair(reference: official.Sam, sam: Sam) -> tuple[Sam, official.Sam]:
     return ours, theirs
 
 
+def masks_of(segmenter: Segmenter, image: np.ndarray, config: EverythingConfig) -> Result:
+    """What everything mode finds, in the order of the combined score."""
+    return rank(segment_everything(segmenter, image, config), RankingConfig())
+
+
 def generate(theirs: official.Sam, image: np.ndarray, config: EverythingConfig) -> list[Any]:
     """The official masks, none of them empty, in the order of the combined score."""
     fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
@@ -116,7 +122,7 @@ def test_masks_are_those_of_the_official_generator(pair, photo, name):
     ours, theirs = pair
     image, config = photo(SIZE), CONFIGS[name]
     expected = generate(theirs, image, config)
-    result = segment_everything(Segmenter(ours), image, config)
+    result = masks_of(Segmenter(ours), image, config)
     assert len(result) == len(expected) >= (1 if name == "huge-regions" else 3)
     for i, record in enumerate(expected):
         # Rounding may only decide where a logit is at the threshold but for rounding.
@@ -142,8 +148,8 @@ def test_masks_are_those_of_the_official_generator(pair, photo, name):
 def test_the_small_regions_differ(pair, photo):
     """The parity of small regions above is about something."""
     segmenter, image = Segmenter(pair[0]), photo(SIZE)
-    plain = segment_everything(segmenter, image, CONFIGS["plain"])
-    cleaned = segment_everything(segmenter, image, CONFIGS["small-regions"])
+    plain = masks_of(segmenter, image, CONFIGS["plain"])
+    cleaned = masks_of(segmenter, image, CONFIGS["small-regions"])
     assert any(min(areas) < 150 for areas in map(region_areas, plain.masks) if len(areas) > 1)
     # Where all are small, the largest is left.
     for areas in map(region_areas, cleaned.masks):
@@ -158,9 +164,9 @@ def region_areas(mask: np.ndarray) -> list[int]:
 
 def test_blocks_do_not_change_the_masks(pair, photo, monkeypatch):
     segmenter, image = Segmenter(pair[0]), photo(SIZE)
-    expected = segment_everything(segmenter, image, BASE)
+    expected = masks_of(segmenter, image, BASE)
     monkeypatch.setattr(everything, "MAX_MASK_PIXELS", 1)
-    result = segment_everything(segmenter, image, replace(BASE, points_per_batch=7))
+    result = masks_of(segmenter, image, replace(BASE, points_per_batch=7))
     assert len(result) == len(expected) > 0
     assert np.mean(result.masks != expected.masks) < 1e-4
     assert [r.reason for r in result.rejected] == [r.reason for r in expected.rejected]
@@ -168,7 +174,7 @@ def test_blocks_do_not_change_the_masks(pair, photo, monkeypatch):
 
 def test_every_candidate_is_kept_or_counted(pair, photo):
     config = CONFIGS["crops-and-small-regions"]
-    result = segment_everything(Segmenter(pair[0]), photo(SIZE), config)
+    result = masks_of(Segmenter(pair[0]), photo(SIZE), config)
     counts = []
     for item in result.rejected:
         reason, _, count = item.reason.rpartition(": ")
@@ -200,7 +206,9 @@ def test_the_pipeline_uses_its_config_and_the_arguments(pair, photo):
 
     def same(meant: EverythingConfig, **arguments: Any) -> None:
         result = pipeline.everything(image, **arguments)
-        expected = segment_everything(segmenter, image, meant, stability_weight=2.0)
+        expected = rank(
+            segment_everything(segmenter, image, meant), RankingConfig(stability_weight=2.0)
+        )
         assert len(expected) > 0
         np.testing.assert_array_equal(result.masks, expected.masks)
         np.testing.assert_array_equal(result.scores, expected.scores)
@@ -218,7 +226,7 @@ def test_the_pipeline_uses_its_config_and_the_arguments(pair, photo):
 
 def test_nothing_good_is_an_empty_result(pair, photo):
     config = replace(BASE, pred_iou_thresh=1.0)
-    result = segment_everything(Segmenter(pair[0]), photo(SIZE), config)
+    result = masks_of(Segmenter(pair[0]), photo(SIZE), config)
     assert len(result) == 0
     assert result.masks.shape == (0, *SIZE)
     (rejected,) = result.rejected
@@ -229,7 +237,7 @@ def test_nothing_good_is_an_empty_result(pair, photo):
 def test_images_of_a_few_pixels_work(pair, size):
     image = np.full((*size, 3), 90, np.uint8)
     config = replace(CONFIGS["deep-crops"], pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    result = segment_everything(Segmenter(pair[0]), image, config)
+    result = masks_of(Segmenter(pair[0]), image, config)
     assert result.image_size == size
 
 
@@ -269,7 +277,7 @@ def test_memory_does_not_grow_with_the_points(obedient_segmenter, monkeypatch):
         config = EverythingConfig(points_per_side=points_per_side, points_per_batch=8)
         tracemalloc.start()
         try:
-            result = segment_everything(segmenter, image, config)
+            result = masks_of(segmenter, image, config)
             assert len(result) == 1
             return tracemalloc.get_traced_memory()[1]
         finally:

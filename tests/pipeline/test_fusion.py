@@ -117,7 +117,7 @@ def example(label: str) -> SimpleNamespace:
 def labelled(monkeypatch: pytest.MonkeyPatch):
     """Pairs by label, of values that have nothing but a label."""
     monkeypatch.setattr(
-        "promptseg.pipeline.scoring.fusion.replace",
+        "promptseg.pipeline.query.replace",
         lambda item, label: SimpleNamespace(label=label),
     )
 

@@ -273,7 +273,7 @@ def test_bad_arrays_show_what_was_found(array: np.ndarray, says: str) -> None:
         load_image(array)
 
 
-@pytest.mark.parametrize("source", [None, 3, b"bytes", [[0]]])
+@pytest.mark.parametrize("source", [None, 3, [[0]]])
 def test_other_types_are_refused(source: object) -> None:
     with pytest.raises(InputError, match=type(source).__name__):
         load_image(source)

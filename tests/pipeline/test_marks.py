@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from promptseg.models.errors import InputError
 from promptseg.pipeline.decoding.prompts import PromptSet
-from promptseg.pipeline.marks import check_boxes, check_points, read_marks
+from promptseg.pipeline.marks import Marks, check_boxes, check_points
 from promptseg.pipeline.prompters.mark_prompts import mark_prompts
 
 SIZE = (40, 60)
 
 
 def make(points: Any = None, labels: Any = None, boxes: Any = None) -> PromptSet:
-    return mark_prompts(read_marks(points, labels, boxes, SIZE))
+    marks = Marks.read(points, labels, boxes)
+    marks.check_inside(SIZE)
+    return mark_prompts(marks)
 
 
 def test_nothing_marked_is_no_prompt() -> None:
@@ -81,16 +84,16 @@ def test_a_foreground_point_in_none_of_several_boxes_is_refused() -> None:
         ({"points": [(1, 1)], "labels": [[1]]}, r"one entry a point: \(1, 1\) for 1"),
         ({"points": [(1, 1)], "labels": [2]}, "must be 1 .* or 0"),
         ({"points": [(1, 1)], "labels": [-1]}, "must be 1 .* or 0"),
-        ({"points": [(1, 1)], "labels": ["a"]}, "must be 1 .* or 0"),
+        ({"points": [(1, 1)], "labels": ["a"]}, "must be an array of numbers"),
         ({"points": [(1, 1), (2, 2)], "labels": [0, 0]}, "all points are background"),
         ({"points": [(1, 1, 1)]}, r"points must have shape \(N, 2\), got \(1, 3\)"),
-        ({"points": (1, 1)}, r"points must have shape \(N, 2\), got \(2,\)"),
-        ({"points": [(1, 1), (2,)]}, "points must be numbers"),
-        ({"points": [("a", "b")]}, "points must be numbers"),
+        ({"points": (1, 1, 1)}, r"points must have shape \(N, 2\), got \(3,\)"),
+        ({"points": [(1, 1), (2,)]}, "points must be an array of numbers"),
+        ({"points": [("a", "b")]}, "points must be an array of numbers"),
         ({"points": [(np.nan, 1)]}, "points must be finite"),
         ({"points": [(61, 1)]}, r"point \(61, 1\) lies outside the image of 60 x 40"),
         ({"points": [(1, -1)]}, r"point \(1, -1\) lies outside"),
-        ({"boxes": (1, 2, 3, 4)}, r"boxes must have shape \(N, 4\), got \(4,\)"),
+        ({"boxes": (1, 2, 3, 4, 5)}, r"boxes must have shape \(N, 4\), got \(5,\)"),
         ({"boxes": [(1, 2, 3)]}, r"boxes must have shape \(N, 4\)"),
         ({"boxes": [(1, 2, 3, np.inf)]}, "boxes must be finite"),
         ({"boxes": [None]}, r"boxes must "),
@@ -105,6 +108,19 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], says: str) -> Non
     with pytest.raises(InputError, match=says) as caught:
         make(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_one_point_and_one_box_may_be_flat() -> None:
+    prompts = make((1, 2), 0, (5, 5, 20, 20))
+    np.testing.assert_array_equal(prompts.point_coords, [[[1, 2]]])
+    np.testing.assert_array_equal(prompts.point_labels, [[0]])
+    np.testing.assert_array_equal(prompts.boxes, [[5, 5, 20, 20]])
+
+
+def test_tensors_are_read() -> None:
+    prompts = make(torch.tensor([[1.0, 2.0]], requires_grad=True), None, torch.tensor([5, 5, 9, 9]))
+    np.testing.assert_array_equal(prompts.point_coords, [[[1, 2]]])
+    np.testing.assert_array_equal(prompts.boxes, [[5, 5, 9, 9]])
 
 
 def test_background_points_alone_serve_a_box() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from promptseg.pipeline.marks import read_marks
+from promptseg.pipeline.marks import Marks
 from promptseg.pipeline.proposals import Proposals
 from promptseg.pipeline.result import RejectedMask, Result
 from promptseg.pipeline.scoring.ranking import RankingConfig, rank
@@ -30,7 +30,7 @@ def found(*boxes: tuple[int, int, int, int], labels: list[str] | None = None) ->
 
 
 def choose(masks: dict, points=None, labels=None, boxes=None, top_k=None) -> Result:
-    marks = read_marks(points, labels, boxes, SIZE)
+    marks = Marks.read(points, labels, boxes)
     return rank(Proposals.of(**masks, marks=marks), RankingConfig(nms_iou=1.0, top_k=top_k))
 
 

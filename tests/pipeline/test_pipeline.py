@@ -12,6 +12,7 @@ from PIL import Image
 
 from promptseg.models.errors import InputError
 from promptseg.pipeline.config import PipelineConfig
+from promptseg.pipeline.decoding.cascade import DecodingConfig
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.result import Result
 from promptseg.pipeline.scoring.ranking import RankingConfig, combined_score
@@ -270,7 +271,11 @@ def test_first_pass_names_the_parts_decoded_from(obedient_segmenter, grounder) -
     inside = (np.array(SMALL[:2]) * 4 + 6).astype(int)
     covers = {}
     for part in ("masks", "boxes"):
-        pipeline = configured(obedient_segmenter, grounder, first_pass=(part,), refine_passes=0)
+        pipeline = configured(
+            obedient_segmenter,
+            grounder,
+            decoding=DecodingConfig(first_pass=(part,), refine_passes=0),
+        )
         (mask,) = pipeline(IMAGE, text="hollow").masks
         covers[part] = bool(mask[inside[1], inside[0]])
         assert iou(mask, pixels(LEFT)) > 0.7
@@ -281,7 +286,7 @@ def test_first_pass_names_the_parts_decoded_from(obedient_segmenter, grounder) -
 def test_unknown_parts_are_refused() -> None:
     for parts in ((), ("masks", "text")):
         with pytest.raises(InputError, match="first_pass must name some of"):
-            PipelineConfig(first_pass=parts)
+            DecodingConfig(first_pass=parts)
 
 
 def test_refinement_starts_from_the_masks_own_box_and_logits(
@@ -296,7 +301,7 @@ def test_refinement_starts_from_the_masks_own_box_and_logits(
         return masks
 
     monkeypatch.setattr(obedient_segmenter, "decode_low_res", record)
-    pipeline = configured(obedient_segmenter, grounder, refine_passes=2)
+    pipeline = configured(obedient_segmenter, grounder, decoding=DecodingConfig(refine_passes=2))
     result = pipeline(IMAGE, text="animal")
     assert len(calls) == 3
     for (_, before), (prompts, _) in pairwise(calls):

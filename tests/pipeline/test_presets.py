@@ -14,7 +14,8 @@ from promptseg.models.errors import InputError, ModelNotFoundError
 from promptseg.models.pocket.backbone import DEEP_STAGES
 from promptseg.models.pocket.sam import PocketSam
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presets.load import PRESETS, load
+from promptseg.pipeline.presets.catalog import PRESETS
+from promptseg.pipeline.presets.load import load
 from promptseg.pipeline.result import Result
 
 # The cat in the photograph of 451 x 300 pixels, drawn by hand: it fills the left and the middle.

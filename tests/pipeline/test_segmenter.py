@@ -14,7 +14,7 @@ from segment_anything import SamPredictor
 from segment_anything.utils.amg import calculate_stability_score
 from skimage import data
 
-from promptseg.models import InputError, create_model
+from promptseg.models import InputError, create_model, registry
 from promptseg.models.embedding import ImageFeatures
 from promptseg.models.pocket.sam import PocketSamConfig, build_pocket_sam, mask_evidence
 from promptseg.models.preprocess import longest_side_size
@@ -23,7 +23,7 @@ from promptseg.pipeline import Segmenter
 from promptseg.pipeline.decoding import segmenter
 from promptseg.pipeline.decoding.segmenter import stability_score
 
-WEIGHTS = Path(segmenter.__file__).parents[1] / "models" / "weights"
+WEIGHTS = Path(registry.__file__).parent / "weights"
 SIZES = [(128, 128), (90, 200), (333, 77), (40, 41), (129, 128)]
 
 

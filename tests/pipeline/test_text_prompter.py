@@ -75,14 +75,6 @@ def test_cells_that_touch_at_a_corner_are_apart() -> None:
     assert len(hot_regions(heat_of((1, 1, 4, 4, 0.9), (4, 4, 7, 7, 0.9)), CONFIG)) == 2
 
 
-@pytest.mark.parametrize(("merge", "gap", "count"), [(0, 1, 2), (1, 2, 1), (1, 3, 2), (2, 4, 1)])
-def test_regions_close_gaps_but_do_not_grow(merge: int, gap: int, count: int) -> None:
-    heat = heat_of((1, 2, 5, 7, 0.9), (5 + gap, 2, 9 + gap, 7, 0.7))
-    regions = hot_regions(heat, replace(CONFIG, merge=merge))
-    assert len(regions) == count
-    np.testing.assert_array_equal(sum(region.mask for region in regions), heat > 0)
-
-
 def test_a_further_region_must_be_hot_and_large_enough() -> None:
     main = (12, 3, 17, 8, 0.9)
     cold = (1, 1, 5, 5, 0.52)  # above the level, below 0.6 x 0.9

@@ -1,0 +1,67 @@
+"""A result as a person sees it: in a notebook, or in the system's picture viewer."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import sys
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from .result import Result
+
+# A notebook keeps its pictures in its file: they need not be larger than a page.
+LONGEST_SIDE = 1024
+
+
+def show(result: Result) -> None:
+    """Show a result that keeps its image: in a notebook below the cell, else in a viewer."""
+    if "ipykernel" in sys.modules:
+        from IPython.display import display
+
+        display(result)
+        return
+    Image.fromarray(result.overlay()).show()
+
+
+def to_png(result: Result) -> bytes:
+    """Return the overlay of a result that keeps its image as a PNG of at most a page's size."""
+    picture = Image.fromarray(result.overlay())
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def to_html(result: Result) -> str:
+    """Return the overlay, if the result keeps its image, and a table of the masks."""
+    parts = []
+    if result.image is not None:
+        data = base64.b64encode(to_png(result)).decode("ascii")
+        parts.append(f'<img alt="overlay" src="data:image/png;base64,{data}">')
+    if len(result):
+        names = ("", "label", "score", "IoU", "stability", "prompt", "box x0, y0, x1, y1")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        rows = "".join(_row(result, i) for i in range(len(result)))
+        parts.append(f"<table><tr>{head}</tr>{rows}</table>")
+    else:
+        reasons = "".join(
+            f"<li>{html.escape(item.label)}: {html.escape(item.reason)}</li>"
+            for item in result.rejected
+        )
+        parts.append(f"<p>nothing found</p><ul>{reasons}</ul>")
+    return "<div>" + "".join(parts) + "</div>"
+
+
+def _row(result: Result, i: int) -> str:
+    scores = (result.scores, result.iou_predictions, result.stability_scores, result.prompt_scores)
+    cells = [
+        str(i + 1),
+        html.escape(result.labels[i]),
+        *(f"{float(values[i]):.2f}" for values in scores),
+        ", ".join(f"{value:.0f}" for value in result.boxes_xyxy[i]),
+    ]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

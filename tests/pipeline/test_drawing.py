@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from promptseg.pipeline.drawing import MASK_OPACITY, PALETTE, draw_overlay
+from promptseg.pipeline.masks import masks_to_boxes
+from promptseg.pipeline.result import Result
+
+
+def result_of(masks: np.ndarray, labels: list[str]) -> Result:
+    scores = np.linspace(0.9, 0.1, len(masks))
+    return Result(
+        masks=masks,
+        boxes_xyxy=masks_to_boxes(masks),
+        labels=labels,
+        scores=scores,
+        iou_predictions=scores,
+        stability_scores=scores,
+        prompt_scores=scores,
+    )
+
+
+def rgb(color: str) -> np.ndarray:
+    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+
+
+def test_tint_outline_and_untouched_background() -> None:
+    image = np.full((200, 300, 3), 100, np.uint8)
+    mask = np.zeros((1, 200, 300), bool)
+    mask[0, 100:160, 100:200] = True
+    drawn = draw_overlay(image, result_of(mask, ["cat"]))
+    assert (image == 100).all()  # the input is not drawn on
+    expected = (1 - MASK_OPACITY) * 100 + MASK_OPACITY * rgb(PALETTE[0])
+    np.testing.assert_allclose(drawn[130, 150], expected, atol=1.01)
+    np.testing.assert_array_equal(drawn[130, 100], rgb(PALETTE[0]))  # the outline
+    np.testing.assert_array_equal(drawn[159, 150], rgb(PALETTE[0]))
+    assert (drawn[160:] == 100).all()
+    assert (drawn[:, 200:] == 100).all()
+    label = drawn[70:100, 100:200]
+    assert (label == rgb(PALETTE[0])).all(axis=-1).any()
+    assert label.max(axis=-1).min() < 60  # black letters on a light colour
+
+
+def test_each_mask_has_its_own_colour() -> None:
+    image = np.zeros((120, 240, 3), np.uint8)
+    masks = np.zeros((3, 120, 240), bool)
+    for i in range(3):
+        masks[i, 60:110, 80 * i + 5 : 80 * i + 70] = True
+    drawn = draw_overlay(image, result_of(masks, ["cat", "cat", "dog"]))
+    for i in range(3):
+        np.testing.assert_allclose(
+            drawn[85, 80 * i + 35], MASK_OPACITY * rgb(PALETTE[i]), atol=1.01
+        )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (16, 16), (40, 60), (700, 900)])
+@pytest.mark.parametrize(
+    "label",
+    ["cat", "猫", "\0\n", "", "x" * 10_000],
+    ids=["latin", "chinese", "control", "empty", "long"],
+)
+def test_any_size_and_label_can_be_drawn(size: tuple[int, int], label: str) -> None:
+    image = np.full((*size, 3), 100, np.uint8)
+    masks = np.ones((2, *size), bool)
+    masks[1, size[0] // 2 :] = False
+    drawn = draw_overlay(image, result_of(masks, [label, label]))
+    assert drawn.shape == image.shape
+    assert drawn.dtype == np.uint8
+    assert (drawn != image).any()
+
+
+def test_labels_grow_with_the_picture() -> None:
+    heights = []
+    for height in (240, 2400):
+        image = np.full((height, height, 3), 100, np.uint8)
+        mask = np.zeros((1, height, height), bool)
+        mask[0, height // 2 :] = True
+        drawn = draw_overlay(image, result_of(mask, ["cat"]))
+        rows = (drawn[: height // 2] != 100).any(axis=(1, 2))
+        heights.append(rows.sum() / height)
+    assert 0.04 < heights[1] < 0.12
+    assert heights[0] == pytest.approx(heights[1], abs=0.03)
+
+
+def test_nothing_to_draw_gives_a_copy() -> None:
+    image = np.full((4, 5, 3), 100, np.uint8)
+    drawn = draw_overlay(image, Result.empty((4, 5)))
+    np.testing.assert_array_equal(drawn, image)
+    assert drawn is not image
