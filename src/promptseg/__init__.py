@@ -3,68 +3,48 @@
     import promptseg
 
     pipe = promptseg.load("pocket")
-    result = pipe("photo.jpg", text="cat")
+    result = pipe("photo.jpg", "cat")
     result.masks  # (N, H, W) bool, best first
 
-Importing this package imports nothing heavy: the names below are resolved on first use.
+Importing this package imports nothing heavy: its names are resolved on first use.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
-    from .pipeline.pipeline import Pipeline
-    from .pipeline.presets.catalog import PRESETS
-    from .pipeline.presets.load import load
-    from .pipeline.prompters.reference.examples import Reference
-    from .pipeline.query import Query
-    from .pipeline.result import RejectedMask, Result
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "PRESETS",
-    "CheckpointError",
-    "InputError",
-    "ModelNotFoundError",
-    "Pipeline",
-    "PromptsegError",
-    "Query",
-    "Reference",
-    "RejectedMask",
-    "Result",
-    "__version__",
-    "load",
-]
-
-# Public name -> the module that defines it.
-_HOMES = {
-    "PRESETS": ".pipeline.presets.catalog",
-    "CheckpointError": ".models.errors",
-    "InputError": ".models.errors",
-    "ModelNotFoundError": ".models.errors",
-    "Pipeline": ".pipeline.pipeline",
-    "PromptsegError": ".models.errors",
-    "Query": ".pipeline.query",
-    "Reference": ".pipeline.prompters.reference.examples",
-    "RejectedMask": ".pipeline.result",
-    "Result": ".pipeline.result",
-    "load": ".pipeline.presets.load",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Resolve a public name on first use (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home, __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if TYPE_CHECKING:
+    from .models.errors import CheckpointError as CheckpointError
+    from .models.errors import InputError as InputError
+    from .models.errors import ModelNotFoundError as ModelNotFoundError
+    from .models.errors import PromptsegError as PromptsegError
+    from .pipeline.pipeline import Pipeline as Pipeline
+    from .pipeline.presets.catalog import PRESETS as PRESETS
+    from .pipeline.presets.load import load as load
+    from .pipeline.prompters.reference.examples import Reference as Reference
+    from .pipeline.query import Query as Query
+    from .pipeline.result import RejectedMask as RejectedMask
+    from .pipeline.result import Result as Result
+else:  # a type checker that saw __getattr__ would accept any name
+    __getattr__, __dir__, __all__ = lazy_loader.attach(
+        __name__,
+        submod_attrs={
+            "models.errors": [
+                "CheckpointError",
+                "InputError",
+                "ModelNotFoundError",
+                "PromptsegError",
+            ],
+            "pipeline.pipeline": ["Pipeline"],
+            "pipeline.presets.catalog": ["PRESETS"],
+            "pipeline.presets.load": ["load"],
+            "pipeline.prompters.reference.examples": ["Reference"],
+            "pipeline.query": ["Query"],
+            "pipeline.result": ["RejectedMask", "Result"],
+        },
+    )
+    __all__ += ["__version__"]
