@@ -1,13 +1,8 @@
-"""What the commands share: the way to a preset, errors on one line, a progress bar.
-
-Heavy imports happen inside functions, so that --help and --version answer at once.
-"""
+"""What the commands share: errors on one line, exit codes, a progress bar."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,30 +15,21 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-# What a terminal's user gets after Ctrl-C.
+# After Ctrl-C, as shells have it.
 EXIT_INTERRUPTED = 130
 
 
-def load_pipeline(
-    preset: str,
-    device: str,
-    strategy: str | None = None,
-    dtype: str = "fp32",
-    weights: Path | None = None,
-) -> Pipeline:
-    """Load a preset; where torch gets imported.
+def load_pipeline(preset: str, device: str) -> Pipeline:
+    """Load a preset; this is where torch is imported.
 
     Raises:
-        InputError: The device is unknown or not there, or cannot compute in the dtype; or there
-            is no such folder of weights.
-        ModelNotFoundError: The preset or the strategy is unknown.
+        InputError: The device cannot be used here.
+        ModelNotFoundError: The preset is unknown.
+        CheckpointError: Weights are missing or broken.
     """
-    _check_device(device)
-    if weights is not None and not weights.is_dir():
-        raise InputError(f"--weights: {str(weights)!r} is no folder; give one that holds weights")
     from ..pipeline.presets.load import load
 
-    return load(preset, device=device, dtype=dtype, weights=weights, strategy=strategy)
+    return load(preset, device=device)
 
 
 def weights_fingerprint() -> str:
@@ -118,23 +104,6 @@ def exit_code(error: Exception) -> int:
     """Return the exit code of a failure: 2 if other input would do, else 1."""
     bad_input = isinstance(error, (InputError, ModelNotFoundError, CheckpointError))
     return EXIT_BAD_INPUT if bad_input else EXIT_FAILED
-
-
-def _check_device(device: str) -> None:
-    if not re.fullmatch(r"(cpu|mps|cuda|xpu)(:\d+)?", device):
-        raise InputError(f"there is no device {device!r}; use cpu, cuda, cuda:0, mps or xpu")
-    kind, _, index = device.partition(":")
-    if kind == "cpu":
-        return
-    import torch
-
-    backend = getattr(torch, kind)
-    if not backend.is_available():
-        raise InputError(f"no {kind} device can be used here; use --device cpu")
-    if index and int(index) >= backend.device_count():
-        raise InputError(
-            f"there is no {device!r}; there are {backend.device_count()} {kind} devices"
-        )
 
 
 def printable(text: str) -> str:

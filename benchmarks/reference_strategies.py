@@ -24,8 +24,7 @@ from rich.progress import track
 import promptseg
 from promptseg.apps.evaluation.index_folder import read_index_collection
 from promptseg.apps.evaluation.pictures import Collection, Picture
-from promptseg.apps.evaluation.row_store import Row
-from promptseg.apps.evaluation.tasks.base import Settings, open_picture
+from promptseg.apps.evaluation.tasks.base import Row, Settings, open_picture
 from promptseg.apps.evaluation.tasks.reference import Pair, ReferenceTask, judge
 from promptseg.models.embedding import ImageEmbedding
 from promptseg.pipeline.pipeline import Pipeline

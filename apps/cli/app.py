@@ -1,18 +1,23 @@
-"""The command `promptseg app`: the web app, for the browser on this machine or in this network."""
+"""The command `promptseg app`: the web app, on this machine or for the local network."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import signal
+from dataclasses import replace
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ...models.errors import InputError, PromptsegError
 from ..console import describe_error, exit_code, say_error
+from .options import Device, Dtype, ModelOptions, Preset, Weights
+
+if TYPE_CHECKING:
+    from ...pipeline.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -20,24 +25,26 @@ _HIGHEST_PORT = 65535
 
 
 def app_command(
-    preset: Annotated[
-        str, typer.Option("--preset", help="Which set of models is chosen at first.")
-    ] = "pocket",
     host: Annotated[
         str,
-        typer.Option("--host", help="Address to listen on; 0.0.0.0 lets the whole network in."),
+        typer.Option("--host", help="Address to listen on; 0.0.0.0 opens it to the whole network."),
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", min=1, max=_HIGHEST_PORT, help="Without it: a free one from 7860 on."
+            "--port", min=1, max=_HIGHEST_PORT, help="Default: the first free port from 7860."
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
     max_pixels: Annotated[
         int,
-        typer.Option("--max-pixels", min=10_000, help="Larger pictures are scaled down to that."),
+        typer.Option(
+            "--max-pixels", min=10_000, help="Larger images are scaled down to this many pixels."
+        ),
     ] = 4_000_000,
+    preset: Preset = "pocket",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    weights: Weights = None,
 ) -> None:
     """Open the web app: type, show or click what you want in a browser."""
     errors, console = Console(stderr=True), Console()
@@ -45,9 +52,10 @@ def app_command(
         if importlib.util.find_spec("gradio") is None:
             raise InputError("the web app needs gradio; run: pip install 'promptseg[app]'")
         console.print("starting ...", style="dim", highlight=False)
-        # So that its files are removed also when a service manager ends it.
+        # So that its files are removed even when a service manager ends it.
         signal.signal(signal.SIGTERM, _interrupt)
-        _run(preset, host, port, device, max_pixels, console, errors)
+        models = ModelOptions(preset, device, dtype, weights)
+        _run(models, host, port, max_pixels, console, errors)
     except KeyboardInterrupt:
         console.print("stopped", style="dim", highlight=False)
     except (PromptsegError, OSError, ImportError) as error:
@@ -62,10 +70,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _run(
-    preset: str,
+    models: ModelOptions,
     host: str,
     port: int | None,
-    device: str,
     max_pixels: int,
     console: Console,
     errors: Console,
@@ -75,16 +82,20 @@ def _run(
     from ..web.request import Setup
     from ..web.server import build_app, own_folder, serve
 
-    setup = Setup(preset, device)
-    engine = Engine(max_pixels)
+    def load(preset: str, device: str) -> Pipeline:
+        return replace(models, preset=preset, device=device).load()
+
+    # The page starts with these and may choose others.
+    setup = Setup(models.preset, models.device)
+    engine = Engine(max_pixels, load)
     try:
         engine.pipeline(setup)
     except CheckpointError as error:
-        # The page says it as well, and other presets may be ready.
+        # The page says so as well, and other presets may be ready.
         say_error(errors, describe_error(error))
 
     def tell(url: str) -> None:
-        console.print(f"open {url} in a browser; Ctrl-C ends it", highlight=False, soft_wrap=True)
+        console.print(f"open {url} in a browser; Ctrl-C stops it", highlight=False, soft_wrap=True)
 
     with own_folder():
         serve(build_app(setup, engine=engine), host=host, port=port, started=tell)

@@ -1,4 +1,4 @@
-"""`promptseg concept save | show`: examples of a thing, encoded once and kept in a file."""
+"""`promptseg concept save | show`: examples of a thing, encoded once and saved in a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 
 from ...models.errors import InputError, PromptsegError
-from ..console import describe_error, exit_code, load_pipeline, printable, say_error
+from ..console import describe_error, exit_code, printable, say_error
+from ..wording import count
+from .options import Device, Dtype, ModelOptions, Preset, Weights
 from .reference_options import (
     CONCEPT,
     CONCEPT_SUFFIX,
@@ -23,43 +25,48 @@ if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
     from ...pipeline.prompters.reference.concepts import Concept
 
-concept_app = typer.Typer(help="Things known by example, kept in files.", no_args_is_help=True)
+concept_app = typer.Typer(
+    help="Concepts: examples of a thing, saved in a file.", no_args_is_help=True
+)
 
 
 @concept_app.command("save", cls=OrderedCommand)
 def save_command(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="What masks found by the concept are called.")
+        str, typer.Argument(metavar="NAME", help="What the concept's masks are called.")
     ],
     reference: Annotated[
         list[str] | None,
         typer.Option(
             "--reference",
             metavar="IMAGE",
-            help="A picture that shows it; repeat it for more examples. Each needs a region, in "
-            "the same order.",
+            help="An image that shows it; repeat it for more examples. Each needs a mask, a box or "
+            "a point, in the same order.",
         ),
     ] = None,
     mask: Annotated[
-        list[str] | None, typer.Option("--mask", metavar="PNG", help="The object on a reference.")
+        list[str] | None,
+        typer.Option("--mask", metavar="PNG", help="Mask of the object in a reference."),
     ] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around it instead."),
+        typer.Option("--box", metavar="X0,Y0,X1,Y1", help="Or a box around it."),
     ] = None,
     point: Annotated[
         list[str] | None,
-        typer.Option("--point", metavar="X,Y", help="A click on it instead."),
+        typer.Option("--point", metavar="X,Y", help="Or a point on it."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Without it: NAME.safetensors here."),
+        typer.Option("--out", metavar="FILE", help="Default: NAME.safetensors in this folder."),
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Which set of models.")] = "pocket",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
+    preset: Preset = "pocket",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    weights: Weights = None,
 ) -> None:
-    """Encode examples of one thing and keep them, for `promptseg segment --concept NAME`."""
+    """Encode examples of one thing and save them, for `promptseg segment --concept NAME`."""
     try:
         label = name.strip()
         path = _output_path(label, out)
@@ -68,9 +75,10 @@ def save_command(
             raise InputError(
                 "show what the concept is: give --reference IMAGE with --mask, --box or --point"
             )
-        # Before the models: a wrong path is told at once.
+        models = ModelOptions(preset, device, dtype, weights)
+        # Before the models, so that a wrong path is reported at once.
         loaded = [example.load() for example in examples]
-        pipeline = load_pipeline(preset, device)
+        pipeline = models.load()
         from ...pipeline.prompters.reference.concepts import draw_preview, save_concept
 
         (encoded,) = encode_examples(pipeline, loaded)
@@ -83,18 +91,22 @@ def save_command(
     except (PromptsegError, OSError, RuntimeError, MemoryError) as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(exit_code(error)) from error
-    typer.echo(printable(f"{label}: {_count(len(loaded))} by {encoded.model_id}, in {path}"))
+    typer.echo(
+        printable(f"{label}: {count(len(loaded), 'example')} by {encoded.model_id}, in {path}")
+    )
 
 
 @concept_app.command("show")
 def show_command(
-    concept: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A concept's file or name.")],
+    concept: Annotated[str, typer.Argument(metavar="NAME|FILE", help="File or name of a concept.")],
     preview: Annotated[
         Path | None,
-        typer.Option("--preview", metavar="PNG", help="Write the examples' pictures side by side."),
+        typer.Option(
+            "--preview", metavar="PNG", help="Write the example images side by side to this file."
+        ),
     ] = None,
 ) -> None:
-    """Say what a concept file holds."""
+    """Show what a concept file contains."""
     from ...pipeline.prompters.reference.concepts import open_concept
 
     path = concept_path(concept)
@@ -126,7 +138,7 @@ def _output_path(label: str, out: Path | None) -> Path:
 def _describe(concept: Concept, size: int) -> list[str]:
     encoded = concept.encoded
     lines = [
-        f"{encoded.label}: {_count(len(encoded.shots))} by {encoded.model_id}, "
+        f"{encoded.label}: {count(len(encoded.shots), 'example')} by {encoded.model_id}, "
         f"{size / 1e3:.0f} kB, written by promptseg {concept.version}"
     ]
     for i, shot in enumerate(encoded.shots, start=1):
@@ -138,10 +150,6 @@ def _describe(concept: Concept, size: int) -> list[str]:
             f"{float(shot.coverage.mean()):.1%} of them the object"
         )
     return lines
-
-
-def _count(examples: int) -> str:
-    return f"{examples} example" if examples == 1 else f"{examples} examples"
 
 
 def _write_preview(path: Path, previews: tuple[UInt8Array, ...]) -> None:

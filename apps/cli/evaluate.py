@@ -1,4 +1,4 @@
-"""The command `promptseg eval`: measure a preset on pictures with region masks."""
+"""The command `promptseg eval`: measure a preset on annotated images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.console import Console
 
 from ... import __version__
 from ...models.errors import InputError, PromptsegError
-from ..console import Bar, describe_error, exit_code, load_pipeline, say_error, weights_fingerprint
+from ..console import Bar, describe_error, exit_code, say_error, weights_fingerprint
+from .options import Device, Dtype, ModelOptions, Preset, Weights
 
 if TYPE_CHECKING:
     from ..evaluation.pictures import Collection
@@ -26,16 +27,22 @@ _DEFAULT_SPLIT = "dev"
 def eval_command(
     data: Annotated[
         Path,
-        typer.Option("--data", help="Folder with index.jsonl, or COCO instances or panoptic JSON."),
+        typer.Option(
+            "--data", help="Folder with index.jsonl, or a COCO instances or panoptic JSON."
+        ),
     ],
     task: Annotated[
-        str, typer.Option("--task", help="text, points, boxes, reference or everything.")
+        str,
+        typer.Option(
+            "--task", help="What to ask for: text, points, boxes, reference or everything."
+        ),
     ] = "boxes",
     split: Annotated[
-        str | None, typer.Option("--split", help="Which split of a folder; dev by default.")
+        str | None, typer.Option("--split", help="Which split of a folder. Default: dev.")
     ] = None,
     source: Annotated[
-        list[str] | None, typer.Option("--source", help="Only these sources; repeat it.")
+        list[str] | None,
+        typer.Option("--source", help="Only images of this source; repeat it for several."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of a COCO file's photographs.")
@@ -43,30 +50,39 @@ def eval_command(
     panoptic: Annotated[
         Path | None, typer.Option("--panoptic", help="Folder of a COCO file's panoptic PNGs.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Which set of models.")] = "pocket",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most pictures.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first so many images.")
+    ] = None,
     pairs: Annotated[
         int | None,
-        typer.Option("--pairs", min=1, help="Most pairs of pictures a class; all by default."),
+        typer.Option(
+            "--pairs", min=1, help="At most so many pairs of images per class. Default: all."
+        ),
     ] = None,
-    shots: Annotated[
-        int, typer.Option("--shots", min=1, help="Examples that are given together.")
-    ] = 1,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")] = "cpu",
-    by_class: Annotated[bool, typer.Option("--by-class", help="A table by class as well.")] = False,
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Examples given together.")] = 1,
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="Also print a table by class.")
+    ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--json", help="Write the figures here; a run goes on from OUT.rows.jsonl."),
+        typer.Option(
+            "--json", help="Write the figures to this file. A run resumes from FILE.rows.jsonl."
+        ),
     ] = None,
     failures: Annotated[
         Path | None,
-        typer.Option("--failures", help=f"Write a PNG here that shows the worst {FAILURES}."),
+        typer.Option("--failures", help=f"Write a PNG of the {FAILURES} worst cases to this file."),
     ] = None,
+    preset: Preset = "pocket",
+    device: Device = "cpu",
+    dtype: Dtype = "fp32",
+    weights: Weights = None,
 ) -> None:
-    """Measure a preset on pictures with region masks."""
+    """Measure a preset on images with annotated masks."""
     errors = Console(stderr=True)
     try:
         _check_outputs(out, failures)
+        models = ModelOptions(preset, device, dtype, weights)
         collection = _choose(_read(data, split, images, panoptic), source, limit, data)
         from ..evaluation.run import (
             evaluate,
@@ -79,7 +95,7 @@ def eval_command(
         from .report import classes_table, figures_table
 
         make_task = get_task(task)
-        pipeline = load_pipeline(preset, device)
+        pipeline = models.load()
         measured = make_task(pipeline, collection, Settings(pairs=pairs, shots=shots))
         about = {
             "preset": preset,
@@ -88,6 +104,11 @@ def eval_command(
             "split": split or _DEFAULT_SPLIT if data.is_dir() else "",
             "device": device,
         }
+        # Only where they are given, so that rows measured before they could be are still read.
+        if dtype != "fp32":
+            about["dtype"] = dtype
+        if weights is not None:
+            about["weights folder"] = str(weights)
         store = None if out is None else out.with_name(out.name + ".rows.jsonl")
         with Bar(len(collection.pictures), errors, "measuring") as bar:
             bar.show()
@@ -147,7 +168,7 @@ def _read(data: Path, split: str | None, images: Path | None, panoptic: Path | N
 def _choose(
     collection: Collection, sources: Sequence[str] | None, limit: int | None, data: Path
 ) -> Collection:
-    """Return the pictures of these sources, the first ones only, whose files are all there."""
+    """Return the first images of these sources, checked to have all their files."""
     from ..evaluation.pictures import check_pictures
 
     pictures = [p for p in collection.pictures if not sources or p.source in sources][:limit]
@@ -163,7 +184,7 @@ def _choose(
 
 
 def _data_fingerprint(data: Path) -> str:
-    """SHA-256 of the file that describes the pictures."""
+    """SHA-256 of the file that describes the images."""
     path = data / "index.jsonl" if data.is_dir() else data
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

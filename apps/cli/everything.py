@@ -1,9 +1,8 @@
-"""The command `promptseg everything`: masks all over images, without a query."""
+"""The command `promptseg everything`: masks of all that is in an image, without a query."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +10,18 @@ from rich.console import Console
 
 from ... import __version__
 from ...models.errors import InputError
-from ..console import EXIT_BAD_INPUT, describe_error, load_pipeline, say_error
-from .options import AsJson, Device, Dtype, Formats, Out, Preset, Resume, Weights
+from ..console import EXIT_BAD_INPUT, describe_error, say_error
+from .options import (
+    AsJson,
+    Device,
+    Dtype,
+    Formats,
+    ModelOptions,
+    Out,
+    Preset,
+    Resume,
+    Weights,
+)
 from .runner import Progress, Runner, RunOptions, Segment
 
 if TYPE_CHECKING:
@@ -24,7 +33,7 @@ def everything_command(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE|FOLDER", help="Images to segment; of folders all below them."
+            metavar="IMAGE|FOLDER", help="Images to segment; folders are searched for images."
         ),
     ],
     points_per_side: Annotated[
@@ -32,8 +41,8 @@ def everything_command(
         typer.Option(
             "--points-per-side",
             min=1,
-            help="Clicks along each side of the grid: more find smaller things and take longer. "
-            "Without it: the preset's.",
+            help="Points along each side of the grid: more points find smaller things and take "
+            "longer. Default: the preset's.",
         ),
     ] = None,
     crop_layers: Annotated[
@@ -41,8 +50,8 @@ def everything_command(
         typer.Option(
             "--crop-layers",
             min=0,
-            help="Also look at 4 crops with 1, at 20 with 2: finds smaller things and takes as "
-            "many times longer. Without it: the preset's.",
+            help="Also look at 4 crops of the image with 1, at 20 with 2: finds smaller things and "
+            "takes that many times longer. Default: the preset's.",
         ),
     ] = None,
     min_area: Annotated[
@@ -50,7 +59,7 @@ def everything_command(
         typer.Option(
             "--min-area",
             min=0,
-            help="Fill holes and remove islands of fewer pixels. Without it: the preset's.",
+            help="Fill holes and remove islands of fewer pixels. Default: the preset's.",
         ),
     ] = None,
     preset: Preset = "pocket",
@@ -62,13 +71,14 @@ def everything_command(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find masks all over images, best first, without saying what to look for."""
+    """Find masks of everything in images, best first, without saying what to look for."""
     try:
         options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
+        models = ModelOptions(preset, device, dtype, weights)
     except InputError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
-    job = _Everything(preset, device, dtype, weights, points_per_side, crop_layers, min_area)
+    job = _Everything(models, points_per_side, crop_layers, min_area)
     code = Runner(job, options).run(images)
     if code:
         raise typer.Exit(code)
@@ -78,20 +88,23 @@ def everything_command(
 class _Everything:
     """Looks all over every image; the job of a runner. None leaves a value to the preset."""
 
-    preset: str
-    device: str
-    dtype: str
-    weights: Path | None
+    models: ModelOptions
     points_per_side: int | None
     crop_layers: int | None
     min_area: int | None
 
-    progress_title = "clicking"
+    progress_title = "segmenting"
 
     def settings(self) -> dict[str, object]:
-        """Return all that results depend on."""
-        weights = None if self.weights is None else str(self.weights)
-        return {"version": __version__, "everything": True, **asdict(self), "weights": weights}
+        """Return everything that results depend on."""
+        return {
+            "version": __version__,
+            "everything": True,
+            **self.models.describe(),
+            "points_per_side": self.points_per_side,
+            "crop_layers": self.crop_layers,
+            "min_area": self.min_area,
+        }
 
     def labels(self) -> list[str]:
         """Return what every mask is called."""
@@ -101,7 +114,7 @@ class _Everything:
 
     def prepare(self) -> Segment:
         """Load the pipeline."""
-        pipeline = load_pipeline(self.preset, self.device, None, self.dtype, self.weights)
+        pipeline = self.models.load()
         config = None
         if self.crop_layers is not None:
             config = replace(pipeline.config.everything, crop_n_layers=self.crop_layers)
@@ -118,5 +131,5 @@ class _Everything:
         return segment
 
     def drawn(self, result: Result) -> Result:
-        """Return the result without labels: numbers alone hide less of a picture full of masks."""
+        """Return the result without labels: numbers alone hide less of an image full of masks."""
         return replace(result, labels=[""] * len(result))

@@ -1,17 +1,18 @@
-"""The images that a command is given: files as they are, folders with all images below them."""
+"""The images that a command is given, and the folders that their files go to."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...models.errors import InputError
 from ...pipeline.saving import RESULT_FILE
 from ..exports import FORMATS
-from .run_log import RUN_FILE, is_run_file
+from ..journal import is_journal
+from .run_summary import RUN_FILE, RUN_KEY
 
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 DEFAULT_OUT = "promptseg-output"
@@ -21,12 +22,12 @@ _SCHEMA = "promptseg.result/"
 
 @dataclass
 class Pictures:
-    """What was given, folders opened.
+    """The images to segment.
 
     Attributes:
-        paths: Of the images, in the order given, those of a folder in natural order.
-        names: Of each, the path that its own files get below the run's folder, with slashes.
-        root: Folder that holds all.
+        paths: Paths of the images, in the order given; those in a folder in natural order.
+        names: For each, the path of its own files below the run's folder, with slashes.
+        root: Folder that holds all of them.
         opened: Whether a folder was given.
         unreadable: Folders below the given ones that cannot be listed, and why.
     """
@@ -39,19 +40,19 @@ class Pictures:
 
     @property
     def several(self) -> bool:
-        """Whether this is a run of many: more than one image, or a folder of even one."""
+        """Whether this is a run: several images, or a folder, even of one image."""
         return self.opened or len(self.paths) > 1
 
 
 def find_pictures(given: Sequence[str], out: Path | None) -> Pictures:
-    """Open folders and leave files as they are, there or not.
+    """Search folders for images; files are taken as they are, whether they exist or not.
 
-    An image of a single folder is named by its path below it; of several, with the name of its
-    folder before it. An image that was given itself goes by its file's name.
+    An image in a single folder is named by its path below it; with several folders, the folder's
+    name comes before it. An image that was given itself is named by its file name.
 
     Args:
         given: Images and folders.
-        out: Where files are written; not searched.
+        out: Where files are written; it is not searched.
 
     Raises:
         InputError: A folder has no images.
@@ -74,7 +75,7 @@ def find_pictures(given: Sequence[str], out: Path | None) -> Pictures:
             found.names.append(prefix + name)
         if len(found.paths) == before:
             raise InputError(
-                f"{path!r} holds no images, nor do folders below it; "
+                f"{path!r} holds no images, and neither do folders below it; "
                 f"images are files that end in {', '.join(ENDINGS)}"
             )
     try:
@@ -85,18 +86,46 @@ def find_pictures(given: Sequence[str], out: Path | None) -> Pictures:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return what to sort names by, so that 2 comes before 10 and b after A."""
+    """Return a sort key for names: 2 comes before 10, and b after A."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], name
 
 
+def output_folders(names: Sequence[str], base: Path, taken: Iterable[str] = ()) -> list[Path]:
+    """Return the folder for each image's files: its name without its ending, below a base.
+
+    Images that would get the same folder are numbered, even if the names differ in case only,
+    since some file systems take those for the same.
+
+    Args:
+        names: Names of the images, with slashes; see `Pictures`.
+        base: Folder of the run.
+        taken: Names in the base that no image may get.
+    """
+    used = {str(base / name).casefold() for name in taken}
+    numbers: dict[str, int] = {}
+    folders: list[Path] = []
+    for name in names:
+        path = PurePosixPath(name)
+        first = base / path.parent / (path.stem or "image")
+        number = numbers.get(str(first).casefold(), 1)
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        while str(folder).casefold() in used:
+            number += 1
+            folder = first.with_name(f"{first.name}-{number}")
+        numbers[str(first).casefold()] = number
+        used.add(str(folder).casefold())
+        folders.append(folder)
+    return folders
+
+
 class _Search:
-    """Images below a folder, each folder once, however links lead to it.
+    """Finds the images below a folder; visits each folder once, however many links lead to it.
 
     Args:
         folder: Where to look.
         out: A folder to leave out.
-        unreadable: Where to note folders that cannot be listed.
+        unreadable: Gets the folders that cannot be listed.
     """
 
     def __init__(
@@ -108,7 +137,7 @@ class _Search:
         self.seen: set[tuple[int, int]] = set()
 
     def names(self) -> Iterator[str]:
-        """Give paths below the folder, with slashes, in natural order.
+        """Yield paths below the folder, with slashes, in natural order.
 
         Raises:
             OSError: The folder cannot be listed.
@@ -136,7 +165,7 @@ class _Search:
                 yield from self._walk(f"{name}/", inner)
 
     def _list(self, folder: Path) -> list[os.DirEntry[str]]:
-        """Return what is in a folder, sorted, without what is hidden; nothing the second time."""
+        """Return the visible entries of a folder, sorted; none on a second visit."""
         status = folder.stat()
         if (status.st_dev, status.st_ino) in self.seen:
             return []
@@ -146,11 +175,11 @@ class _Search:
         return sorted(visible, key=lambda entry: natural_key(entry.name))
 
     def _is_ours(self, folder: Path, entries: list[os.DirEntry[str]]) -> bool:
-        """Return whether a folder holds what the command wrote."""
+        """Return whether a folder holds output of a command."""
         if folder.name == DEFAULT_OUT or _absolute(folder) == self.out:
             return True
         names = {entry.name for entry in entries}
-        if RUN_FILE in names and is_run_file(folder / RUN_FILE):
+        if RUN_FILE in names and is_journal(folder / RUN_FILE, RUN_KEY):
             return True
         if RESULT_FILE not in names:
             return False
@@ -160,10 +189,12 @@ class _Search:
             return False
 
     def _is_of_a_run(self, folder: Path, entries: list[os.DirEntry[str]]) -> bool:
-        """Return whether a run was written into this folder, beside other things."""
+        """Return whether a run wrote into this folder, beside other things."""
         if _absolute(folder) == self.out:
             return True
-        return any(entry.name == RUN_FILE for entry in entries) and is_run_file(folder / RUN_FILE)
+        return any(entry.name == RUN_FILE for entry in entries) and is_journal(
+            folder / RUN_FILE, RUN_KEY
+        )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

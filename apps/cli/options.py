@@ -1,33 +1,43 @@
-"""Options that commands share: where files go, in which formats, and how networks run."""
+"""Options that several commands share: which models to load, and where results go.
+
+Nothing here imports torch: options are read, and most mistakes are reported, before it is loaded.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...models.errors import InputError
 from ..exports import FORMATS
 
-Preset = Annotated[str, typer.Option("--preset", help="Which set of models.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:0, mps ...")]
-Dtype = Annotated[
-    str, typer.Option("--dtype", help="What networks compute in: fp32, bf16 or fp16.")
+if TYPE_CHECKING:
+    from ...pipeline.pipeline import Pipeline
+
+Preset = Annotated[str, typer.Option("--preset", help="Which set of models to use.")]
+Device = Annotated[
+    str, typer.Option("--device", help="Where the models run: cpu, cuda, cuda:0, mps or xpu.")
 ]
+Dtype = Annotated[str, typer.Option("--dtype", help="Precision of the models: fp32, bf16 or fp16.")]
 Weights = Annotated[
     Path | None,
     typer.Option(
         "--weights",
         metavar="DIR",
-        help="Folder of the preset's weights. Without it: PROMPTSEG_WEIGHTS, then the hub's cache.",
+        help="Folder with the preset's weights; by default the one that PROMPTSEG_WEIGHTS names, "
+        "then the Hugging Face cache.",
     ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
-        help="Folder for result.json, the overlay and one PNG a mask; several images get a "
-        "folder each within it. Without it: promptseg-output/IMAGE.",
+        help="Folder for result.json, the overlay and one PNG per mask. Several images get a "
+        "subfolder each. Default: promptseg-output/IMAGE.",
     ),
 ]
 Formats = Annotated[
@@ -35,18 +45,80 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help="Write this format instead, into a folder of its name, one for all images; repeat it "
-        f"for several: {', '.join(FORMATS)}.",
+        help="Write this format instead, for all images together, into a subfolder of its name. "
+        f"Repeat it for several: {', '.join(FORMATS)}.",
     ),
 ]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Go on with an interrupted run: skip images that are done."),
+    typer.Option("--resume", help="Continue an interrupted run: skip the images already done."),
 ]
 AsJson = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print only JSON, one line an image; files are written only with --out or --format.",
+        help="Print only JSON, one line per image; write files only if --out or --format is given.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models to load and how they run.
+
+    Attributes:
+        preset: Name of the set of models.
+        device: Where they run.
+        dtype: What they compute in.
+        weights: Folder to look for weights in first.
+        strategy: How examples are matched; None leaves it to the preset.
+
+    Raises:
+        InputError: The device has no valid name, or the folder does not exist.
+    """
+
+    preset: str = "pocket"
+    device: str = "cpu"
+    dtype: str = "fp32"
+    weights: Path | None = None
+    strategy: str | None = None
+
+    def __post_init__(self) -> None:
+        # Only the name: whether the device is there is known once torch is loaded.
+        if not re.fullmatch(r"(cpu|mps|cuda|xpu)(:\d+)?", self.device):
+            raise InputError(
+                f"--device: there is no device {self.device!r}; use cpu, cuda, cuda:0, mps or xpu"
+            )
+        if self.weights is not None and not self.weights.is_dir():
+            raise InputError(
+                f"--weights: {str(self.weights)!r} is not a folder; give one that holds weights"
+            )
+
+    def load(self) -> Pipeline:
+        """Load the preset; this is where torch is imported.
+
+        Raises:
+            InputError: The device cannot be used here, or cannot compute in the dtype.
+            ModelNotFoundError: The preset or the strategy is unknown.
+            CheckpointError: Weights are missing or broken.
+        """
+        from ...pipeline.presets.load import load
+
+        return load(
+            self.preset,
+            device=self.device,
+            dtype=self.dtype,
+            weights=self.weights,
+            strategy=self.strategy,
+        )
+
+    def describe(self) -> dict[str, object]:
+        """Return the fields as JSON can hold them."""
+        weights = None if self.weights is None else str(self.weights)
+        return {
+            "preset": self.preset,
+            "device": self.device,
+            "strategy": self.strategy,
+            "dtype": self.dtype,
+            "weights": weights,
+        }

@@ -1,143 +1,116 @@
-"""What the command line asks of every image: phrases, points and boxes, read and checked."""
+"""Options that say what to look for: their values are parsed here and checked by `Query`."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...models.errors import InputError
 
+if TYPE_CHECKING:
+    from ...pipeline.query import Query
+
+# What the fields of a query are called on the command line.
+_OPTIONS = {
+    "text": "--text",
+    "negative_text": "--negative",
+    "points": "--point",
+    "point_labels": "--point: LABEL",
+    "boxes": "--box",
+}
+
 
 @dataclass(frozen=True)
-class Query:
-    """What to look for in every image.
+class RankingOptions:
+    """Which of the masks found are kept; None leaves a value to the preset.
 
     Attributes:
-        text: Phrases, no two the same.
-        negative_text: Phrases whose masks drop others.
-        points: (x, y) in pixels.
-        point_labels: 1 or 0 for each point.
-        boxes: XYXY in pixels.
-        top_k: Most masks for each phrase; None leaves it to the preset.
-        min_score: Least score; None leaves it to the preset.
+        top_k: Most masks for each phrase.
+        min_score: Lowest score.
         no_overlap: Whether each pixel goes to one mask only.
+
+    Raises:
+        InputError: The score is not a number.
     """
 
-    text: tuple[str, ...]
-    negative_text: tuple[str, ...]
-    points: tuple[tuple[float, float], ...]
-    point_labels: tuple[int, ...]
-    boxes: tuple[tuple[float, float, float, float], ...]
-    top_k: int | None
-    min_score: float | None
+    top_k: int | None = None
+    min_score: float | None = None
     no_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_score is not None and math.isnan(self.min_score):
+            raise InputError("--min-score: nan is not a number")
 
 
 def read_query(
-    text: list[str] | None,
-    negative: list[str] | None,
-    point: list[str] | None,
-    box: list[str] | None,
-    top_k: int | None,
-    min_score: float | None,
-    *,
-    no_overlap: bool = False,
-    shown: bool = False,
+    text: Iterable[str] | None,
+    negative: Iterable[str] | None,
+    point: Iterable[str] | None,
+    box: Iterable[str] | None,
 ) -> Query:
-    """Check the options that say what to look for.
-
-    Args:
-        text: As given, like all that follows.
-        negative: Phrases.
-        point: X,Y or X,Y,LABEL.
-        box: X0,Y0,X1,Y1.
-        top_k: A number.
-        min_score: A number.
-        no_overlap: A switch.
-        shown: Whether references show what to look for, so that nothing else need be given.
+    """Build the query from the values of --text, --negative, --point and --box.
 
     Raises:
-        InputError: An option makes no sense; the message shows the right form.
+        InputError: A value makes no sense; the message names the option.
     """
-    phrases = tuple(phrase.strip() for phrase in text or ())
-    negatives = tuple(phrase.strip() for phrase in negative or ())
-    for hint, given in (("--text", phrases), ("--negative", negatives)):
-        if "" in given:
-            raise InputError(f"{hint}: the text is empty; name what to look for")
-        for phrase in given:
-            _check_unicode(hint, phrase)
-    clicks = [_read_point(value) for value in point or ()]
-    boxes = tuple(read_box("--box", value) for value in box or ())
-    if not (phrases or clicks or boxes or shown):
-        raise InputError(
-            "say what to look for: give --text, --reference, --concept, --point or --box"
-        )
-    if min_score is not None and math.isnan(min_score):
-        raise InputError("--min-score: nan is not a number")
-    return Query(
-        text=tuple(dict.fromkeys(phrases)),
-        negative_text=tuple(dict.fromkeys(negatives)),
-        points=tuple((x, y) for x, y, _ in clicks),
-        point_labels=tuple(label for _, _, label in clicks),
-        boxes=boxes,
-        top_k=top_k,
-        min_score=min_score,
-        no_overlap=no_overlap,
-    )
+    from ...pipeline.query import Query
 
-
-def _check_unicode(hint: str, phrase: str) -> None:
-    """Refuse bytes that are not UTF-8, which Python hands on as lone surrogates."""
+    clicks = [_read_labelled_click(value) for value in point or ()]
+    boxes = [read_box("--box", value) for value in box or ()]
     try:
-        phrase.encode("utf-8")
-    except UnicodeEncodeError as error:
-        shown = phrase.encode("utf-8", "backslashreplace").decode("utf-8")
-        raise InputError(f"{hint}: '{shown}' is not valid UTF-8 text; type it again") from error
-
-
-def _read_point(value: str) -> tuple[float, float, int]:
-    parts = value.split(",")
-    coordinates = _read_numbers("--point", value, parts[:2], wanted=2, form="X,Y or X,Y,LABEL")
-    label = parts[2].strip() if len(parts) == 3 else "1"
-    if len(parts) > 3 or label not in ("0", "1"):
-        raise InputError(
-            f"--point: {value!r} is not X,Y or X,Y,LABEL with label 1 (object) or 0 (background)"
+        return Query(
+            None if text is None else list(text),
+            negative_text=None if negative is None else list(negative),
+            points=[(x, y) for x, y, _ in clicks] if clicks else None,
+            point_labels=[label for _, _, label in clicks] if clicks else None,
+            boxes=boxes or None,
         )
-    return coordinates[0], coordinates[1], int(label)
+    except InputError as error:
+        raise _with_option(error) from error
 
 
-def read_click(hint: str, value: str) -> tuple[float, float]:
-    """Read X,Y.
+def read_click(option: str, value: str) -> tuple[float, float]:
+    """Parse X,Y.
 
     Raises:
-        InputError: It is something else; the message begins with the hint.
+        InputError: It is something else.
     """
-    x, y = _read_numbers(hint, value, value.split(","), wanted=2, form="X,Y")
+    x, y = _read_numbers(option, value, (2,), "X,Y")
     return x, y
 
 
-def read_box(hint: str, value: str) -> tuple[float, float, float, float]:
-    """Read X0,Y0,X1,Y1.
+def read_box(option: str, value: str) -> tuple[float, float, float, float]:
+    """Parse X0,Y0,X1,Y1.
 
     Raises:
-        InputError: It is something else; the message begins with the hint.
+        InputError: It is something else.
     """
-    x0, y0, x1, y1 = _read_numbers(hint, value, value.split(","), wanted=4, form="X0,Y0,X1,Y1")
-    if x0 >= x1 or y0 >= y1:
-        raise InputError(
-            f"{hint}: {value!r} is not X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1; "
-            "give the top left corner first"
-        )
+    x0, y0, x1, y1 = _read_numbers(option, value, (4,), "X0,Y0,X1,Y1")
     return x0, y0, x1, y1
 
 
-def _read_numbers(
-    hint: str, value: str, parts: list[str], *, wanted: int, form: str
-) -> list[float]:
+def _read_labelled_click(value: str) -> tuple[float, float, float]:
+    x, y, *label = _read_numbers("--point", value, (2, 3), "X,Y or X,Y,LABEL")
+    return x, y, label[0] if label else 1.0
+
+
+def _read_numbers(option: str, value: str, wanted: tuple[int, ...], form: str) -> list[float]:
     try:
-        numbers = [float(part) for part in parts]
+        numbers = [float(part) for part in value.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != wanted or not all(math.isfinite(number) for number in numbers):
-        raise InputError(f"{hint}: {value!r} is not {form} in pixels")
+    if len(numbers) not in wanted:
+        raise InputError(f"{option}: {value!r} is not {form} in pixels")
     return numbers
+
+
+def _with_option(error: InputError) -> InputError:
+    """Return the error of a query with the option in place of the field that it names."""
+    message = str(error)
+    for field, option in _OPTIONS.items():
+        if re.match(rf"{field}\b", message):
+            return InputError(option + message[len(field) :])
+    return error

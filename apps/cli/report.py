@@ -1,4 +1,4 @@
-"""What the command line says of a result: a table, and plain words for what is not there."""
+"""Tables that the command line prints: results, presets, weights, models and figures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..wording import describe_missing, describe_size, rejected_for, shorten
+
 if TYPE_CHECKING:
     from ...pipeline.result import RejectedMask, Result
 
 _MOST_REJECTED = 8
-_LONGEST_PHRASE = 60
 _SHORTEST_LABEL = 5
 
 
 def describe_result(title: str, result: Result, phrases: Sequence[str]) -> RenderableType:
-    """Return the table of masks, what was asked for and not found, and what was rejected.
+    """Return the table of masks, then what was not found and what was rejected.
 
     Args:
         title: The image's name.
@@ -34,7 +35,7 @@ def describe_result(title: str, result: Result, phrases: Sequence[str]) -> Rende
     missing = describe_missing(result, phrases)
     parts.extend(Text(line) for line in missing)
     absent = [phrase for phrase in phrases if phrase not in result.labels]
-    told = {id(item) for phrase in absent for item in _reasons_for(result, phrase)[:1]}
+    told = {id(item) for phrase in absent for item in rejected_for(result, phrase)[:1]}
     others = [item for item in result.rejected if id(item) not in told]
     if others:
         parts.append(Text(f"rejected: {len(others)}", style="dim"))
@@ -45,22 +46,8 @@ def describe_result(title: str, result: Result, phrases: Sequence[str]) -> Rende
     return Group(*parts)
 
 
-def describe_missing(result: Result, phrases: Sequence[str]) -> list[str]:
-    """Return one line for each phrase that has no mask, with the reason where it is known."""
-    lines = []
-    for phrase in phrases:
-        if phrase in result.labels:
-            continue
-        line = f"nothing here that matches '{shorten(phrase)}'"
-        reasons = _reasons_for(result, phrase)
-        lines.append(f"{line}: {reasons[0].reason}" if reasons else line)
-    if not phrases and len(result) == 0:
-        lines.append("nothing here: no mask for the points and boxes given")
-    return lines
-
-
 def presets_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
-    """Return the table of presets: name, description, the weights they need, what is there."""
+    """Return the table of presets: name, description, the weights they need, state."""
     table = Table(title="presets", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("name", no_wrap=True)
     table.add_column("what it is", overflow="fold")
@@ -84,13 +71,6 @@ def weights_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
     return table
 
 
-def describe_size(count: int) -> str:
-    """Return a number of bytes for people, such as "375 MB" or "1.8 GB"."""
-    if count >= 999_500_000:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
-
-
 def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
     """Return the table of models: name, description, parameters, licence, weights."""
     table = Table(title="models", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
@@ -106,7 +86,7 @@ def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
 
 
 def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return a table of figures by source: a column a source, a row a figure."""
+    """Return a table of figures by source: a column per source, a row per figure."""
     table = _figures_frame(title, figures)
     for name in _figure_names(figures):
         table.add_row(Text(name), *(_figure(group.get(name)) for group in figures.values()))
@@ -114,7 +94,7 @@ def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Tab
 
 
 def classes_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return a table of figures by class: a row a class, a column a figure."""
+    """Return a table of figures by class: a row per class, a column per figure."""
     names = _figure_names(figures)
     table = _figures_frame(title, names)
     for label, group in figures.items():
@@ -131,7 +111,7 @@ def _figures_frame(title: str, headings: Iterable[str]) -> Table:
 
 
 def _figure_names(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    # The groups with the most figures first: they know the whole order.
+    # The groups with the most figures first, since these have the whole order.
     groups = sorted(figures.values(), key=len, reverse=True)
     return list(dict.fromkeys(name for group in groups for name in group))
 
@@ -143,12 +123,6 @@ def _figure(value: float | None) -> Text:
     return Text(str(value) if isinstance(value, int) else f"{value:.3f}", no_wrap=True)
 
 
-def shorten(phrase: str) -> str:
-    """Return a phrase on one line, at most some 60 characters of it."""
-    line = " ".join(phrase.split())
-    return line if len(line) <= _LONGEST_PHRASE else line[: _LONGEST_PHRASE - 3] + "..."
-
-
 def _masks_table(title: str, result: Result) -> Table:
     height, width = result.image_size
     table = Table(
@@ -158,8 +132,8 @@ def _masks_table(title: str, result: Result) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("#", justify="right", no_wrap=True)
-    # The one column that may wrap is the one that rich makes narrower where the terminal is; its
-    # cells are cut all the same, for a line a mask.
+    # The only column that may wrap, so that rich narrows it in a narrow terminal; its cells are cut
+    # all the same, so that a mask takes one line.
     table.add_column("label", min_width=_SHORTEST_LABEL)
     for heading in ("score", "IoU", "stab.", "prompt", "area"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -176,13 +150,9 @@ def _masks_table(title: str, result: Result) -> Table:
             f"{area:.1%}",
             ",".join(f"{edge:.0f}" for edge in result.boxes_xyxy[i]),
         ]
-        # Text, not str: a phrase such as "[red]" is no markup.
+        # Text, not str: a phrase such as "[red]" is not markup.
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     return table
-
-
-def _reasons_for(result: Result, phrase: str) -> list[RejectedMask]:
-    return [item for item in result.rejected if item.label == phrase]
 
 
 def _rejected_line(item: RejectedMask) -> str:

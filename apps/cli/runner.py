@@ -1,4 +1,4 @@
-"""A command over images and folders: files, progress, going on after an interruption, a summary."""
+"""Runs a command over images and folders: writes files, shows progress, resumes, sums up."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from ..console import (
     say_error,
 )
 from ..exports import FORMATS
-from .folders import DEFAULT_OUT, Pictures, find_pictures
-from .run_log import FAILURES_FILE, RUN_FILE, SUMMARY_FILE, Entry, RunLog, summarise
+from ..wording import count
+from .folders import DEFAULT_OUT, Pictures, find_pictures, output_folders
+from .run_summary import FAILURES_FILE, RUN_FILE, SUMMARY_FILE, Entry, RunLog, summarise
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FAILURES = (PromptsegError, OSError, RuntimeError, MemoryError)
-# Where files cannot be written for these reasons, those of the next image cannot either.
+# If an image's files cannot be written for one of these reasons, neither can the next one's.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 Progress = Callable[[int, int], None]
@@ -50,20 +51,20 @@ Segment = Callable[["UInt8Array", Progress | None], "Result"]
 class Job(Protocol):
     """What a command does with every image."""
 
-    # What the progress bar of a single image is called; empty if there is none.
+    # Title of the progress bar for a single image; empty for none.
     progress_title: str
 
     def settings(self) -> Mapping[str, object]:
-        """Return all that results depend on, JSON-able."""
+        """Return everything that results depend on, JSON-able."""
 
     def labels(self) -> list[str]:
-        """Return what is looked for; it may need files of the query."""
+        """Return what is looked for; this may read files of the query."""
 
     def prepare(self) -> Segment:
-        """Load what is needed, and return what finds masks in an image, (H, W, 3) uint8 RGB."""
+        """Load what is needed; return the function that segments an image, (H, W, 3) uint8."""
 
     def drawn(self, result: Result) -> Result:
-        """Return a result as the overlay and the files of its masks show it."""
+        """Return a result as the overlay and the mask files show it."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class RunOptions:
     """Where results go.
 
     Attributes:
-        preset: For the records.
+        preset: Named in the records.
         out: Folder for files; None for the default one.
-        as_json: Print JSON alone, and write files only where they are asked for.
-        formats: Of FORMATS, in place of the overlay, the masks and result.json.
-        resume: Skip what is done.
+        as_json: Print JSON alone, and write files only if they are asked for.
+        formats: Names of FORMATS, in place of the overlay, the masks and result.json.
+        resume: Skip images that are done.
 
     Raises:
         InputError: They make no sense.
@@ -94,7 +95,7 @@ class RunOptions:
             if name not in FORMATS:
                 raise InputError(f"--format: there is no {name!r}; use one of {', '.join(FORMATS)}")
         if self.resume and not self.writes:
-            raise InputError("--resume: no files are written that tell what is done; give --out")
+            raise InputError("--resume: no files are written to resume from; give --out")
 
     @property
     def writes(self) -> bool:
@@ -108,7 +109,7 @@ class RunOptions:
 
 
 class _Stop(Exception):
-    """No image can be done any more."""
+    """No further image can be done."""
 
     def __init__(self, image: str, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -117,7 +118,7 @@ class _Stop(Exception):
 
 
 class Runner:
-    """Does a job with images one by one and reports each.
+    """Does a job for each image in turn and reports it.
 
     Args:
         job: What to do.
@@ -132,7 +133,7 @@ class Runner:
         self._segment: Segment | None = None
 
     def run(self, given: Sequence[str]) -> int:
-        """Do all images, and those of all folders, and return the exit code."""
+        """Do all images and those of all folders; return the exit code."""
         log: RunLog | None = None
         try:
             pictures = find_pictures(given, self.options.out if self.options.writes else None)
@@ -162,7 +163,7 @@ class Runner:
         return EXIT_FAILED if pictures.several else codes[0]
 
     def _do_all(self, pictures: Pictures, log: RunLog, exports: Exports | None) -> list[int]:
-        """Do the images and return the exit codes of failures."""
+        """Do the images; return the exit codes of failures."""
         codes: list[int] = []
         several = pictures.several
         title = "segmenting" if several else self.job.progress_title
@@ -228,12 +229,12 @@ class Runner:
                 write_outputs(folder, pixels, self.job.drawn(result), record)
             log.add(Entry(*self._key(path, folder), masks=len(result), notes=tuple(notes)))
         if self.options.as_json:
-            # The time is not in the file, which is the same whenever it is written.
+            # The time is not in the file, which is the same for every run.
             line = json.dumps({**record, "seconds": round(seconds, 3)}, allow_nan=False)
             return lambda: typer.echo(line)
         where = self.options.base if exports is not None else folder
         if briefly:
-            text = f"{printable(path)}: {_count(self.job.drawn(result).labels)}, {seconds:.2f} s"
+            text = f"{printable(path)}: {_describe(self.job.drawn(result).labels)}, {seconds:.2f} s"
             return lambda: self._print(text)
         from .report import describe_result
 
@@ -256,8 +257,6 @@ class Runner:
 
     def _places(self, pictures: Pictures) -> list[tuple[str, Path]]:
         """Return each image with the folder for its own files."""
-        from ..outputs import output_folders
-
         if self.options.out is not None and not pictures.several:
             return [(pictures.paths[0], self.options.out)]
         own = (RUN_FILE, SUMMARY_FILE, FAILURES_FILE)
@@ -286,11 +285,11 @@ class Runner:
     def _is_done(self, path: str, folder: Path, log: RunLog, exports: Exports | None) -> bool:
         if not log.is_done(*self._key(path, folder)):
             return False
-        # The log knows what was written, not whether it is still there.
+        # The log knows what was written, not whether it still exists.
         return exports.has(path) if exports is not None else (folder / RESULT_FILE).is_file()
 
     def _key(self, path: str, folder: Path) -> tuple[str, str]:
-        """Return what the log calls an image."""
+        """Return the log's key of an image."""
         if self.options.formats:
             return _absolute(path), ""
         return _absolute(path), Path(os.path.relpath(folder, self.options.base)).as_posix()
@@ -308,14 +307,15 @@ class Runner:
             return
         if not self.options.as_json:
             self._print(
-                f"{summary.images} images: {summary.with_masks} with masks, "
+                f"{count(summary.images, 'image')}: {summary.with_masks} with masks, "
                 f"{summary.nothing_found} with nothing found, {summary.failed} failed",
                 style="dim",
             )
         if summary.failed:
             path = self.options.base / FAILURES_FILE
-            listed = "" if log.folder is None else f"; {str(path)!r} lists them"
-            say_error(self.errors, f"{summary.failed} of {summary.images} images failed{listed}")
+            listed = "" if log.folder is None else f"; see {str(path)!r}"
+            of_all = f"{summary.failed} of {count(summary.images, 'image')}"
+            say_error(self.errors, f"{of_all} failed{listed}")
 
     def _report_failure(self, image: str, error: Exception) -> str:
         text = describe_error(error)
@@ -336,7 +336,7 @@ class Runner:
 
 @contextmanager
 def _writing(image: str, *, needed: bool = False) -> Iterator[None]:
-    """Stop the run where no other image's files could be written either, or all need this one."""
+    """Stop the run if no other image's files could be written either, or all need this one."""
     try:
         yield
     except OSError as error:
@@ -346,18 +346,18 @@ def _writing(image: str, *, needed: bool = False) -> Iterator[None]:
 
 
 def _way_on(log: RunLog | None) -> str:
-    """Return how to go on after an interruption, if there is something to go on from."""
+    """Return how to resume after an interruption, if there is something to resume from."""
     if log is None or log.folder is None or not (log.begun or log.entries):
         return ""
     done = sum(not entry.error for entry in log.entries.values())
-    return f"; done so far: {done}; the same command with --resume goes on from there"
+    return f"; {count(done, 'image')} done; the same command with --resume continues from there"
 
 
-def _count(labels: Sequence[str]) -> str:
+def _describe(labels: Sequence[str]) -> str:
     """Return "3 masks (2 cat, dog)" or "nothing found"."""
     if not labels:
         return "nothing found"
-    masks = "1 mask" if len(labels) == 1 else f"{len(labels)} masks"
+    masks = count(len(labels), "mask")
     kinds = Counter(label for label in labels if label).items()
     named = ", ".join(f"{number} {label}" if number > 1 else label for label, number in kinds)
     return f"{masks} ({named})" if named else masks

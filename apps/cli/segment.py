@@ -1,4 +1,4 @@
-"""The command `promptseg segment`: what words, examples, points and boxes mean in images."""
+"""The command `promptseg segment`: find what words, examples, points and boxes mean in images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from rich.console import Console
 
 from ... import __version__
 from ...models.errors import InputError
-from ..console import EXIT_BAD_INPUT, describe_error, load_pipeline, say_error
-from .options import AsJson, Device, Dtype, Formats, Out, Preset, Resume, Weights
-from .query_options import Query, read_query
+from ..console import EXIT_BAD_INPUT, describe_error, say_error
+from .options import (
+    AsJson,
+    Device,
+    Dtype,
+    Formats,
+    ModelOptions,
+    Out,
+    Preset,
+    Resume,
+    Weights,
+)
+from .query_options import RankingOptions, read_query
 from .reference_options import (
     NEGATIVE_REFERENCE,
     REFERENCE,
@@ -28,7 +38,8 @@ from .runner import Progress, Runner, RunOptions, Segment
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
     from ...pipeline.pipeline import Pipeline
-    from ...pipeline.prompters.reference.examples import EncodedReference, Reference
+    from ...pipeline.prompters.reference.examples import EncodedReference
+    from ...pipeline.query import Query
     from ...pipeline.result import Result
 
 
@@ -37,7 +48,7 @@ def segment_command(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE|FOLDER", help="Images to segment; of folders all below them."
+            metavar="IMAGE|FOLDER", help="Images to segment; folders are searched for images."
         ),
     ],
     text: Annotated[
@@ -46,37 +57,41 @@ def segment_command(
     ] = None,
     negative: Annotated[
         list[str] | None,
-        typer.Option("--negative", help="What it must not be: masks that fall on it are dropped."),
+        typer.Option("--negative", help="What it must not be: masks of it are dropped."),
     ] = None,
     reference: Annotated[
         list[str] | None,
         typer.Option(
             "--reference",
             metavar="IMAGE",
-            help="A picture that shows what to look for; several are examples of the same thing. "
-            "Each needs a region, in the same order.",
+            help="An image that shows what to look for; repeat it for more examples. Each needs a "
+            "mask, a box or a point, in the same order.",
         ),
     ] = None,
     reference_mask: Annotated[
         list[str] | None,
-        typer.Option("--reference-mask", metavar="PNG", help="The object on a reference."),
+        typer.Option("--reference-mask", metavar="PNG", help="Mask of the object in a reference."),
     ] = None,
     reference_box: Annotated[
         list[str] | None,
-        typer.Option("--reference-box", metavar="X0,Y0,X1,Y1", help="A box around it instead."),
+        typer.Option("--reference-box", metavar="X0,Y0,X1,Y1", help="Or a box around it."),
     ] = None,
     reference_point: Annotated[
         list[str] | None,
-        typer.Option("--reference-point", metavar="X,Y", help="A click on it instead."),
+        typer.Option("--reference-point", metavar="X,Y", help="Or a point on it."),
     ] = None,
     reference_label: Annotated[
         list[str] | None,
-        typer.Option("--reference-label", metavar="NAME", help="One for all, or one for each."),
+        typer.Option(
+            "--reference-label",
+            metavar="NAME",
+            help="What its masks are called: one name for all, or one each.",
+        ),
     ] = None,
     negative_reference: Annotated[
         list[str] | None,
         typer.Option(
-            "--negative-reference", metavar="IMAGE", help="A picture of what it must not be."
+            "--negative-reference", metavar="IMAGE", help="An image of what it must not be."
         ),
     ] = None,
     negative_reference_mask: Annotated[
@@ -93,31 +108,35 @@ def segment_command(
         typer.Option(
             "--concept",
             metavar="NAME|FILE",
-            help="A concept that `promptseg concept save` wrote: FILE, or NAME.safetensors here.",
+            help="A concept saved by `promptseg concept save`: its file or its name.",
         ),
     ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
             "--strategy",
-            help="How examples are matched: prototype, bidirectional or graph. Without it: the "
-            "preset's.",
+            help="How examples are matched: prototype, bidirectional or graph. Default: the "
+            "preset's choice.",
         ),
     ] = None,
     point: Annotated[
         list[str] | None,
-        typer.Option("--point", metavar="X,Y[,LABEL]", help="A click; label 0 is background."),
+        typer.Option(
+            "--point",
+            metavar="X,Y[,LABEL]",
+            help="A point on the object; with label 0, on the background.",
+        ),
     ] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around an object, in pixels."),
+        typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around the object, in pixels."),
     ] = None,
     preset: Preset = "pocket",
     top_k: Annotated[
         int | None, typer.Option("--top-k", min=1, help="Most masks for each phrase.")
     ] = None,
     min_score: Annotated[
-        float | None, typer.Option("--min-score", min=0.0, max=1.0, help="Least score of a mask.")
+        float | None, typer.Option("--min-score", min=0.0, max=1.0, help="Lowest score of a mask.")
     ] = None,
     no_overlap: Annotated[
         bool, typer.Option("--no-overlap", help="Give each pixel to the best mask that covers it.")
@@ -130,7 +149,7 @@ def segment_command(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find what the text names, examples show or points and boxes mark, as ranked masks."""
+    """Find what text names, examples show, or points and boxes mark, as ranked masks."""
     try:
         examples = Examples(
             positive=read_examples(
@@ -152,29 +171,25 @@ def segment_command(
             ),
             concepts=tuple(concept_path(name) for name in dict.fromkeys(concept or ())),
         )
-        query = read_query(
-            text,
-            negative,
-            point,
-            box,
-            top_k,
-            min_score,
-            no_overlap=no_overlap,
-            shown=bool(examples.wanted),
-        )
+        query = read_query(text, negative, point, box)
+        if not (query.finds or query.marks or examples.wanted):
+            raise InputError(
+                "say what to look for: give --text, --reference, --concept, --point or --box"
+            )
+        ranking = RankingOptions(top_k, min_score, no_overlap)
+        models = ModelOptions(preset, device, dtype, weights, strategy)
         options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
     except InputError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
-    models = Models(preset, device, strategy, dtype, weights)
-    code = Runner(_Segmenting(query, examples, models), options).run(images)
+    code = Runner(_Segmenting(query, examples, ranking, models), options).run(images)
     if code:
         raise typer.Exit(code)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures that show what to look for and what not.
+    """Images that show what to look for and what not.
 
     Attributes:
         positive: What to look for.
@@ -188,46 +203,43 @@ class Examples:
 
     @property
     def wanted(self) -> tuple[object, ...]:
-        """All that shows what to look for."""
+        """The examples and concepts of what to look for."""
         return (*self.positive, *self.concepts)
 
 
-@dataclass(frozen=True)
-class Models:
-    """What is to be loaded, as given to ``load_pipeline``."""
-
-    preset: str
-    device: str
-    strategy: str | None
-    dtype: str
-    weights: Path | None
-
-
 class _Segmenting:
-    """Asks the same of every image; the job of a runner."""
+    """Asks the same query of every image; the job of a runner."""
 
     progress_title = ""
 
-    def __init__(self, query: Query, examples: Examples, models: Models) -> None:
+    def __init__(
+        self, query: Query, examples: Examples, ranking: RankingOptions, models: ModelOptions
+    ) -> None:
         self.query = query
         self.examples = examples
+        self.ranking = ranking
         self.models = models
         self._labels: list[str] | None = None
 
     def settings(self) -> dict[str, object]:
-        """Return all that results depend on."""
+        """Return everything that results depend on."""
+        marks = self.query.marks
         return {
             "version": __version__,
-            **asdict(self.models),
-            "weights": None if self.models.weights is None else str(self.models.weights),
-            **asdict(self.query),
+            **self.models.describe(),
+            "text": self.query.text,
+            "negative_text": self.query.negative_text,
+            "points": marks.points.tolist(),
+            "point_labels": marks.point_labels.tolist(),
+            "boxes": marks.boxes.tolist(),
+            **asdict(self.ranking),
             "references": [_describe_example(item) for item in self.examples.positive],
             "negative references": [_describe_example(item) for item in self.examples.negative],
             "concepts": [_digest(path) for path in self.examples.concepts],
         }
 
     def labels(self) -> list[str]:
-        """Return the phrases, and what masks found by examples are called."""
+        """Return the phrases, and the names of masks found by example."""
         if self._labels is None:
             names = list(self.query.text)
             if self.examples.wanted:
@@ -240,29 +252,19 @@ class _Segmenting:
         return self._labels
 
     def prepare(self) -> Segment:
-        """Read the examples, load the pipeline, and encode them, once for all images."""
-        positive: list[Reference] = [item.load() for item in self.examples.positive]
-        negative: list[Reference] = [item.load() for item in self.examples.negative]
-        models, query = self.models, self.query
-        pipeline = load_pipeline(
-            models.preset, models.device, models.strategy, models.dtype, models.weights
-        )
+        """Read the examples, load the pipeline, and encode the examples once for all images."""
+        positive = [item.load() for item in self.examples.positive]
+        negative = [item.load() for item in self.examples.negative]
+        pipeline, ranking = self.models.load(), self.ranking
         references = (*self._load_concepts(pipeline), *encode_examples(pipeline, positive))
-        negatives = encode_examples(pipeline, negative)
+        query = self.query.showing(references, encode_examples(pipeline, negative))
 
         def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
-            return pipeline(
-                pixels,
-                query.text,
-                negative_text=query.negative_text,
-                reference=references or None,
-                negative_reference=negatives or None,
-                points=query.points,
-                point_labels=query.point_labels,
-                boxes=query.boxes,
-                top_k=query.top_k,
-                min_score=query.min_score,
-                no_overlap=query.no_overlap or None,
+            return pipeline.rank(
+                pipeline.propose(pixels, query),
+                top_k=ranking.top_k,
+                min_score=ranking.min_score,
+                no_overlap=ranking.no_overlap or None,
             )
 
         return segment
@@ -287,7 +289,7 @@ def _describe_example(example: Example) -> dict[str, object]:
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; empty if it cannot be read, which is told when it is used."""
+    """Return the SHA-256 of a file; empty if it cannot be read, which is reported on use."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:

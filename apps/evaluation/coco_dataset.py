@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...models.errors import InputError
+from ..exports.coco_layout import decode_segmentation, is_panoptic
 from .pictures import BoolMask, Collection, Target, Truth
 
 # The panoptic PNG's value of pixels that nobody has labelled.
@@ -122,43 +123,6 @@ class CocoPicture:
         )
 
 
-def decode_segmentation(shape: object, size: tuple[int, int]) -> BoolMask:
-    """Return the (H, W) mask of COCO's polygons or run lengths, as pycocotools draws it.
-
-    Args:
-        shape: Polygons [[x, y, x, y, ...], ...], or {"size", "counts"} with counts as a list or
-            as COCO's compressed text.
-        size: (H, W) of the picture.
-
-    Raises:
-        InputError: It is neither, or of another size.
-    """
-    from pycocotools import mask as coco_mask
-
-    try:
-        if isinstance(shape, list):
-            polygons = [[float(value) for value in polygon] for polygon in shape]
-            if not polygons or any(len(p) < 6 or len(p) % 2 for p in polygons):
-                raise InputError("a polygon needs three or more points x, y")
-            rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
-        elif isinstance(shape, dict):
-            if list(shape["size"]) != list(size):
-                raise InputError(f"run lengths of size {shape['size']} for a picture of {size}")
-            rle = shape
-            if isinstance(shape["counts"], list):
-                if sum(shape["counts"]) != size[0] * size[1]:
-                    raise InputError("the run lengths do not add up to the picture's size")
-                rle = coco_mask.frPyObjects(shape, *size)
-        else:
-            raise InputError(f"a segmentation is a list or an object, not {shape!r}")
-        mask: BoolMask = coco_mask.decode(rle).astype(np.bool_)
-    except InputError:
-        raise
-    except Exception as error:  # pycocotools raises plain Exception as well
-        raise InputError(f"not a segmentation of COCO's layout: {error}") from error
-    return mask
-
-
 def read_coco(path: Path, images: Path | None = None, panoptic: Path | None = None) -> Collection:
     """Read a COCO instances or panoptic file; no picture is opened yet.
 
@@ -198,13 +162,13 @@ def _read_content(
     png_names: dict[object, str] = {}
     for annotation in content["annotations"]:
         key = annotation["image_id"]
-        is_panoptic = "segments_info" in annotation
-        for entry in annotation["segments_info"] if is_panoptic else [annotation]:
+        panoptic_entry = is_panoptic(annotation)
+        for entry in annotation["segments_info"] if panoptic_entry else [annotation]:
             category = entry["category_id"]
-            shape = entry["id"] if is_panoptic else entry["segmentation"]
+            shape = entry["id"] if panoptic_entry else entry["segmentation"]
             crowd = bool(entry.get("iscrowd", 0))
             by_image[key].append(Segment(labels[category], things[category], crowd, shape))
-        if is_panoptic:
+        if panoptic_entry:
             png_names[key] = annotation["file_name"]
     entries = content["images"] if not png_names else [
         entry for entry in content["images"] if entry["id"] in png_names

@@ -1,7 +1,7 @@
-"""Measure a pipeline on pictures with region masks; the tasks are in `tasks/`.
+"""Measure a pipeline on annotated pictures; the tasks are in `tasks/`.
 
-Objects of less than 1% of their picture do not count. A run writes a line a picture as it goes
-and leaves out the pictures that are already there, so that an interrupted run can go on.
+Objects that cover less than 1% of their picture do not count. A run writes a line per picture as
+it goes and skips pictures that are already in the file, so that an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ... import __version__
 from ...models.errors import InputError
-from .row_store import Row, RowStore
-from .tasks.base import Shown, Task
+from ..journal import Journal
+from .tasks.base import Row, Shown, Task
 from .tasks.boxes import BoxTask
 from .tasks.everything import EverythingTask
 from .tasks.points import PointTask
@@ -27,6 +28,8 @@ TASKS: Mapping[str, type[Task]] = MappingProxyType(
 )
 
 Figures = dict[str, dict[str, float]]
+
+_REMEDY = "delete the file to measure again, or give another --json"
 
 
 def get_task(name: str) -> type[Task]:
@@ -47,33 +50,54 @@ def evaluate(
     about: Mapping[str, str] = MappingProxyType({}),
     advance: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Measure every picture and give all rows, each with its picture's name and source.
+    """Measure every picture; return all rows, each with its picture's name and source.
 
     Args:
         task: What is measured, and on what.
-        store: File of one JSON line a picture; pictures in it are not measured again.
-        about: What else the rows depend on, such as the preset and its weights. A store of a
-            run that differs in it, or in the task, the version or the settings, is refused.
+        store: Journal with a line per picture; pictures in it are not measured again.
+        about: What else the rows depend on, such as the preset and its weights. A journal of a
+            run that differs in this, in the task, the version or the settings, is refused.
         advance: Called after each picture.
 
     Raises:
-        InputError: The store is of another run, or a picture cannot be read.
+        InputError: The journal belongs to another run, or a picture cannot be read.
     """
-    kept = None if store is None else RowStore(store, _describe_run(task, about))
+    journal, known = _open_journal(store, task, about)
     rows: list[Row] = []
     for picture in task.collection.pictures:
-        found = None if kept is None else kept.rows.get(picture.name)
+        found = known.get(picture.name)
         if found is None:
             found = task.measure(picture)
-            if kept is not None:
-                kept.add(picture.name, found)
+            if journal is not None:
+                journal.append({"name": picture.name, "rows": found})
         rows += [{"source": picture.source, "picture": picture.name, **row} for row in found]
         advance()
     return rows
 
 
+def _open_journal(
+    path: Path | None, task: Task, about: Mapping[str, str]
+) -> tuple[Journal | None, dict[str, list[Row]]]:
+    """Return the journal, ready to be added to, and the rows that it has, by picture."""
+    if path is None:
+        return None, {}
+    journal = Journal(path, "header", _describe_run(task, about), _REMEDY)
+    known = dict(journal.read(_parse_rows))
+    journal.write({"name": name, "rows": rows} for name, rows in known.items())
+    return journal, known
+
+
+def _parse_rows(entry: Any) -> tuple[str, list[Row]]:
+    name, rows = entry["name"], entry["rows"]
+    if not isinstance(name, str) or not isinstance(rows, list):
+        raise ValueError("an entry has a name and rows")
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a row is an object")
+    return name, rows
+
+
 def _describe_run(task: Task, about: Mapping[str, str]) -> dict[str, str]:
-    """All that rows depend on besides the pictures; rows of unlike runs must not mix."""
+    """Everything that rows depend on besides the pictures; rows of other runs must not mix in."""
     settings = _configs("pipe", task.pipe)
     return {
         "task": task.name,
@@ -85,7 +109,7 @@ def _describe_run(task: Task, about: Mapping[str, str]) -> dict[str, str]:
 
 
 def _configs(name: str, part: object, depth: int = 2) -> list[str]:
-    """Settings of the pipeline, of its prompters and of their strategies."""
+    """Settings of the pipeline, its prompters and their strategies."""
     if not hasattr(part, "__dict__"):
         return []
     found = [f"{name} {part.config!r}"] if hasattr(part, "config") else []
@@ -114,11 +138,11 @@ def figures_by_class(task: Task, rows: Sequence[Row]) -> Figures:
 
 
 def show_worst(task: Task, rows: Sequence[Row], count: int) -> list[Shown]:
-    """Predict the worst rows again, to be looked at, worst first.
+    """Predict the worst rows again to show them, worst first.
 
     Args:
-        task: That measured them.
-        rows: Of :func:`evaluate`.
+        task: The task that measured them.
+        rows: Rows of :func:`evaluate`.
         count: At most so many.
     """
     worst = task.worst(rows, count)

@@ -128,8 +128,3 @@ def to_png(image: Image.Image) -> bytes:
     content = io.BytesIO()
     image.save(content, format="PNG")
     return content.getvalue()
-
-
-def count_masks(number: int) -> str:
-    """Return "1 mask" or "3 masks"."""
-    return "1 mask" if number == 1 else f"{number} masks"

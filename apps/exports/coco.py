@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...models.errors import InputError
 from ...pipeline.files import write_text
-from ...pipeline.masks import mask_to_rle, tight_box
+from ...pipeline.masks import tight_box
 from ..console import printable
-from .base import Exporter, class_name, count_masks, stem
+from ..wording import count
+from .base import Exporter, class_name, stem
+from .coco_layout import encode_segmentation, is_panoptic
 
 if TYPE_CHECKING:
-    from ...pipeline.checks import BoolArray, UInt8Array
+    from ...pipeline.checks import UInt8Array
     from ...pipeline.result import Result
 
 COCO_FILE = "annotations.json"
@@ -72,7 +74,7 @@ class CocoExporter(Exporter):
             annotations.append(
                 {
                     "category": class_name(result.labels[i]),
-                    "segmentation": self._segmentation(mask),
+                    "segmentation": encode_segmentation(mask, polygons=self.polygons),
                     "area": int(mask.sum()),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "score": float(result.scores[i]),
@@ -91,7 +93,7 @@ class CocoExporter(Exporter):
             with self._pending_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, allow_nan=False) + "\n")
         if empty and self.polygons:
-            return [f"{self.name}: {count_masks(empty)} without a pixel, written as run lengths"]
+            return [f"{self.name}: {count(empty, 'mask')} without a pixel, written as run lengths"]
         return []
 
     def has(self, name: str) -> bool:
@@ -100,13 +102,6 @@ class CocoExporter(Exporter):
     def close(self) -> None:
         if self._new:
             self._write()
-
-    def _segmentation(self, mask: BoolArray) -> object:
-        if self.polygons and mask.any():
-            from .outlines import edge_polygons
-
-            return [polygon.ravel().tolist() for polygon in edge_polygons(mask)]
-        return mask_to_rle(mask)
 
     def _read_document(self) -> dict[str, Any]:
         try:
@@ -133,7 +128,7 @@ class CocoExporter(Exporter):
         self._annotations: dict[object, list[dict[str, Any]]] = {}
         last = 0
         for entry in document.pop("annotations", []):
-            if "segments_info" in entry:
+            if is_panoptic(entry):
                 raise ValueError("panoptic segments")
             self._annotations.setdefault(entry["image_id"], []).append(entry)
             last = max(last, int(entry["id"]))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...pipeline.files import write_text
 from ..console import printable
-from .base import Exporter, class_name, count_masks, stem
+from ..wording import count
+from .base import Exporter, class_name, stem
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -62,7 +63,7 @@ class LabelmeExporter(Exporter):
             "imageWidth": width,
         }
         write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
-        return [f"{self.name}: {count_masks(empty)} without a pixel, left out"] if empty else []
+        return [f"{self.name}: {count(empty, 'mask')} without a pixel, left out"] if empty else []
 
     def has(self, name: str) -> bool:
         return self._path(name).is_file()

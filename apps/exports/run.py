@@ -1,33 +1,39 @@
-"""Several formats at once, for the images of one run."""
+"""Writes results: in several formats at once for a run, or one result as a file to download."""
 
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from ...models.errors import InputError
-from . import exporter_class
+from ...pipeline.checks import UInt8Array
+from ...pipeline.drawing import draw_overlay
+from ...pipeline.result import Result
+from ...pipeline.saving import slug
+from . import FORMATS, exporter_class
 from .base import Exporter, stem
 
-if TYPE_CHECKING:
-    from ...pipeline.checks import UInt8Array
-    from ...pipeline.result import Result
+# In the ZIP: what the formats cannot hold of a result.
+NOTES_FILE = "notes.txt"
 
 
 class Exports:
     """The exporters of a run: each format in a folder of its name.
 
-    Close it also when a run fails (``with Exports(...) as exports``): what was added is kept.
+    Use it as a context manager: it is closed even if a run fails, and what was added is kept.
 
     Args:
         formats: Names of FORMATS.
-        folder: Where the formats' folders are made.
+        folder: Gets a folder for each format.
         images: Paths of all images of the run.
         labels: What is looked for; see :class:`~promptseg.apps.exports.base.Exporter`.
-        root: Folder of the images; their paths below it become their names. None takes the
-            nearest that holds all.
+        root: Folder of the images; their paths below it become their names. By default the
+            closest folder that holds all of them.
 
     Raises:
         InputError: There is no such format, an image is not below the root, two images would get
@@ -63,7 +69,7 @@ class Exports:
             result: What was found in it.
 
         Returns:
-            What formats cannot hold of it, a line each.
+            What the formats cannot hold, one line each.
 
         Raises:
             OSError: A file cannot be written.
@@ -98,6 +104,55 @@ class Exports:
             ) from error
 
 
+def write_cutout(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -> Path:
+    """Write the region that all masks cover together as one PNG, transparent around it."""
+    covered = np.any(result.masks, axis=0)
+    alpha = covered.astype(np.uint8) * 255
+    path = folder / f"{slug(picture.stem)}-cutout.png"
+    Image.fromarray(np.dstack([pixels * covered[..., None], alpha])).save(path, compress_level=3)
+    return path
+
+
+def write_format(
+    name: str, folder: Path, picture: Path, pixels: UInt8Array, result: Result
+) -> Path:
+    """Write a result as one file: the format's own, or a ZIP if the format has several.
+
+    Args:
+        name: One of FORMATS.
+        folder: Where to write.
+        picture: Path of the image; only its name matters.
+        pixels: (H, W, 3) uint8 RGB.
+        result: What was found in it.
+
+    Raises:
+        InputError: There is no such format.
+    """
+    inside = folder / name
+    with exporter_class(name)(inside) as exporter:
+        exporter.add(picture.name, pixels, result)
+    written = [path for path in inside.rglob("*") if path.is_file()]
+    stem = f"{slug(picture.stem)}-{name}"
+    if len(written) == 1:
+        return written[0].rename(folder / f"{stem}{written[0].suffix}")
+    return _pack(inside, folder / f"{stem}.zip")
+
+
+def write_zip(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -> Path:
+    """Write a ZIP of the image as it was segmented, the overlay, and every format."""
+    stem = slug(picture.stem)
+    inside = folder / stem
+    inside.mkdir()
+    photograph = inside / f"{stem}.png"
+    Image.fromarray(pixels).save(photograph, compress_level=1)
+    Image.fromarray(draw_overlay(pixels, result)).save(inside / "overlay.png", compress_level=1)
+    with Exports(list(FORMATS), inside, [photograph], root=inside) as exports:
+        notes = exports.add(photograph, pixels, result)
+    if notes:
+        (inside / NOTES_FILE).write_text("\n".join(notes) + "\n", encoding="utf-8")
+    return _pack(inside, folder / f"{stem}.zip")
+
+
 def _absolute(path: str | Path) -> Path:
     # Not resolve(): a link to a photograph is an image of that name and place.
     return Path(os.path.abspath(path))  # noqa: PTH100
@@ -109,18 +164,25 @@ def _common_folder(images: Sequence[str | Path]) -> Path:
         return Path(os.path.commonpath(folders)) if folders else Path.cwd()
     except ValueError as error:
         raise InputError(
-            "images of different drives cannot be exported together; export each drive's alone"
+            "images on different drives cannot be exported together; export each drive separately"
         ) from error
 
 
 def _check_stems(format_name: str, names: Sequence[str]) -> None:
-    """Refuse images that differ in their ending only: they would overwrite each other's files."""
+    """Refuse images that differ only in their endings and would overwrite each other's files."""
     seen: dict[str, str] = {}
     for name in names:
-        # Also where the file system takes upper and lower case for the same.
+        # Regardless of case, which some file systems ignore.
         other = seen.setdefault(stem(name).casefold(), name)
         if other != name:
             raise InputError(
                 f"{format_name}: {other!r} and {name!r} would be written to the same files; "
                 "rename one of them or export them to different folders"
             )
+
+
+def _pack(inside: Path, target: Path) -> Path:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(inside.rglob("*")):
+            archive.write(path, path.relative_to(inside.parent))
+    return target

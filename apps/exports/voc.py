@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...pipeline.files import write_text, write_whole
-from .base import Exporter, count_masks, stem, to_png
+from ..wording import count
+from .base import Exporter, stem, to_png
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -67,7 +68,7 @@ class VocExporter(Exporter):
         if covered.any():
             hidden = int((visible == 0).sum())
             notes.append(
-                f"{self.name}: {count_masks(int((covered > 0).sum()))} partly under a better one"
+                f"{self.name}: {count(int((covered > 0).sum()), 'mask')} partly under a better one"
                 + (f", {hidden} wholly" if hidden else "")
             )
         return notes

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...models.errors import InputError
 from ...pipeline.files import write_text
-from .base import Exporter, count_masks, stem
+from ..wording import count
+from .base import Exporter, stem
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -63,11 +64,11 @@ class YoloExporter(Exporter):
         notes = []
         if several:
             notes.append(
-                f"{self.name}: {count_masks(several)} in several parts, joined by lines "
+                f"{self.name}: {count(several, 'mask')} in several parts, joined by lines "
                 f"(up to {added} pixels more) or left out (up to {lost} fewer)"
             )
         if len(lines) < len(result):
-            notes.append(f"{self.name}: {count_masks(len(result) - len(lines))} without a pixel, "
+            notes.append(f"{self.name}: {count(len(result) - len(lines), 'mask')} without a pixel, "
                          "left out")  # fmt: skip
         return notes
 

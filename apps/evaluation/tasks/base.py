@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,16 +14,18 @@ from ....pipeline.checks import UInt8Array
 from ....pipeline.images import load_image
 from ....pipeline.pipeline import Pipeline
 from ..pictures import BoolMask, Collection, Picture, Truth
-from ..row_store import Row
+
+# Of a picture or an object, JSON-able.
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a measurement can be told.
+    """Settings of a measurement.
 
     Attributes:
-        pairs: Most pairs of pictures for a class, of the task "reference"; None for all.
-        shots: Examples a pair, of that task.
+        pairs: At most so many pairs of pictures per class, in the task "reference"; None for all.
+        shots: Examples per pair, in that task.
     """
 
     pairs: int | None = None
@@ -39,9 +41,9 @@ class Shown:
         image: (H, W, 3) uint8 RGB.
         prediction: (H, W) bool.
         target: (H, W) bool, or None where nothing should have been found.
-        box: XYXY that was asked with, or None.
-        clicks: (x, y, label) that were asked with.
-        example: The picture (h, w, 3) and the mask (h, w) that were asked with, or None.
+        box: The box of the query, XYXY, or None.
+        clicks: The clicks of the query, (x, y, label).
+        example: Picture (h, w, 3) and mask (h, w) of the query's example, or None.
     """
 
     caption: str
@@ -54,12 +56,12 @@ class Shown:
 
 
 class Task(ABC):
-    """Something that can be measured, a picture at a time.
+    """Something that can be measured, one picture at a time.
 
     Args:
         pipe: What is measured.
         collection: The pictures, and what can be asked for.
-        settings: What the task is told.
+        settings: Settings of the task.
     """
 
     name: ClassVar[str]
@@ -71,7 +73,7 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, picture: Picture) -> list[Row]:
-        """Rows of a picture, JSON-able; those with a "label" count for their class as well.
+        """Rows of a picture; those with a "label" also count for their class.
 
         Raises:
             InputError: The picture or its masks cannot be read, or do not fit together.
@@ -79,14 +81,14 @@ class Task(ABC):
 
     @abstractmethod
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Figures of all rows or of a source's; without those that no row counts for."""
+        """Figures of all rows or of one source's, leaving out those that no row bears on."""
 
     def class_figures(self, rows: Sequence[Row]) -> dict[str, float]:
         """Figures of the rows of one class."""
         return self.figures(rows)
 
     def depends_on(self) -> dict[str, str]:
-        """What a picture's rows depend on besides the picture; rows of unlike runs do not mix."""
+        """What a picture's rows depend on besides the picture."""
         return {}
 
     @abstractmethod
@@ -95,14 +97,14 @@ class Task(ABC):
 
     @abstractmethod
     def show(self, picture: Picture, rows: Sequence[Row]) -> list[Shown]:
-        """Predict again for some rows of a picture, to be looked at."""
+        """Predict again for some rows of a picture, to show them."""
 
 
 def open_picture(picture: Picture) -> tuple[UInt8Array, Truth]:
     """Read a photograph and its masks.
 
     Raises:
-        InputError: They cannot be read, or are not of one size.
+        InputError: They cannot be read, or differ in size.
     """
     image, truth = load_image(picture.image_path), picture.load_truth()
     if image.shape[:2] != truth.valid.shape:
@@ -126,5 +128,5 @@ def mean(values: Iterable[float]) -> float:
 
 
 def lowest_iou(rows: Iterable[Row], count: int) -> list[Row]:
-    """Rows of the lowest "iou"; of equal ones those of the largest "area" first."""
+    """Rows of the lowest "iou", those of the largest "area" first among equals."""
     return sorted(rows, key=lambda row: (row["iou"], -row["area"]))[:count]

@@ -12,8 +12,7 @@ from ....pipeline.decoding.candidates import MaskCandidates
 from ....pipeline.masks import tight_box
 from ..metrics import boundary_f, mask_iou
 from ..pictures import Picture, Target, large
-from ..row_store import Row
-from .base import Shown, Task, lowest_iou, mean, open_picture
+from .base import Row, Shown, Task, lowest_iou, mean, open_picture
 
 
 class BoxTask(Task):

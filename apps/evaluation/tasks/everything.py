@@ -10,8 +10,7 @@ import numpy as np
 
 from ..metrics import mask_iou
 from ..pictures import Picture, large
-from ..row_store import Row
-from .base import Shown, Task, lowest_iou, mean, open_picture
+from .base import Row, Shown, Task, lowest_iou, mean, open_picture
 
 # As in COCO's average recall: 0.50, 0.55, ..., 0.95.
 _LEVELS = np.linspace(0.5, 0.95, 10)

@@ -13,8 +13,7 @@ from ....pipeline.decoding.candidates import MaskCandidates
 from ..clicks import next_click
 from ..metrics import boundary_f, mask_iou
 from ..pictures import BoolMask, Picture, Target, large
-from ..row_store import Row
-from .base import Shown, Task, mean, open_picture
+from .base import Row, Shown, Task, mean, open_picture
 
 CLICKS = (1, 3, 5)
 # Clicks after which failures are looked for: one alone is often ambiguous.

@@ -17,9 +17,8 @@ from ....pipeline.pipeline import Pipeline
 from ....pipeline.prompters.reference.examples import EncodedReference, Reference
 from ..metrics import balanced_weights, boundary_f, mask_iou, matthews
 from ..pictures import BoolMask, Collection, Picture, Truth, large
-from ..row_store import Row
 from ..siblings import may_name_the_same
-from .base import Settings, Shown, Task, lowest_iou, mean, open_picture, union
+from .base import Row, Settings, Shown, Task, lowest_iou, mean, open_picture, union
 
 # Examples in one query, whose masks are held together; examples whose features are kept.
 _AT_ONCE = 16

@@ -15,9 +15,8 @@ from ....pipeline.pipeline import Pipeline
 from ....pipeline.prompters.text.prompter import TextPrompter
 from ..metrics import balanced_weights, boundary_f, mask_iou, matthews, roc_auc
 from ..pictures import BoolMask, Collection, Picture, Target, large
-from ..row_store import Row
 from ..siblings import draw_absent, is_person
-from .base import Settings, Shown, Task, lowest_iou, mean, open_picture, union
+from .base import Row, Settings, Shown, Task, lowest_iou, mean, open_picture, union
 
 PRESENT, RANDOM, SIBLING = "present", "random", "sibling"
 # Phrases in one query: their masks are held together.

@@ -14,9 +14,9 @@ from promptseg.apps.cli import evaluate as eval_command
 
 
 @pytest.fixture
-def run_eval(run, pipe, data_folder, monkeypatch: pytest.MonkeyPatch):
+def run_eval(run, loads, pipe, data_folder):
     """Run `promptseg eval` on the four pictures."""
-    monkeypatch.setattr(eval_command, "load_pipeline", lambda preset, device: pipe)
+    loads(pipe)
 
     def invoke(*arguments: object):
         return run("eval", "--data", data_folder, *arguments)
@@ -109,7 +109,7 @@ def test_the_command_refuses_rows_of_other_weights(run_eval, monkeypatch) -> Non
     done = run_eval("--json", "figures.json")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
-    assert "'figures.json.rows.jsonl' holds no rows to go on from: its weights is" in done.stderr
+    assert "cannot resume from 'figures.json.rows.jsonl': its weights is" in done.stderr
 
 
 @pytest.mark.parametrize(

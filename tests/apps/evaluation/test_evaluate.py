@@ -61,31 +61,17 @@ def test_a_short_run_grows_into_a_long_one(measure, fakes, tmp_path: Path) -> No
         store.unlink()
 
 
-def test_a_run_cut_off_in_its_first_line_starts_anew(measure, tmp_path: Path) -> None:
-    store = tmp_path / "rows.jsonl"
-    store.write_text('{"header": {"ta')
-    assert measure("boxes", store=store) == measure("boxes")
-
-
-def test_a_run_that_failed_at_once_does_not_stand_in_the_way(measure, fakes, tmp_path) -> None:
-    store = tmp_path / "rows.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        measure("points", fakes.Pipeline(fakes.Segmenter(fails_at=0)), store=store)
-    assert store.read_text().count("\n") == 1
-    assert measure("boxes", store=store) == measure("boxes")
-
-
 ABOUT = {"preset": "pocket", "weights": "1f"}
 
 
 @pytest.mark.parametrize(
     ("task", "about", "changes", "says"),
     [
-        ("points", ABOUT, {}, "its task is 'boxes', that of this run 'points'"),
-        ("boxes", {**ABOUT, "preset": "x"}, {}, "its preset is 'pocket', that of"),
-        ("boxes", {**ABOUT, "weights": "2a"}, {}, "its weights is '1f', that of"),
-        ("boxes", {**ABOUT, "split": "dev"}, {}, "its split is None"),
-        ("boxes", {"preset": "pocket"}, {}, "its weights is '1f', that of this run"),
+        ("points", ABOUT, {}, 'its task is "boxes", not "points" as in this run'),
+        ("boxes", {**ABOUT, "preset": "x"}, {}, 'its preset is "pocket", not'),
+        ("boxes", {**ABOUT, "weights": "2a"}, {}, 'its weights is "1f", not'),
+        ("boxes", {**ABOUT, "split": "dev"}, {}, "its split is null"),
+        ("boxes", {"preset": "pocket"}, {}, 'its weights is "1f", not null'),
         ("boxes", ABOUT, {"config": "other"}, "its settings is"),
         ("boxes", ABOUT, {"text_prompter": "other"}, "its settings is"),
     ],
@@ -138,25 +124,11 @@ def test_rows_drawn_from_other_labels_or_pairs_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda lines: [lines[0], "{broken", *lines[2:]], "line 2 is broken"),
-        (lambda lines: [*lines[:2], "[]", *lines[3:]], "line 3 is broken"),
-        (lambda lines: [*lines[:2], '{"name": "even/0", "rows": [3]}'], "line 3 is broken"),
-        (lambda lines: [*lines[:2], '{"name": 3, "rows": []}'], "line 3 is broken"),
-        (lambda lines: lines[1:], "its first line does not say what was measured"),
-        (lambda lines: ["dear diary"], "its first line does not say"),
-        (lambda lines: ['{"header": 3}'], "its first line does not say"),
-        (lambda lines: ["\udcff"], "it is not UTF-8 text"),
-    ],
+    "line", ["[]", '{"name": "even/0", "rows": [3]}', '{"name": 3, "rows": []}']
 )
-def test_a_broken_store_is_refused_and_kept(measure, tmp_path: Path, spoil, says: str) -> None:
+def test_entries_that_are_not_rows_are_refused(measure, tmp_path: Path, line: str) -> None:
     store = tmp_path / "rows.jsonl"
     measure("boxes", store=store)
-    lines = spoil(store.read_text().splitlines())
-    content = "".join(line + "\n" for line in lines).encode(errors="surrogateescape")
-    store.write_bytes(content)
-    with pytest.raises(InputError, match=says) as caught:
+    store.write_text(store.read_text() + line + "\n")
+    with pytest.raises(InputError, match="line 6 is broken"):
         measure("boxes", store=store)
-    assert str(store) in str(caught.value)
-    assert store.read_bytes() == content

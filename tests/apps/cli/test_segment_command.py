@@ -1,3 +1,5 @@
+"""`promptseg segment` on single images: the table, files, JSON, options, errors."""
+
 from __future__ import annotations
 
 import json
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from promptseg.apps.cli import segment as segment_command
+from promptseg.apps.cli.options import ModelOptions
 from promptseg.models.errors import CheckpointError, ModelNotFoundError
 
 
@@ -81,26 +83,31 @@ def test_options_reach_the_pipeline(run, fake_pipeline, photo) -> None:
         "--top-k", 2, "--min-score", 0.25, "--no-overlap",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert fake_pipeline.calls == [
-        {
-            "text": ["cat", "red car"],
-            "negative_text": ["toy"],
-            "reference": None,
-            "negative_reference": None,
-            "points": [(3.0, 4.0), (-1.5, 6.0)],
-            "point_labels": [1, 0],
-            "boxes": [(1.0, 2.0, 30.0, 40.0)],
-            "top_k": 2,
-            "min_score": 0.25,
-            "no_overlap": True,
-        }
-    ]
+    (query,) = fake_pipeline.queries
+    assert query.text == ("cat", "red car")
+    assert query.negative_text == ("toy",)
+    assert query.reference == query.negative_reference == ()
+    assert query.marks.points.tolist() == [[3.0, 4.0], [-1.5, 6.0]]
+    assert query.marks.point_labels.tolist() == [1, 0]
+    assert query.marks.boxes.tolist() == [[1.0, 2.0, 30.0, 40.0]]
+    assert fake_pipeline.rankings == [(2, 0.25, True)]
 
 
-def test_what_is_not_given_is_none(run, fake_pipeline, photo) -> None:
+def test_what_is_not_given_is_left_to_the_preset(run, fake_pipeline, photo) -> None:
     run("segment", photo, "--box", "1,2,30,40")
-    (call,) = fake_pipeline.calls
-    assert {name for name, value in call.items() if value is not None} == {"boxes"}
+    (query,) = fake_pipeline.queries
+    assert not query.finds
+    assert fake_pipeline.rankings == [(None, None, None)]
+
+
+def test_models_are_loaded_as_asked(run, loads, fake_pipeline, photo, tmp_path) -> None:
+    loader = loads(fake_pipeline)
+    run("segment", photo, "-t", "cat")
+    run("segment", photo, "-t", "cat", "--preset", "base", "--device", "cuda:1", "--dtype", "bf16",
+        "--weights", tmp_path, "--strategy", "graph")  # fmt: skip
+    assert loader.options == [
+        ModelOptions(), ModelOptions("base", "cuda:1", "bf16", tmp_path, "graph"),
+    ]  # fmt: skip
 
 
 def test_json_alone_on_stdout_and_no_files(run, fake_pipeline, photo) -> None:
@@ -162,7 +169,7 @@ def test_one_bad_image_does_not_stop_the_others(run, fake_pipeline, photo, tmp_p
     assert len(errors) == 3
     assert "notes.jpg' is not an image" in errors[0]
     assert errors[1] == "error: 'missing.png' does not exist; check the path"
-    assert errors[2] == f"error: 2 of 4 images failed; '{out / 'failures.txt'}' lists them"
+    assert errors[2] == f"error: 2 of 4 images failed; see '{out / 'failures.txt'}'"
 
 
 def test_json_of_several_images_is_one_line_each(run, fake_pipeline, photo) -> None:
@@ -224,20 +231,17 @@ def test_progress_bar_on_a_terminal_leaves_stdout_alone(
         (["-t", "cat", "-t", "  "], "--text: the text is empty"),
         (["-t", "cat", "--negative", ""], "--negative: the text is empty"),
         # How Python hands on an argument's byte FF, and a lone surrogate of its own.
-        (["-t", "\udcffcat"], r"--text: '\udcffcat' is not valid UTF-8 text"),
-        (["-t", "cat", "-t", "\ud800"], r"--text: '\ud800' is not valid UTF-8 text"),
-        (["-t", "cat", "--negative", "a\udce9"], "--negative: 'a\\udce9' is not valid UTF-8"),
-        (["--point", "nan,3"], "--point: 'nan,3' is not X,Y"),
-        (["--point", "inf,3"], "--point"),
-        (["--point", "3"], "--point"),
-        (["--point", "3,4,2"], "label 1 (object) or 0 (background)"),
+        (["-t", "\udcffcat"], r"--text: '\udcffcat' is not valid Unicode text"),
+        (["-t", "cat", "--negative", "a\udce9"], "--negative: 'a\\udce9' is not valid Unicode"),
+        (["--point", "nan,3"], "--point must be finite"),
+        (["--point", "3"], "--point: '3' is not X,Y or X,Y,LABEL in pixels"),
+        (["--point", "3,4,2"], "--point: LABEL must be 1 (foreground) or 0 (background)"),
         (["--point", "3,4,1,1"], "--point"),
         (["--point", "a,b"], "--point: 'a,b' is not X,Y or X,Y,LABEL in pixels"),
-        (["--box", "30,2,1,40"], "X0 < X1 and Y0 < Y1"),
-        (["--box", "1,40,30,2"], "X0 < X1 and Y0 < Y1"),
-        (["--box", "1,1,1,1"], "X0 < X1"),
+        (["--box", "30,2,1,40"], "has its corners in the wrong order; give x0 <= x1, y0 <= y1"),
         (["--box", "1,2,3"], "--box: '1,2,3' is not X0,Y0,X1,Y1 in pixels"),
-        (["--box", "1,2,nan,4"], "--box"),
+        (["--box", "1,2,nan,4"], "--box must be finite"),
+        (["-t", "cat", "--weights", "nowhere"], "--weights: 'nowhere' is not a folder"),
         (["-t", "crash"], "cannot be used"),
     ],
 )
@@ -268,11 +272,8 @@ def test_usage_errors_exit_2(run, arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
-def test_one_bad_image_alone_exits_2_before_models_are_loaded(run, monkeypatch) -> None:
-    def refuse(*given: object) -> None:
-        raise AssertionError("loaded")
-
-    monkeypatch.setattr(segment_command, "load_pipeline", refuse)
+def test_one_bad_image_alone_exits_2_before_models_are_loaded(run, loads) -> None:
+    loads(AssertionError("loaded"))
     done = run("segment", "missing.png", "-t", "cat", "--out", "out")
     assert done.exit_code == 2
     assert done.stderr == "error: 'missing.png' does not exist; check the path\n"
@@ -284,16 +285,18 @@ def test_one_bad_image_alone_exits_2_before_models_are_loaded(run, monkeypatch) 
     [
         (ModelNotFoundError("no preset is called 'huge'; there are pocket"), 2),
         (CheckpointError("the weights are truncated;\ndownload them again"), 2),
+        (RuntimeError("no\nmemory"), 1),
     ],
 )
-def test_a_pipeline_that_cannot_load_stops_at_once(run, monkeypatch, photo, error, code) -> None:
-    def fail(*given: object) -> None:
-        raise error
-
-    monkeypatch.setattr(segment_command, "load_pipeline", fail)
-    done = run("segment", photo, photo, "-t", "cat", "--preset", "huge")
+@pytest.mark.parametrize("command", [("segment", "-t", "cat"), ("everything",)])
+def test_a_pipeline_that_cannot_load_stops_at_once(run, loads, photo, command, error, code) -> None:
+    loads(error)
+    done = run(*command, photo, photo, "--json")
+    name = "RuntimeError: " if code == 1 else ""
+    message = name + " ".join(str(error).split())
     assert done.exit_code == code
-    assert done.stderr == f"error: {' '.join(str(error).split())}\n"
+    assert done.stderr == f"error: {message}\n"
+    assert json.loads(done.stdout) == {"image": str(photo), "error": message}
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu cpu", ""])
@@ -303,11 +306,11 @@ def test_unknown_devices_exit_2(run, photo, device: str) -> None:
     assert f"there is no device {device!r}" in done.stderr
 
 
-def test_a_failing_image_among_good_weather_exits_1(run, fake_pipeline, photo, monkeypatch) -> None:
-    def run_out(self, image, **query) -> None:
+def test_an_image_that_fails_in_the_models_exits_1(run, fake_pipeline, photo, monkeypatch) -> None:
+    def run_out(self, image, query) -> None:
         raise RuntimeError("not enough memory: you tried to allocate\n4 GB")
 
-    monkeypatch.setattr(type(fake_pipeline), "__call__", run_out)
+    monkeypatch.setattr(type(fake_pipeline), "propose", run_out)
     done = run("segment", photo, "-t", "cat")
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1

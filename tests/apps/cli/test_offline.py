@@ -20,7 +20,7 @@ def refuse(event, arguments):
 
 sys.addaudithook(refuse)
 """
-SEGMENT = BLOCKED + "from promptseg.apps.cli import main\nmain()\n"
+SEGMENT = BLOCKED + "from promptseg.apps.cli.main import main\nmain()\n"
 CONNECT = BLOCKED + "import socket\nsocket.create_connection(('127.0.0.1', 9))\n"
 
 

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from promptseg.apps import outputs
 from promptseg.apps.exports import FORMATS, exporter_class
 from promptseg.apps.exports.base import ClassNames, class_name
 from promptseg.apps.exports.run import Exports
 from promptseg.models.errors import InputError
+from promptseg.pipeline.files import write_text
 from promptseg.pipeline.result import Result
 
-from .export_results import SIZE, make_result
+from .results import SIZE, make_result
 
 IMAGE = np.full((*SIZE, 3), 7, np.uint8)
 RESULTS = {
@@ -233,13 +233,12 @@ def test_coco_keeps_what_came_since_the_last_write(tmp_path: Path) -> None:
 
 def test_a_long_run_writes_the_coco_file_seldom(tmp_path: Path, monkeypatch) -> None:
     sizes: list[int] = []
-    write_text = outputs.write_text
 
-    def count(path: Path, text: str) -> None:
+    def counted(path: Path, text: str) -> None:
         sizes.append(len(text))
         write_text(path, text)
 
-    monkeypatch.setattr("promptseg.apps.exports.coco.write_text", count)
+    monkeypatch.setattr("promptseg.apps.exports.coco.write_text", counted)
     one = make_result("cat")
     with exporter_class("coco")(tmp_path) as exporter:
         for i in range(400):

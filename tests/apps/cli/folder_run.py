@@ -21,8 +21,8 @@ from typing import Any
 
 from conftest import FakePipeline
 
-from promptseg.apps.cli import main as cli
-from promptseg.apps.cli import segment as segment_command
+from promptseg.apps.cli.main import app
+from promptseg.apps.cli.options import ModelOptions
 
 MOST = 1000
 
@@ -42,25 +42,25 @@ def count_down(call: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
 class SlowPipeline(FakePipeline):
     """Takes its time."""
 
-    def __call__(self, image: Any, **query: Any) -> Any:
+    def propose(self, image: Any, query: Any) -> Any:
         time.sleep(0.3)
-        return super().__call__(image, **query)
+        return super().propose(image, query)
 
 
 def run_in(folder: str, arguments: list[str]) -> None:
     Path(folder).mkdir()
     os.chdir(folder)
     with contextlib.suppress(SystemExit):
-        cli.app(arguments)
+        app(arguments)
     os.chdir("..")
 
 
 def main() -> None:
     mode, arguments = sys.argv[1], sys.argv[2:]
     pipeline = SlowPipeline() if mode == "slow" else FakePipeline()
-    segment_command.load_pipeline = lambda *given: pipeline
+    ModelOptions.load = lambda options: pipeline
     if mode == "slow":
-        cli.app(arguments)
+        app(arguments)
     # Also imports all, so that the others need not.
     run_in("whole", arguments)
     for moment in range(1, MOST):

@@ -6,7 +6,7 @@ import numpy as np
 
 from promptseg.pipeline.result import Result, import_supervision
 
-from .export_results import make_result
+from .results import make_result
 
 
 def test_every_field_is_there() -> None:

@@ -18,7 +18,7 @@ from promptseg.apps.exports.voc import palette
 from promptseg.models.errors import InputError
 from promptseg.pipeline.result import Result, import_supervision
 
-from .export_results import SIZE, hard_masks, make_result, result_of
+from .results import SIZE, hard_masks, make_result, result_of
 
 sv = import_supervision()
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)

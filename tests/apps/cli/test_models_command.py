@@ -17,8 +17,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from promptseg.apps.cli import models as models_command
-from promptseg.apps.cli.report import describe_size
-from promptseg.models.hub.sources import PRESET_WEIGHTS, SOURCES, sources_for
+from promptseg.apps.wording import describe_size
+from promptseg.models.hub.sources import SOURCES
+from promptseg.pipeline.presets.catalog import PRESETS, sources_for
 
 LONGEST_SCREEN = 40
 # An audit hook cannot be taken back, and sees every way of opening or resolving a connection.
@@ -32,17 +33,18 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 """
 DOCTOR = f"""{BLOCKED}
-from promptseg.apps.cli import app
+from promptseg.apps.cli.main import app
 app(["models", "doctor"], standalone_mode=False)
 heavy = {{"torch", "transformers", "timm", "open_clip", "numpy"}} & set(sys.modules)
 assert not heavy, heavy
 """
 LOAD = f"""{BLOCKED}
 from promptseg.models.errors import CheckpointError
-from promptseg.models.hub import find_source, find_weights
-for load, name in ((find_source, "sam-vit-base"), (find_weights, "facebook/sam-vit-base")):
+from promptseg.models.hub.find import find_source
+from promptseg.pipeline.presets.load import load
+for find, name in ((find_source, "sam-vit-base"), (load, "base")):
     try:
-        load(name)
+        find(name)
     except CheckpointError as error:
         print(error)
 """
@@ -97,23 +99,22 @@ def test_the_doctor_on_a_machine_with_nothing(tmp_path: Path) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert len(lines) <= LONGEST_SCREEN
-    assert f"hub's cache: {tmp_path / 'none' / 'hub'}, not there yet" in lines
+    assert f"hub's cache: {tmp_path / 'none' / 'hub'}, which does not exist yet" in lines
     assert "hub: https://huggingface.co, HF_HUB_OFFLINE is set" in lines
     assert "pocket: ready, its weights are installed" in lines
-    for preset, parts in PRESET_WEIGHTS.items():
-        assert any(line.startswith(f"{preset}:") for line in lines)
-        assert (f"  run: promptseg models fetch {preset}" in lines) == bool(parts)
+    for preset in PRESETS.values():
+        assert any(line.startswith(f"{preset.name}:") for line in lines)
+        assert (f"  run: promptseg models fetch {preset.name}" in lines) == bool(preset.weights)
     assert not (tmp_path / "none").exists()
 
 
 def test_missing_weights_fail_at_once_without_network(tmp_path: Path) -> None:
     done = run_python(LOAD, HF_HOME=str(tmp_path / "none"))
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    for line in lines:
-        assert "run `promptseg models fetch base`" in line
-        assert "the preset pocket works now" in line
+    source, preset = done.stdout.splitlines()
+    assert "run `hf download facebook/sam-vit-base`" in source
+    assert "run `promptseg models fetch base`" in preset
+    assert "the preset pocket works now" in preset
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_the_doctor_answers_whatever_is_broken(tmp_path: Path, environment) -> N
     if environment.get("HF_HOME") == "file":
         assert f"PROMPTSEG_WEIGHTS: {tmp_path / 'file'}, which is a file" in done.stdout
     if "markup" in environment.get("PROMPTSEG_WEIGHTS", ""):
-        assert "PROMPTSEG_WEIGHTS: [red]no[/markup], not there yet" in done.stdout
+        assert "PROMPTSEG_WEIGHTS: [red]no[/markup], which does not exist yet" in done.stdout
 
 
 def test_a_preset_with_its_weights_is_ready(run, own: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_preset_with_its_weights_is_ready(run, own: Path) -> None:
             *describe_size(SOURCES[name].bytes).split(),
             str(own / SOURCES[name].repo.replace("/", "--")),
         ]
-        for part, name in PRESET_WEIGHTS["base"].items()
+        for part, name in PRESETS["base"].weights.items()
     ]
     assert "run: promptseg models fetch base" not in done.stdout
     assert "mobile: 750 MB missing" in lines
@@ -261,7 +262,7 @@ def test_list_says_what_is_needed_and_here(run, own: Path, monkeypatch) -> None:
         "Apache-2.0",
         "here",
     ]
-    assert rows["owlv2-base"][-2:] == ["in", "part"]
+    assert rows["owlv2-base"][-1] == "incomplete"
     assert rows["sam3"][2:] == ["3.4", "GB", "SAM", "License", "missing"]
     assert rows["pocket"][-1] == "ready"
     assert set(SOURCES) <= set(rows)

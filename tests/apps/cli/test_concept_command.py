@@ -9,27 +9,14 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-import promptseg
-from promptseg.apps.cli import concept as concept_command
+from promptseg.apps.cli.options import ModelOptions
 from promptseg.pipeline.prompters.reference.concepts import open_concept
 
 
-@pytest.fixture(scope="module")
-def pocket() -> promptseg.Pipeline:
-    return promptseg.load("pocket")
-
-
 @pytest.fixture(autouse=True)
-def loaded(monkeypatch: pytest.MonkeyPatch, pocket) -> list[tuple[object, ...]]:
-    """What presets were asked for."""
-    calls: list[tuple[object, ...]] = []
-
-    def load(*given: object):
-        calls.append(given)
-        return pocket
-
-    monkeypatch.setattr(concept_command, "load_pipeline", load)
-    return calls
+def loaded(loads, pocket):
+    """The options of each load; what is loaded is pocket."""
+    return loads(pocket).options
 
 
 def test_a_concept_is_saved_and_told_of(run, shown) -> None:
@@ -78,7 +65,7 @@ def test_the_preset_and_the_device_are_asked_for(run, shown, loaded) -> None:
     image, mask = shown("red")
     run("concept", "save", "a", "--reference", image, "--mask", mask, "--preset", "base",
         "--device", "cuda:1")  # fmt: skip
-    assert loaded == [("base", "cuda:1")]
+    assert loaded == [ModelOptions("base", "cuda:1")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from rich.console import Console
 
-from promptseg.apps.cli import everything as everything_command
 from promptseg.apps.console import Bar
-from promptseg.models.errors import CheckpointError, ModelNotFoundError
 from promptseg.pipeline import PipelineConfig
 from promptseg.pipeline.decoding.everything import EverythingConfig
 from promptseg.pipeline.drawing import draw_overlay
@@ -58,9 +55,9 @@ class FakeEverything:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEverything:
+def fake(loads) -> FakeEverything:
     pipeline = FakeEverything()
-    monkeypatch.setattr(everything_command, "load_pipeline", lambda *given: pipeline)
+    loads(pipeline)
     return pipeline
 
 
@@ -99,27 +96,6 @@ def test_the_overlay_names_masks_by_number(run, fake, photo, tmp_path) -> None:
     assert (overlay != draw_overlay(image, result)).any()
 
 
-def test_without_out_files_go_to_a_folder_named_like_the_image(run, fake, photo) -> None:
-    assert run("everything", photo).exit_code == 0
-    assert Path("promptseg-output/photo/overlay.png").is_file()
-
-
-def test_json_alone_on_stdout_and_no_files(run, fake, photo) -> None:
-    done = run("everything", photo, "--json")
-    assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert [entry["score"] for entry in told["masks"]] == pytest.approx([0.9, 0.8])
-    assert told["files"] is None
-    assert not Path("promptseg-output").exists()
-
-
-def test_json_with_out_writes_the_same_record(run, fake, photo, tmp_path) -> None:
-    done = run("everything", photo, "--json", "--out", tmp_path / "out")
-    told = json.loads(done.stdout)
-    assert told.pop("seconds") >= 0
-    assert told == json.loads((tmp_path / "out/result.json").read_text())
-
-
 def test_options_reach_the_pipeline(run, fake, photo) -> None:
     run("everything", photo, "--json")
     run("everything", photo, "--json", "--points-per-side", 9, "--min-area", 50)
@@ -134,52 +110,12 @@ def test_nothing_found_is_an_answer(run, fake, photo) -> None:
     assert "the mask is empty: 7 of 9 candidates" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("missing.png",), "'missing.png' does not exist; check the path"),
-        (("{photo}", "--out", "{photo}"), "is a file; give a folder"),
-        (("{photo}", "--device", "gpu"), "there is no device 'gpu'"),
-        (("{photo}", "--preset", "huge"), "no preset is called 'huge'"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(run, photo, arguments, message) -> None:
-    done = run("everything", *(argument.format(photo=photo) for argument in arguments))
-    assert done.exit_code == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize("option", [("--points-per-side", 0), ("--min-area", -1)])
 def test_options_out_of_range_are_refused(run, fake, photo, option) -> None:
     done = run("everything", photo, *option)
     assert done.exit_code == 2
     assert option[0] in done.stderr
     assert fake.calls == []
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (CheckpointError("the weights are broken"), 2, "the weights are broken"),
-        (ModelNotFoundError("no such preset"), 2, "no such preset"),
-        (MemoryError(), 1, "out of memory; scale the image down"),
-        (RuntimeError("two\nlines"), 1, "RuntimeError: two lines"),
-    ],
-)
-def test_failures_are_told_on_one_line_and_as_json(
-    run, photo, monkeypatch, error, code, message
-) -> None:
-    def fail(*given: object) -> None:
-        raise error
-
-    monkeypatch.setattr(everything_command, "load_pipeline", fail)
-    done = run("everything", photo, "--json")
-    assert done.exit_code == code
-    assert done.stderr == f"error: {message}\n"
-    assert json.loads(done.stdout) == {"image": str(photo), "error": message}
 
 
 def test_the_bar_shows_points_done_of_all() -> None:

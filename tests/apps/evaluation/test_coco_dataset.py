@@ -298,10 +298,8 @@ def test_a_bad_shape_is_named(path: Path) -> None:
         read_coco(path).pictures[0].load_truth()
 
 
-def test_eval_measures_a_coco_file(run, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eval_measures_a_coco_file(run, loads, path: Path) -> None:
     from types import SimpleNamespace
-
-    from promptseg.apps.cli import evaluate as eval_command
 
     class Segmenter:
         def encode_image(self, image: np.ndarray) -> None:
@@ -313,7 +311,7 @@ def test_eval_measures_a_coco_file(run, path: Path, monkeypatch: pytest.MonkeyPa
             return SimpleNamespace(masks=masks, iou_predictions=scores)
 
     pipe = SimpleNamespace(segmenter=Segmenter(), text_prompter=None)
-    monkeypatch.setattr(eval_command, "load_pipeline", lambda preset, device: pipe)
+    loads(pipe)
     done = run("eval", "--data", path, "--task", "boxes", "--by-class", "--json", "out.json")
     assert done.exit_code == 0, done.output
     written = json.loads(Path("out.json").read_text())

@@ -21,7 +21,8 @@ from safetensors.numpy import save
 
 from promptseg.models.hub import fetch
 from promptseg.models.hub.find import find_places, find_source
-from promptseg.models.hub.sources import PRESET_WEIGHTS, SOURCES, WeightSource
+from promptseg.models.hub.sources import SOURCES, WeightSource
+from promptseg.pipeline.presets.catalog import PRESETS, Preset
 
 REPO = "someone/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -143,7 +144,7 @@ def hub(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     for name in ("PROMPTSEG_WEIGHTS", "HF_TOKEN", "NO_PROXY", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     add_source(monkeypatch)
-    monkeypatch.setitem(PRESET_WEIGHTS, "small", {"masks": "tiny"})
+    monkeypatch.setitem(PRESETS, "small", Preset("small", "for tests", {"masks": "tiny"}))
     return hub
 
 
@@ -339,9 +340,9 @@ def test_the_token_goes_to_the_hub_alone(run, hub: FakeHub, monkeypatch) -> None
     ("status", "code", "says"),
     [
         (401, "GatedRepo", "someone/tiny, then log in with `hf auth login` or set HF_TOKEN"),
-        (403, "GatedRepo", "someone/tiny lets in only those who asked: ask at http"),
-        (401, "RepoNotFound", "has no someone/tiny, or not for you: check HF_ENDPOINT"),
-        (404, "RepoNotFound", "has no someone/tiny, or not for you: check HF_ENDPOINT"),
+        (403, "GatedRepo", "access to someone/tiny must be requested at http"),
+        (401, "RepoNotFound", "has no someone/tiny, or you have no access to it: check"),
+        (404, "RepoNotFound", "has no someone/tiny, or you have no access to it: check"),
         (404, "EntryNotFound", "has no model.safetensors in someone/tiny: update promptseg"),
         (500, "", "cannot be fetched from http://127.0.0.1"),
     ],
@@ -369,7 +370,7 @@ def test_no_server_is_told(run, hub: FakeHub, monkeypatch) -> None:
     done = run("models", "fetch", "tiny")
     assert done.exit_code == 1
     assert one_line(done.stderr)
-    assert "run the command again: it goes on where it stopped" in done.stderr
+    assert "run the command again: it resumes where it stopped" in done.stderr
 
 
 def test_too_little_room_is_told_before(run, hub: FakeHub, monkeypatch, tmp_path: Path) -> None:
@@ -380,7 +381,7 @@ def test_too_little_room_is_told_before(run, hub: FakeHub, monkeypatch, tmp_path
     assert done.exit_code == 1
     assert one_line(done.stderr)
     assert "0.0 GB are to be fetched" in done.stderr
-    assert "--dir" in done.stderr
+    assert "a folder on another disk" in done.stderr
     assert asked == [tmp_path]
     assert {method for method, *_ in hub.seen} == {"HEAD"}
     usage.free = 100_200_300
@@ -425,7 +426,7 @@ def test_the_environment_is_respected(hub: FakeHub, tmp_path: Path) -> None:
     done = fetch_in_process({**settings, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 1
     assert one_line(done.stderr)
-    assert "HF_HUB_OFFLINE is set, and mobile-sam is not all here" in done.stderr
+    assert "HF_HUB_OFFLINE is set, and mobile-sam is incomplete" in done.stderr
     assert hub.seen == []
     hub.files["mobile_sam.pt"] = b"another file" * 100
     done = fetch_in_process(settings)

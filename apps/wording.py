@@ -1,0 +1,48 @@
+"""Numbers, sizes and plain sentences about results, as every part of the apps words them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..pipeline.result import RejectedMask, Result
+
+_LONGEST_PHRASE = 60
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 mask", "3 masks"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def describe_size(size: int) -> str:
+    """Return a number of bytes as people write it, such as "375 MB" or "1.8 GB"."""
+    if size >= 999_500_000:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 999_500 else f"{size / 1e3:.0f} kB"
+
+
+def shorten(phrase: str) -> str:
+    """Return a phrase on one line, cut to 60 characters."""
+    line = " ".join(phrase.split())
+    return line if len(line) <= _LONGEST_PHRASE else line[: _LONGEST_PHRASE - 3] + "..."
+
+
+def describe_missing(result: Result, phrases: Sequence[str]) -> list[str]:
+    """Return one line for each phrase without a mask, with the reason where it is known."""
+    lines = []
+    for phrase in phrases:
+        if phrase in result.labels:
+            continue
+        line = f"nothing here that matches '{shorten(phrase)}'"
+        reasons = rejected_for(result, phrase)
+        lines.append(f"{line}: {reasons[0].reason}" if reasons else line)
+    if not phrases and len(result) == 0:
+        lines.append("nothing here: no mask for the points and boxes given")
+    return lines
+
+
+def rejected_for(result: Result, phrase: str) -> list[RejectedMask]:
+    """Return what was rejected of a phrase."""
+    return [item for item in result.rejected if item.label == phrase]
