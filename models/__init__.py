@@ -1,17 +1,26 @@
-"""The networks of promptseg, their configurations and how their weights are read.
+"""The networks of promptseg, their configurations, and reading their weights.
 
-Nothing here knows of the pipeline or the apps. The names below are resolved on first use, so
-that importing the errors alone does not import torch.
+Nothing here knows the pipeline or the apps. Names are resolved on first use, so that importing the
+errors alone does not import torch.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from .errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
-    from .registry import ModelInfo, create_model, get_model_info, list_models
+    from .features.dino import create_dino
+    from .registry import (
+        ModelInfo,
+        create_grounder,
+        create_model,
+        get_model_info,
+        list_grounders,
+        list_models,
+    )
 
 __all__ = [
     "CheckpointError",
@@ -19,33 +28,26 @@ __all__ = [
     "ModelInfo",
     "ModelNotFoundError",
     "PromptsegError",
+    "create_dino",
+    "create_grounder",
     "create_model",
     "get_model_info",
+    "list_grounders",
     "list_models",
 ]
 
-# Public name -> the module that defines it.
-_HOMES = {
-    "CheckpointError": ".errors",
-    "InputError": ".errors",
-    "ModelInfo": ".registry",
-    "ModelNotFoundError": ".errors",
-    "PromptsegError": ".errors",
-    "create_model": ".registry",
-    "get_model_info": ".registry",
-    "list_models": ".registry",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Resolve a public name on first use (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home, __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "errors": ["CheckpointError", "InputError", "ModelNotFoundError", "PromptsegError"],
+        "features.dino": ["create_dino"],
+        "registry": [
+            "ModelInfo",
+            "create_grounder",
+            "create_model",
+            "get_model_info",
+            "list_grounders",
+            "list_models",
+        ],
+    },
+)

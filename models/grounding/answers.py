@@ -1,8 +1,10 @@
-"""What grounding models answer: a heat map or scored boxes for each phrase."""
+"""The answers of grounding models: a heat map or scored boxes for each phrase."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,21 +14,23 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 
-# Boxes of lower scores are noise with every detector here; thresholds lie well above.
+ViewT = TypeVar("ViewT")
+
+# With every detector here, boxes of lower scores are noise; useful thresholds are far higher.
 MIN_SCORE = 0.05
-MAX_BOXES = 100  # for a phrase
-MIN_SIDE = 1.0  # pixels; less is what clipping leaves of a box beside the image
+MAX_BOXES = 100  # per phrase
+MIN_SIDE = 1.0  # pixels; clipping leaves slivers of boxes beside the image
 
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """How well each place of a picture matches a phrase.
+    """How well each place of an image matches a phrase.
 
     Attributes:
         phrase: The phrase.
         heat: (h, w) float32 in [0, 1], about 0.5 at the border of what the phrase names; the map
-            spans the whole picture.
-        presence: How sure the model is that what the phrase names is there at all, in [0, 1].
+            spans the whole image.
+        presence: How sure the model is that the object is in the image at all, in [0, 1].
     """
 
     phrase: str
@@ -35,15 +39,15 @@ class HeatMap:
 
 
 def sample_cells(maps: Tensor, extent: tuple[float, float], grid: tuple[int, int]) -> Tensor:
-    """Sample maps whose last cells may overhang the picture at the picture's own places.
+    """Resample maps whose last cells may overhang the image to a grid that spans it exactly.
 
     Args:
         maps: (B, C, h, w).
-        extent: Height and width of the picture in cells of the maps.
-        grid: Rows and columns wanted.
+        extent: Height and width of the image in cells of the maps.
+        grid: Rows and columns of the new grid.
 
     Returns:
-        (B, C, *grid), bilinear.
+        (B, C, *grid), bilinearly interpolated.
     """
     rows, columns = maps.shape[-2:]
     y = (torch.arange(grid[0], device=maps.device) + 0.5) / grid[0] * extent[0]
@@ -59,14 +63,14 @@ def sample_cells(maps: Tensor, extent: tuple[float, float], grid: tuple[int, int
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Boxes of what one phrase names, surest first; N may be 0.
+    """Boxes of the objects that one phrase names, highest score first; N may be 0.
 
     Attributes:
-        phrase: The phrase, which was scored on its own.
-        boxes_xyxy: (N, 4) float32 in pixels of the image, within it.
+        phrase: The phrase, scored independently of others.
+        boxes_xyxy: (N, 4) float32 in pixels, within the image.
         scores: (N,) float32 in [0, 1].
-        presence: How sure the detector is that what the phrase names is there at all, in [0, 1]:
-            the highest score of all boxes in the image, whether they are kept or not.
+        presence: How sure the detector is that the object is in the image at all, in [0, 1]: the
+            highest score of any box in the image, kept or not.
     """
 
     phrase: str
@@ -75,13 +79,30 @@ class Detections:
     presence: float
 
 
+class Detector(Protocol[ViewT]):
+    """A model that encodes an image once and then finds boxes for any number of phrases."""
+
+    def look(self, image: NDArray[np.uint8]) -> ViewT:
+        """Encode an image (H, W, 3) uint8 RGB."""
+        ...
+
+    def ground(self, phrases: Sequence[str], view: ViewT) -> list[Detections]:
+        """Boxes of each phrase, in the order of the phrases.
+
+        Args:
+            phrases: What to look for.
+            view: The result of :meth:`look`.
+        """
+        ...
+
+
 def best_boxes(
     phrase: str,
     boxes_xyxy: NDArray[np.float32],
     scores: NDArray[np.float32],
     image_size: tuple[int, int],
 ) -> Detections:
-    """Keep what is worth keeping of all that a detector proposes for a phrase.
+    """Select the useful boxes from everything that a detector proposes for a phrase.
 
     Args:
         phrase: The phrase.
@@ -90,11 +111,11 @@ def best_boxes(
         image_size: (H, W).
 
     Returns:
-        At most ``MAX_BOXES`` boxes, clipped to the image, that score ``MIN_SCORE`` or more and
-        are at least ``MIN_SIDE`` wide and high.
+        The best boxes, clipped to the image: at most ``MAX_BOXES``, with scores of at least
+        ``MIN_SCORE`` and sides of at least ``MIN_SIDE``.
 
     Raises:
-        InputError: The model overflowed.
+        InputError: A score or box is not finite, because the model overflowed.
     """
     if not (np.isfinite(scores).all() and np.isfinite(boxes_xyxy).all()):
         raise InputError(
@@ -104,7 +125,7 @@ def best_boxes(
     height, width = image_size
     clipped = np.clip(boxes_xyxy, 0, np.array([width, height, width, height], np.float32))
     sides = clipped[:, 2:] - clipped[:, :2]
-    # A detector that pads the picture may propose boxes beside it, which tell nothing of it.
+    # A detector that pads the image may propose boxes in the padding; they do not count.
     inside = (sides >= MIN_SIDE).all(1)
     kept = np.flatnonzero(inside & (scores >= MIN_SCORE))
     kept = kept[np.argsort(-scores[kept], kind="stable")][:MAX_BOXES]
@@ -117,11 +138,14 @@ def best_boxes(
 
 
 def corners_xyxy(boxes: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Boxes (..., 4) as centre and size in parts of a frame, as corners in pixels.
+    """Convert boxes from relative centre and size to corners in pixels.
 
     Args:
-        boxes: (x, y) of the centre, width and height, in [0, 1].
+        boxes: (..., 4): x and y of the centre, width and height, as fractions of a frame.
         size: (H, W) of the frame in pixels.
+
+    Returns:
+        (..., 4) float32, XYXY.
     """
     centres, sides = boxes.float()[..., :2], boxes.float()[..., 2:]
     corners = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1).cpu().numpy()

@@ -1,15 +1,16 @@
 """SAM 2 and 2.1 on single images, through transformers' Sam2Model.
 
-Source: Ravi et al. 2024, "SAM 2: Segment Anything in Images and Videos". Masks are transformers':
-a single mask that is unstable gives way to the best of the several ("dynamic multimask via
-stability", if the folder's configuration has it), as with the official image predictor; the object
-score, which serves videos, changes no mask; logits are not clamped to +-32, as the official
-predictor's low-resolution ones are.
+Source: Ravi et al. 2024, "SAM 2: Segment Anything in Images and Videos". Masks are those of
+transformers. As with the official image predictor, an unstable single mask is replaced by the best
+of the several ("dynamic multimask via stability", if the folder's configuration enables it), and
+the object score, which serves videos, does not change masks. Unlike the official predictor's, the
+low-resolution logits are not clamped to +-32.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,9 +30,9 @@ from .sam import PIXEL_MEAN, PIXEL_STD, Sam
 if TYPE_CHECKING:
     from transformers import Sam2Model
 
-# The published folders are of the video model, which holds all of the image model.
+# The published folders hold the video model, of which the image model is a part.
 _MODEL_TYPES = ("sam2_video", "sam2")
-# One matrix under two names: files hold either or both.
+# One matrix under two names; files have either or both.
 _POSITIONS = (
     "shared_image_embedding.positional_embedding",
     "prompt_encoder.shared_embedding.positional_embedding",
@@ -42,12 +43,23 @@ _REMEDY = (
 )
 
 
+@dataclass(frozen=True)
+class Sam2Size:
+    """What tells the published sizes of SAM 2 apart.
+
+    Attributes:
+        blocks_per_stage: Blocks of each stage of the Hiera image encoder.
+    """
+
+    blocks_per_stage: tuple[int, ...]
+
+
 class Sam2(nn.Module):
-    """Masks for prompts on an image, as :class:`Sam` gives them.
+    """Masks for prompts on an image, with the interface of :class:`~.sam.Sam`.
 
     Args:
         model: The network.
-        model_id: Its name.
+        model_id: Name of the model.
     """
 
     pixel_mean: Tensor
@@ -102,9 +114,9 @@ class Sam2(nn.Module):
         mask_input: Tensor | None = None,
         multimask_output: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Sam.decode`; shapes as there."""
+        """Decode B prompts on one encoded image; arguments and shapes are those of `Sam.decode`."""
         coords, labels = Sam.pair_points(point_coords, point_labels) or (None, None)
-        # transformers takes one mask an image: each prompt gets its own view of the image.
+        # transformers takes one mask per image: each prompt gets its own view of the image.
         count = next((len(x) for x in (coords, boxes, mask_input) if x is not None), 1)
         maps = (*reversed(features.high_res_features), features.image_embeddings)
         output = self.model(
@@ -124,16 +136,20 @@ class Sam2(nn.Module):
         return F.interpolate(logits, original_size, mode="bilinear", align_corners=False)
 
 
-def create_sam2(checkpoint: str | Path, *, device: str | torch.device = "cpu") -> Sam2:
+def create_sam2(
+    checkpoint: str | Path, *, size: Sam2Size | None = None, device: str | torch.device = "cpu"
+) -> Sam2:
     """Load a SAM 2 or 2.1 in evaluation mode.
 
     Args:
-        checkpoint: Folder of a model in the layout of the Hugging Face hub, or the id of one that
-            is on this machine, such as "facebook/sam2.1-hiera-tiny".
-        device: Where the model goes.
+        checkpoint: Folder of a model in the layout of the Hugging Face hub, or the hub id of one
+            that is on this machine, such as "facebook/sam2.1-hiera-tiny".
+        size: The size that the model must have; None accepts any.
+        device: Device to put the model on.
 
     Returns:
-        The model; its ``model_id`` is the name of the folder, or what follows the owner in an id.
+        The model. Its ``model_id`` is the name of the folder, or the part of the hub id after the
+        owner.
 
     Raises:
         CheckpointError: The folder is missing, broken or another model's, or transformers is
@@ -152,14 +168,26 @@ def create_sam2(checkpoint: str | Path, *, device: str | torch.device = "cpu") -
         if name in state:
             state.setdefault(other, state[name])
     model = _build(folder, config)
+    if size is not None:
+        _check_size(folder, model, size)
     parts = {name.split(".")[0] for name in model.state_dict()}
     of_images = {name: x for name, x in state.items() if name.split(".")[0] in parts}
     load_strictly(model, of_images, source=folder, name="SAM 2", hint=_REMEDY)
     return Sam2(model, model_id=Path(checkpoint).absolute().name).to(device).eval()
 
 
+def _check_size(folder: Path, model: Sam2Model, size: Sam2Size) -> None:
+    vision: Any = model.config.vision_config
+    found, expected = list(vision.backbone_config.blocks_per_stage), list(size.blocks_per_stage)
+    if found != expected:
+        raise CheckpointError(
+            f"{folder} holds a SAM 2 of another size: its stages have {found} blocks, expected "
+            f"{expected}; give another name or another folder"
+        )
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
-    """What the folder's config.json says."""
+    """The content of the folder's config.json."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model_type = config["model_type"]
@@ -173,7 +201,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _build(folder: Path, config: dict[str, Any]) -> Sam2Model:
     """The network with random weights."""
     try:
-        # Importing it takes seconds, and other models do not need it.
+        # Importing transformers takes seconds, and other models do not need it.
         from transformers import Sam2Config, Sam2Model
     except ImportError as error:
         raise CheckpointError(
@@ -183,6 +211,8 @@ def _build(folder: Path, config: dict[str, Any]) -> Sam2Model:
     try:
         with torch.random.fork_rng(devices=[]):
             return Sam2Model(Sam2Config(**{part: config[part] for part in parts}))
-    except Exception as error:  # of many kinds, and others in each version of transformers
+    except Exception as error:  # its type varies with the version of transformers
         what = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{folder}/config.json is no SAM 2's ({what}); {_REMEDY}") from error
+        raise CheckpointError(
+            f"{folder}/config.json does not describe a SAM 2 ({what}); {_REMEDY}"
+        ) from error

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 import promptseg
-from promptseg.apps.evaluation.row_store import RowStore
+from promptseg.apps.journal import Journal
 from promptseg.models import create_model
 from promptseg.pipeline import MaskCandidates, Pipeline, Result
 
@@ -34,6 +34,7 @@ TEXTS = sorted(
 # Pages whose code needs more than pocket, and the tests that run it.
 RUN_ELSEWHERE = {
     "docs/app.md": "tests/web/test_endpoints.py",
+    "docs/models.md": "tests/models/test_models_page.py",
     "docs/presets.md": "tests/pipeline/test_published.py",
 }
 RUN_HERE = [page for page in PAGES if python_blocks(read(ROOT, page)) and page not in RUN_ELSEWHERE]
@@ -83,9 +84,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     photos.mkdir()
     cat.save(photos / "good.jpg")
     (photos / "broken.jpg").write_text("no picture")
-    rows = RowStore(tmp_path / "text.json.rows.jsonl", {"task": "text"})
-    rows.add("a.jpg", [{"kind": "present", "presence": 0.9}, {"kind": "random", "presence": 0.2}])
-    rows.add("b.jpg", [{"kind": "present", "presence": 0.4}, {"kind": "sibling", "presence": 0.3}])
+    first = [{"kind": "present", "presence": 0.9}, {"kind": "random", "presence": 0.2}]
+    second = [{"kind": "present", "presence": 0.4}, {"kind": "sibling", "presence": 0.3}]
+    journal = Journal(tmp_path / "text.json.rows.jsonl", "header", {"task": "text"}, "")
+    journal.write([{"name": "a.jpg", "rows": first}, {"name": "b.jpg", "rows": second}])
     return tmp_path
 
 

@@ -342,7 +342,7 @@ def drop_a_tensor(folder: Path) -> None:
         (lambda path: (path / "config.json").write_text("{"), "holds no config.json of a model"),
         (lambda path: (path / "config.json").write_text("[]"), "holds no config.json of a model"),
         (lambda path: edit_config(path, model_type="sam"), "holds a model of type 'sam'; run"),
-        (lambda path: edit_config(path, vision_config=3), "config.json is no SAM 2's"),
+        (lambda path: edit_config(path, vision_config=3), "config.json does not describe a SAM 2"),
         (lambda path: edit_config(path, vision_config={}), r"does not fit SAM 2: expected \d+"),
         (lambda path: (path / "model.safetensors").unlink(), "holds no weights: expected one of"),
         (drop_a_tensor, r"does not fit SAM 2.*1 missing \(no_memory_embedding\)"),
