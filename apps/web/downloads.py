@@ -87,7 +87,7 @@ def write_zip(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -
 BUTTONS: tuple[tuple[str, str, Writer], ...] = (
     ("cutout", "Cut-out PNG", write_cutout),
     ("coco", "COCO JSON", write_coco),
-    ("zip", "Everything as ZIP", write_zip),
+    ("zip", "All as ZIP", write_zip),
 )
 
 

@@ -20,10 +20,10 @@ from ...models.errors import InputError
 from ...pipeline.checks import BoolArray, UInt8Array
 from ...pipeline.images import load_image, load_mask
 from ...pipeline.pipeline import Pipeline
+from ...pipeline.presets.load import load as load_preset
 from ...pipeline.prompters.reference.examples import Reference
 from ...pipeline.proposals import Proposals
 from ...pipeline.result import Result
-from ..console import load_pipeline
 from .request import Example, Request, Setup
 
 MAX_PIXELS = 4_000_000
@@ -76,7 +76,7 @@ class Engine:
 
     Args:
         max_pixels: Larger pictures are scaled down to this many pixels.
-        load: Loads a preset on a device.
+        load: Loads a preset by name, given ``device``.
         embedding_bytes: Memory for encoded pictures.
         proposal_bytes: Memory for decoded masks.
     """
@@ -84,7 +84,7 @@ class Engine:
     def __init__(
         self,
         max_pixels: int = MAX_PIXELS,
-        load: Callable[[str, str], Pipeline] = load_pipeline,
+        load: Callable[..., Pipeline] = load_preset,
         *,
         embedding_bytes: int = EMBEDDING_BYTES,
         proposal_bytes: int = PROPOSAL_BYTES,
@@ -116,7 +116,7 @@ class Engine:
             # The least recently used one goes first, so that never three are in memory.
             while len(self._pipelines) >= MAX_PIPELINES:
                 self._pipelines.popitem()
-            self._pipelines[setup] = pipeline = self._load(setup.preset, setup.device)
+            self._pipelines[setup] = pipeline = self._load(setup.preset, device=setup.device)
             return pipeline
 
     def read(self, picture: Path) -> UInt8Array:

@@ -24,7 +24,7 @@ from .api import add_endpoints
 from .downloads import add_downloads
 from .engine import Engine
 from .request import MarkHistory, Request, Setup
-from .results import STAGE, START, ResultView, Shown, Updates
+from .results import READY, STAGE, ResultView, Shown, Updates
 from .stage import set_data
 from .tabs import EXAMPLE_STAGE, Controls, describe_preset, make_controls
 
@@ -88,7 +88,7 @@ def _wire_pictures(engine: Engine, controls: Controls, view: ResultView) -> None
             # Clearing the upload calls this again, with None; that call keeps the headline.
             failed = views.message(_as_html(words), "error")
             return {**view.clear(failed, photo=True), marks: MarkHistory(), controls.picture: None}
-        headline = views.message(_as_html(words)) if words else START
+        headline = views.message(_as_html(words)) if words else READY
         updates = view.clear(headline)
         updates[view.stage] = gr.HTML(value=views.stage_masks(None), photo=photo)
         return {**updates, marks: MarkHistory()}

@@ -18,6 +18,7 @@ STAGE = "stage"
 BEST, ALL = "best", "all"
 _EMPTY = "Your picture appears here."
 START = views.message("Upload a picture, then describe, show or click what you want.")
+READY = views.message("Now describe, show or click what you want.")
 
 Updates = dict[Any, Any]
 

@@ -171,7 +171,7 @@ def _click_tab(tab: Any) -> ClickTab:
         '<p class="quiet">Click an object in the large picture. Right-click (or switch to '
         "Background) what does not belong to it. Drag to draw a box.</p>"
     )
-    tool = gr.Radio(_FOREGROUND, value="foreground", label="Clicks mark", elem_id="click-tool")
+    tool = gr.Radio(_FOREGROUND, value="foreground", label="Tool", elem_id="click-tool")
     with gr.Row():
         undo = gr.Button("Undo", elem_id="undo", min_width=80)
         clear = gr.Button("Clear", elem_id="clear", min_width=80)

@@ -59,7 +59,7 @@ def pipeline() -> FakePipeline:
 
 
 def make_engine(pipeline: FakePipeline, max_pixels: int = 10**6, **bounds: int) -> Engine:
-    return Engine(max_pixels, lambda preset, device: pipeline, **bounds)
+    return Engine(max_pixels, lambda preset, *, device: pipeline, **bounds)
 
 
 def picture(folder: Path, rows: int, size: tuple[int, int] = (40, 50)) -> Path:
@@ -113,7 +113,7 @@ def test_many_users_at_once_get_their_own(tmp_path: Path, pipeline: FakePipeline
 def test_a_preset_is_loaded_once_even_if_many_wait() -> None:
     loaded = []
 
-    def load(preset: str, device: str) -> FakePipeline:
+    def load(preset: str, *, device: str) -> FakePipeline:
         loaded.append((preset, device))
         return FakePipeline()
 
