@@ -1,12 +1,27 @@
-"""Writing files and folders as a whole or not at all."""
+"""Writing files and folders as a whole or not at all, and reading only what is a file.
+
+What is written grows under a hidden name beside its place, ``.promptseg-HOST-PID-RANDOM.partial``,
+that nobody can foresee (so that no link can lie in wait there), and is then moved. A killed process
+leaves such a name behind; :func:`remove_leftovers` clears them away.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import platform
+import re
+import secrets
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from ..models.errors import InputError
+
+_LEFTOVER = re.compile(r"\.promptseg-([0-9a-f]{8})-(\d+)-[0-9a-f]{16}\.partial")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -16,9 +31,10 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: It cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
+    partial = _partial_in(path.parent)
     try:
-        partial.write_bytes(content)
+        with partial.open("xb") as stream:  # fails where the name exists, a link included
+            stream.write(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -35,25 +51,113 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     It stands when it is whole; an interruption leaves the earlier one, or none.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = partial_path(folder)
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
+    with staging_folder(folder.parent) as staging:
         whole = staging / "whole"
-        whole.mkdir(parents=True)
+        whole.mkdir()
         for name, content in files.items():
             (whole / name).write_bytes(content)
         if folder.exists():
             folder.replace(staging / "earlier")
         whole.replace(folder)
+
+
+@contextmanager
+def staging_folder(parent: Path) -> Iterator[Path]:
+    """Make a hidden folder for files that are moved to their places when all are whole.
+
+    Args:
+        parent: The folder that it lies in; it must exist.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    staging = _partial_in(parent)
+    staging.mkdir()
+    try:
+        yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def partial_path(path: Path) -> Path:
-    """Return where a file or folder is written before it is moved into its place.
+def find_leftovers(folder: Path) -> list[Path]:
+    """Return what killed processes of this machine left half written in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+    except OSError:
+        return []
+    found = ((name, _LEFTOVER.fullmatch(name)) for name in names)
+    return [
+        folder / name
+        for name, parts in found
+        if parts is not None and parts[1] == _host() and not _is_running(int(parts[2]))
+    ]
 
-    It is beside it, hidden, and always the same for the same path: what a killed run left is
-    replaced by the next that writes there. It is short, however long the name.
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what :func:`find_leftovers` finds."""
+    for path in find_leftovers(folder):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read_regular(path: Path, what: str, *, limit: int) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: Of the file.
+        what: What it is called in errors, such as "the concept 'mug.safetensors'".
+        limit: Most bytes.
+
+    Raises:
+        InputError: It is missing, not a regular file (a folder, a pipe, a device), larger than
+            the limit, or may not be read.
     """
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
-    return path.with_name(f".promptseg-{digest[:16]}.partial")
+    try:
+        # Without waiting: opening a pipe that nobody writes to would never end.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{what} does not exist; check the path") from error
+    except PermissionError as error:
+        raise InputError(f"{what} may not be read; check its permissions") from error
+    except ValueError as error:  # a null byte
+        raise InputError(f"{what} is not a path; check it") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{what} is too long for a file name; check the path") from error
+        raise InputError(f"{what} cannot be opened ({error.strerror}); check the path") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise InputError(f"{what} is not a regular file; give the path of a file")
+    with os.fdopen(descriptor, "rb") as stream:
+        if status.st_size > limit:
+            raise InputError(
+                f"{what} has {status.st_size / 1e6:.0f} MB, more than the {limit / 1e6:.0f} MB "
+                "that such a file may have"
+            )
+        try:
+            return stream.read(limit + 1)
+        except OSError as error:
+            raise InputError(f"{what} cannot be read ({error.strerror})") from error
+
+
+def _partial_in(folder: Path) -> Path:
+    """A hidden name in a folder that nothing has."""
+    return folder / f".promptseg-{_host()}-{os.getpid()}-{secrets.token_hex(8)}.partial"
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import stat
-import struct
-import warnings
-import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar, cast
@@ -28,18 +26,15 @@ if TYPE_CHECKING:
 
 ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | Tensor | bytes | BinaryIO"
 
-# What Pillow's decoders raise on damaged data, besides OSError.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
-
+# The formats that are opened. Pillow knows more, some of which start other programs (EPS) or are
+# recognised by a few bytes that a damaged file may have by chance.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
+if find_spec("PIL.AvifImagePlugin"):  # of Pillow 11.3
+    FORMATS = (*FORMATS, "AVIF")
+# Of a mask in one of these, black is black only nearly; in TIFF it depends on the compression.
+_LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
+_LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
+_NODATA_TAG = 42113  # GDAL's: the value of pixels that hold no measurement
 _INTEGER_BITS = (8, 10, 12, 14, 16)
 
 
@@ -52,7 +47,8 @@ def load_image(source: ImageSource) -> UInt8Array:
     The EXIF orientation is applied, transparent pixels are laid over white, grey becomes three
     equal channels, and of an animation or a multi-page file the first frame is taken. Deeper
     than 8 bits: integers are scaled by the bit depth that holds their maximum (8, 10, 12, 14 or
-    16 bits, so a 12-bit scan in a 16-bit file is not black), floats by their own range.
+    16 bits, so a 12-bit scan in a 16-bit file is not black), floats by the range of their valid
+    pixels: NaN, infinity and the value that a GeoTIFF declares as no data become 0.
 
     Args:
         source: A path, a Pillow image, an image file's bytes, an open binary file, a uint8 array
@@ -83,8 +79,8 @@ def load_mask(source: MaskSource) -> BoolArray:
     Args:
         source: A path, a Pillow image, an image file's bytes, an open binary file, or an array or
             tensor of bool or whole numbers (H, W) or (H, W, 1). Of a picture with a palette the
-            numbers count, of one in colour what is not black; a JPEG's greys below 128 count as
-            black, since its black is not exact.
+            numbers count, of one in colour what is not black; in formats that lose detail (JPEG,
+            WebP, JPEG 2000, AVIF) greys below 128 count as black, since their black is not exact.
 
     Returns:
         (H, W) bool.
@@ -111,7 +107,7 @@ def _mask_from_array(array: NDArray[np.generic]) -> BoolArray:
 def _mask_from_pillow(image: Image.Image, name: str) -> BoolArray:
     if 0 in image.size:
         raise InputError(f"{name} has no pixels: its size is {image.width} x {image.height}")
-    lossy = image.format == "JPEG"
+    lossy = image.format in _LOSSY or image.info.get("compression") in _LOSSY_TIFF
     image.load()
     image = _upright(image)
     if image.mode not in ("1", "L", "P", "I", "I;16", "F"):
@@ -176,12 +172,8 @@ def _from_stream(
     source: Path | BinaryIO, name: str, read: Callable[[Image.Image, str], _Pixels]
 ) -> _Pixels:
     def decode() -> _Pixels:
-        with warnings.catch_warnings():
-            # Pillow warns of large images and odd metadata; neither hinders reading the pixels,
-            # and images far too large are refused with an error.
-            warnings.simplefilter("ignore")
-            with Image.open(source) as image:
-                return read(image, name)
+        with Image.open(source, formats=FORMATS) as image:
+            return read(image, name)
 
     return _decode(decode, name)
 
@@ -190,18 +182,21 @@ def _decode(read: Callable[[], _Pixels], name: str) -> _Pixels:
     """Run a decoder; whatever goes wrong becomes one line."""
     try:
         return read()
-    except (InputError, PermissionError):
+    except (InputError, PermissionError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{name} is not an image that can be read; give a JPEG, PNG, WebP, TIFF, BMP or GIF"
+            f"{name} is not an image that can be read; give a JPEG, PNG, WebP, TIFF, BMP, GIF, "
+            "JPEG 2000 or AVIF"
         ) from error
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # The warning comes here where the caller has made warnings errors.
+        most = 2 if isinstance(error, Image.DecompressionBombError) else 1
+        limit = most * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(
             f"{name} has more than {limit / 1e6:.0f} million pixels; scale it down first"
         ) from error
-    except _DECODE_ERRORS as error:
+    except Exception as error:  # a decoder may raise anything on damaged data
         raise InputError(
             f"{name} is damaged or truncated ({_one_line(error)}); save or download it again"
         ) from error
@@ -233,11 +228,12 @@ def _from_pillow(image: Image.Image, name: str) -> UInt8Array:
     if 0 in image.size:
         raise InputError(f"{name} has no pixels: its size is {image.width} x {image.height}")
     image.load()
+    nodata = _nodata(image)
     image = _upright(image)
     if image.mode.startswith("I"):
         return _grey_to_rgb(_scale_integers(np.asarray(image)))
     if image.mode == "F":
-        return _grey_to_rgb(_scale_floats(np.asarray(image)))
+        return _grey_to_rgb(_scale_floats(np.asarray(image), nodata))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         return _over_white(np.asarray(image.convert("RGBA")))
     return np.ascontiguousarray(image.convert("RGB"), dtype=np.uint8)
@@ -246,7 +242,7 @@ def _from_pillow(image: Image.Image, name: str) -> UInt8Array:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except (*_DECODE_ERRORS, TypeError, KeyError, ZeroDivisionError):
+    except Exception:
         # Broken metadata says nothing about the pixels, which are already decoded.
         return image
 
@@ -287,14 +283,30 @@ def _scale_integers(values: NDArray[np.generic]) -> UInt8Array:
     return scaled
 
 
-def _scale_floats(values: NDArray[np.generic]) -> UInt8Array:
-    """Map floats to 0..255 by their own range; non-finite ones become 0."""
-    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    if high == low:
-        return np.zeros(finite.shape, np.uint8)
-    scaled: UInt8Array = np.rint((finite - low) * (255.0 / (high - low))).astype(np.uint8)
+def _scale_floats(values: NDArray[np.generic], nodata: float | None) -> UInt8Array:
+    """Map floats to 0..255 by the range of their valid pixels; the others become 0."""
+    numbers = values.astype(np.float64)
+    valid = np.isfinite(numbers)
+    if nodata is not None:
+        valid &= values != np.asarray(nodata, values.dtype)
+    scaled = np.zeros(numbers.shape, np.uint8)
+    if not valid.any():
+        return scaled
+    low, high = float(numbers[valid].min()), float(numbers[valid].max())
+    if high > low:
+        # Halves, so that the range of the largest numbers is finite.
+        share = (numbers[valid] / 2 - low / 2) / (high / 2 - low / 2)
+        scaled[valid] = np.rint(share * 255.0)
     return scaled
+
+
+def _nodata(image: Image.Image) -> float | None:
+    """The value of pixels without a measurement that a GeoTIFF declares, if it does."""
+    tags = getattr(image, "tag_v2", None)
+    try:
+        return None if tags is None else float(str(tags[_NODATA_TAG]).strip(" \0"))
+    except (KeyError, ValueError):
+        return None
 
 
 def _over_white(rgba: UInt8Array) -> UInt8Array:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import partial_path
+from ..models.errors import InputError
+from .files import find_leftovers, read_regular, remove_leftovers, staging_folder
 
 if TYPE_CHECKING:
     from .checks import UInt8Array
@@ -20,6 +20,7 @@ RESULT_FILE = "result.json"
 OVERLAY_FILE = "overlay.png"
 _MASK_FILE = re.compile(r"mask_\d{2,}_[a-z0-9-]+\.png")
 _LONGEST_SLUG = 40
+_LARGEST_RECORD = 2**30
 
 
 def file_names(folder: Path, result: Result) -> dict[str, Any]:
@@ -62,25 +63,24 @@ def write_outputs(
     names = file_names(folder, result)
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    staging = partial_path(folder / RESULT_FILE)
-    # The second of a run that was killed while it moved its files.
-    stale = (_earlier_masks(folder) | _earlier_masks(staging)) - set(names["masks"])
-    shutil.rmtree(staging, ignore_errors=True)
+    # A killed run may have moved some of its masks already.
+    earlier = [_earlier_masks(place) for place in (folder, *find_leftovers(folder))]
+    stale = set().union(*earlier) - set(names["masks"])
+    remove_leftovers(folder)
     try:
-        staging.mkdir()
-        for mask, name in zip(result.masks, names["masks"], strict=True):
-            Image.fromarray(mask).convert("L").save(staging / name)
-        # The overlay is as large as the photograph; little compression saves seconds.
-        overlay = Image.fromarray(draw_overlay(image, result))
-        overlay.save(staging / OVERLAY_FILE, compress_level=1)
-        text = json.dumps(record, indent=2, allow_nan=False)
-        (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
-        for name in [*names["masks"], OVERLAY_FILE, RESULT_FILE]:
-            (staging / name).replace(folder / name)
-        for name in stale:
-            (folder / name).unlink(missing_ok=True)
+        with staging_folder(folder) as staging:
+            for mask, name in zip(result.masks, names["masks"], strict=True):
+                Image.fromarray(mask).convert("L").save(staging / name)
+            # The overlay is as large as the photograph; little compression saves seconds.
+            overlay = Image.fromarray(draw_overlay(image, result))
+            overlay.save(staging / OVERLAY_FILE, compress_level=1)
+            text = json.dumps(record, indent=2, allow_nan=False)
+            (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+            for name in [*names["masks"], OVERLAY_FILE, RESULT_FILE]:
+                (staging / name).replace(folder / name)
+            for name in stale:
+                (folder / name).unlink(missing_ok=True)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         if not existed and not any(folder.iterdir()):
             folder.rmdir()
 
@@ -95,8 +95,9 @@ def slug(text: str) -> str:
 def _earlier_masks(folder: Path) -> set[str]:
     """Return the mask files that the folder's result.json names, if it is one of ours."""
     try:
-        names = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))["files"]["masks"]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = read_regular(folder / RESULT_FILE, RESULT_FILE, limit=_LARGEST_RECORD)
+        names = json.loads(content)["files"]["masks"]
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return set()
     if not isinstance(names, list):
         return set()

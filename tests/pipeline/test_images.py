@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.images import load_image
+from promptseg.pipeline.images import load_image, load_mask
 
 
 def save(image: Image.Image, path: Path, **options: object) -> Path:
@@ -102,7 +104,7 @@ def test_32_bit_integers_and_floats_are_scaled_by_their_range(tmp_path: Path) ->
     floats = save(
         Image.fromarray(np.array([[-1.0, 0.0, 1.0, np.nan]], np.float32)), tmp_path / "floats.tif"
     )
-    assert load_image(floats)[0, :, 0].tolist() == [0, 128, 255, 128]
+    assert load_image(floats)[0, :, 0].tolist() == [0, 128, 255, 0]
     flat = Image.fromarray(np.full((2, 2), 0.5, np.float32))
     assert load_image(flat).max() == 0
 
@@ -129,7 +131,79 @@ def test_10_000_pixels_wide_and_beyond_pillows_warning(
 ) -> None:
     path = save(Image.new("L", (10_000, 40), 9), tmp_path / "wide.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300_000)  # Pillow warns above, refuses at twice
-    assert load_image(path).shape == (40, 10_000, 3)
+    with pytest.warns(Image.DecompressionBombWarning):  # the caller's own filters decide
+        assert load_image(path).shape == (40, 10_000, 3)
+    with pytest.raises(InputError, match="more than 0 million pixels"):  # as here: an error
+        load_image(path)
+
+
+def test_no_threads_change_the_filters_of_warnings(tmp_path: Path) -> None:
+    path = save(Image.new("L", (300, 200), 9), tmp_path / "a.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(load_image, [path] * 64))
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "EPS"),
+        (np.arange(1, 28, dtype=">f4").tobytes() + bytes(5000), "like SPIDER"),
+        (b"P7\nWIDTH 1\n", "an unknown PNM"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_only_promised_formats_are_opened(content: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.jpg' is not an image that can be read"):
+        load_image(path)
+
+
+def test_whatever_a_decoder_raises_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    path = save(Image.new("L", (3, 2), 9), tmp_path / "a.png")
+
+    def fail(image: Image.Image) -> None:
+        raise AttributeError("no such\nattribute")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(InputError, match=r"a\.png' is damaged or truncated \(no such attribute\)"):
+        load_image(path)
+
+
+def test_pixels_without_data_do_not_stretch_a_raster(tmp_path: Path) -> None:
+    values = np.array([[-9999, 10.0, 20.0, np.inf, 30.0]], np.float32)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[42113] = "-9999"
+    tags.tagtype[42113] = 2
+    declared = save(Image.fromarray(values), tmp_path / "declared.tif", tiffinfo=tags)
+    assert load_image(declared)[0, :, 0].tolist() == [0, 0, 128, 0, 255]
+    plain = save(Image.fromarray(values[:, 1:]), tmp_path / "plain.tif")
+    assert load_image(plain)[0, :, 0].tolist() == [0, 128, 0, 255]
+    assert load_image(Image.fromarray(np.full((2, 2), np.nan, np.float32))).max() == 0
+    huge = np.array([[-3e38, 0, 3e38]], np.float32)
+    assert load_image(Image.fromarray(huge))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.jpg", {"quality": 30}),
+        ("a.webp", {"quality": 20}),
+        ("a.jp2", {"quality_mode": "rates", "quality_layers": [20]}),
+        ("a.tif", {"compression": "jpeg", "quality": 30}),
+    ],
+)
+def test_masks_in_lossy_files_are_read_by_their_half(name, options, tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[13:41, 9:50] = True
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    path = save(picture, tmp_path / name, **options)
+    with Image.open(path) as image:
+        stored = np.asarray(image.convert("L"))
+    assert ((stored > 0) != mask).mean() > 0.01  # its black is not black
+    assert (load_mask(path) != mask).mean() < 0.01
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1)])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from promptseg.pipeline import drawing, saving
-from promptseg.pipeline.files import write_text
+from promptseg.pipeline import drawing
+from promptseg.pipeline.files import staging_folder, write_text
 from promptseg.pipeline.result import Result
 from promptseg.pipeline.saving import slug, write_outputs
 
@@ -99,7 +102,11 @@ def test_what_a_kill_left_is_swept_away(tmp_path: Path) -> None:
     image, found = np.zeros((6, 8, 3), np.uint8), Result.empty((6, 8))
     folder = tmp_path / "out"
     write_outputs(folder, image, found, {"files": {"masks": ["mask_01_cat.png"]}})
-    staging = saving.partial_path(folder / "result.json")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with staging_folder(folder) as own:
+        name = own.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    staging = folder / name
     staging.mkdir()
     (folder / "result.json").rename(staging / "result.json")
     (folder / "mask_01_cat.png").touch()
