@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..models.errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
 
-if TYPE_CHECKING:
-    from ..pipeline.pipeline import Pipeline
-
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 # After Ctrl-C, as shells have it.
 EXIT_INTERRUPTED = 130
-
-
-def load_pipeline(preset: str, device: str) -> Pipeline:
-    """Load a preset; this is where torch is imported.
-
-    Raises:
-        InputError: The device cannot be used here.
-        ModelNotFoundError: The preset is unknown.
-        CheckpointError: Weights are missing or broken.
-    """
-    from ..pipeline.presets.load import load
-
-    return load(preset, device=device)
-
-
-def weights_fingerprint() -> str:
-    """SHA-256 of the weight files that come with the package, by name and content."""
-    from ..pipeline.presets.pocket import WEIGHTS
-
-    digest = hashlib.sha256()
-    for path in sorted(WEIGHTS.glob("*.safetensors")):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 class Bar:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ... import __version__
 from ...models.errors import InputError, PromptsegError
-from ..console import Bar, describe_error, exit_code, say_error, weights_fingerprint
+from ..console import Bar, describe_error, exit_code, say_error
 from .options import Device, Dtype, ModelOptions, Preset, Weights
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def eval_command(
             figures_by_source,
             get_task,
             show_worst,
+            weights_fingerprint,
         )
         from ..evaluation.tasks.base import Settings
         from .report import classes_table, figures_table

@@ -87,7 +87,7 @@ class ModelOptions:
         # Only the name: whether the device is there is known once torch is loaded.
         if not re.fullmatch(r"(cpu|mps|cuda|xpu)(:\d+)?", self.device):
             raise InputError(
-                f"--device: there is no device {self.device!r}; use cpu, cuda, cuda:0, mps or xpu"
+                f"there is no device {self.device!r}; use cpu, cuda, cuda:0, mps or xpu"
             )
         if self.weights is not None and not self.weights.is_dir():
             raise InputError(

@@ -75,6 +75,16 @@ def evaluate(
     return rows
 
 
+def weights_fingerprint() -> str:
+    """SHA-256 of the weight files that come with the package, by name and content."""
+    from ...pipeline.presets.pocket import WEIGHTS
+
+    digest = hashlib.sha256()
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def _open_journal(
     path: Path | None, task: Task, about: Mapping[str, str]
 ) -> tuple[Journal | None, dict[str, list[Row]]]:

@@ -18,8 +18,8 @@ import gradio as gr
 from ...models.errors import InputError
 from ...pipeline.marks import Marks
 from ..exports import FORMATS
+from ..exports.run import write_format
 from .actions import plainly
-from .downloads import write_format
 from .engine import Engine
 from .request import Click, Example, MarkHistory, Request, Setup, read_phrases
 

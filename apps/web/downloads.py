@@ -3,84 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
 from ...models.errors import InputError
-from ...pipeline.checks import BoolArray, UInt8Array
-from ...pipeline.drawing import draw_overlay
+from ...pipeline.checks import UInt8Array
 from ...pipeline.result import Result
-from ...pipeline.saving import slug
-from ..exports import FORMATS, exporter_class
-from ..exports.run import Exports
+from ..exports.run import write_cutout, write_format, write_zip
 from .actions import plainly
 from .results import ResultView, Shown, choose_part
-
-# Lists what the formats could not represent.
-NOTES_FILE = "notes.txt"
 
 # Writes a result to a folder, given the picture's file name, its pixels and the result.
 Writer = Callable[[Path, Path, UInt8Array, Result], Path]
 
 
-def write_cutout(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -> Path:
-    """Write the area that the masks cover as one PNG, transparent elsewhere."""
-    covered: BoolArray = np.any(result.masks, axis=0)
-    alpha = covered.astype(np.uint8) * 255
-    path = folder / f"{slug(picture.stem)}-cutout.png"
-    Image.fromarray(np.dstack([pixels * covered[..., None], alpha])).save(path, compress_level=3)
-    return path
-
-
 def write_coco(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -> Path:
     """Write the masks as a COCO file."""
     return write_format("coco", folder, picture, pixels, result)
-
-
-def write_format(
-    name: str, folder: Path, picture: Path, pixels: UInt8Array, result: Result
-) -> Path:
-    """Write a result in one format: as the format's single file, or else as a ZIP of its files.
-
-    Args:
-        name: One of FORMATS.
-        folder: Where to write.
-        picture: The photograph; only its name is used.
-        pixels: (H, W, 3) uint8 RGB.
-        result: What was found in it.
-
-    Raises:
-        InputError: There is no such format.
-    """
-    inside = folder / name
-    with exporter_class(name)(inside) as exporter:
-        exporter.add(picture.name, pixels, result)
-    written = [path for path in inside.rglob("*") if path.is_file()]
-    stem = f"{slug(picture.stem)}-{name}"
-    if len(written) == 1:
-        return written[0].rename(folder / f"{stem}{written[0].suffix}")
-    return _pack(inside, folder / f"{stem}.zip")
-
-
-def write_zip(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -> Path:
-    """Write a ZIP with the photograph as it was searched, the overlay, and every format."""
-    stem = slug(picture.stem)
-    inside = folder / stem
-    inside.mkdir()
-    photograph = inside / f"{stem}.png"
-    Image.fromarray(pixels).save(photograph, compress_level=1)
-    Image.fromarray(draw_overlay(pixels, result)).save(inside / "overlay.png", compress_level=1)
-    with Exports(list(FORMATS), inside, [photograph], root=inside) as exports:
-        notes = exports.add(photograph, pixels, result)
-    if notes:
-        (inside / NOTES_FILE).write_text("\n".join(notes) + "\n", encoding="utf-8")
-    return _pack(inside, folder / f"{stem}.zip")
 
 
 # For each button: its id, its text, and what writes its file.
@@ -134,10 +76,3 @@ def _press(elem_id: str) -> str:
         setTimeout(() => document.querySelector('#{elem_id}').click(), 150);
         return [];
     }}"""
-
-
-def _pack(inside: Path, target: Path) -> Path:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path in sorted(inside.rglob("*")):
-            archive.write(path, path.relative_to(inside.parent))
-    return target

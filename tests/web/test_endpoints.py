@@ -122,7 +122,7 @@ def test_everything(client: Client, pictures: Path) -> None:
     [
         ("/segment_text", {"phrases": " , "}, "Phrases is empty"),
         ("/segment_text", {"phrases": "cat", "formats": "psd"}, "There is no format 'psd'"),
-        ("/segment_text", {"phrases": "cat", "device": "tpu"}, "the device 'tpu'"),
+        ("/segment_text", {"phrases": "cat", "device": "tpu"}, "no device 'tpu'"),
         ("/segment_text", {"phrases": "cat", "preset": "huge"}, "No preset is called 'huge'"),
         ("/segment_text", {"phrases": "cat", "preset": "base"}, "promptseg models fetch base"),
         ("/segment_text", {"phrases": "cat", "min_score": 2}, "Min_score must be between 0 and 1"),

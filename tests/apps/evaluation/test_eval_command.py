@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptseg.apps import console
-from promptseg.apps.cli import evaluate as eval_command
+from promptseg.apps.evaluation import run as evaluation
 
 
 @pytest.fixture
@@ -48,12 +47,12 @@ def test_the_command_writes_figures_and_goes_on(run_eval, pipe) -> None:
     assert settings["preset"] == "pocket"
     assert settings["split"] == "dev"
     assert settings["limit"] is None
-    assert settings["weights"] == console.weights_fingerprint()
+    assert settings["weights"] == evaluation.weights_fingerprint()
     assert run_eval("--json", out).exit_code == 0
     assert pipe.segmenter.encoded == 4
     header = json.loads(Path("new/figures.json.rows.jsonl").read_text().splitlines()[0])["header"]
     assert header.items() >= {"task": "boxes", "preset": "pocket", "split": "dev"}.items()
-    assert header["weights"] == console.weights_fingerprint()
+    assert header["weights"] == evaluation.weights_fingerprint()
 
 
 @pytest.mark.parametrize("task", ["text", "points", "boxes", "reference", "everything"])
@@ -105,7 +104,7 @@ def test_the_failures_of_an_earlier_run_can_be_seen(run_eval, pipe) -> None:
 
 def test_the_command_refuses_rows_of_other_weights(run_eval, monkeypatch) -> None:
     assert run_eval("--json", "figures.json").exit_code == 0
-    monkeypatch.setattr(eval_command, "weights_fingerprint", lambda: "another")
+    monkeypatch.setattr(evaluation, "weights_fingerprint", lambda: "another")
     done = run_eval("--json", "figures.json")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
@@ -167,9 +166,9 @@ def test_the_weights_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch)
     seen = set()
     for name, content in (("a", "1"), ("a", "2"), ("b", "2")):
         (tmp_path / f"{name}.safetensors").write_text(content)
-        seen.add(console.weights_fingerprint())
+        seen.add(evaluation.weights_fingerprint())
     (tmp_path / "a.safetensors").unlink()
-    seen.add(console.weights_fingerprint())
+    seen.add(evaluation.weights_fingerprint())
     (tmp_path / "README.md").write_text("no weights")
-    seen.add(console.weights_fingerprint())
+    seen.add(evaluation.weights_fingerprint())
     assert len(seen) == 4
