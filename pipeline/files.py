@@ -1,4 +1,4 @@
-"""Writing files and folders as a whole or not at all, and reading only what is a file.
+"""Writing files and folders as a whole or not at all.
 
 What is written grows under a hidden name beside its place, ``.promptseg-HOST-PID-RANDOM.partial``,
 that nobody can foresee (so that no link can lie in wait there), and is then moved. A killed process
@@ -7,19 +7,15 @@ leaves such a name behind; :func:`remove_leftovers` clears them away.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import platform
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-from ..models.errors import InputError
 
 _LEFTOVER = re.compile(r"\.promptseg-([0-9a-f]{8})-(\d+)-[0-9a-f]{16}\.partial")
 
@@ -101,47 +97,6 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def read_regular(path: Path, what: str, *, limit: int) -> bytes:
-    """Return the content of a regular file.
-
-    Args:
-        path: Of the file.
-        what: What it is called in errors, such as "the concept 'mug.safetensors'".
-        limit: Most bytes.
-
-    Raises:
-        InputError: It is missing, not a regular file (a folder, a pipe, a device), larger than
-            the limit, or may not be read.
-    """
-    try:
-        # Without waiting: opening a pipe that nobody writes to would never end.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{what} does not exist; check the path") from error
-    except PermissionError as error:
-        raise InputError(f"{what} may not be read; check its permissions") from error
-    except ValueError as error:  # a null byte
-        raise InputError(f"{what} is not a path; check it") from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"{what} is too long for a file name; check the path") from error
-        raise InputError(f"{what} cannot be opened ({error.strerror}); check the path") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise InputError(f"{what} is not a regular file; give the path of a file")
-    with os.fdopen(descriptor, "rb") as stream:
-        if status.st_size > limit:
-            raise InputError(
-                f"{what} has {status.st_size / 1e6:.0f} MB, more than the {limit / 1e6:.0f} MB "
-                "that such a file may have"
-            )
-        try:
-            return stream.read(limit + 1)
-        except OSError as error:
-            raise InputError(f"{what} cannot be read ({error.strerror})") from error
 
 
 def _partial_in(folder: Path) -> Path:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.errors import InputError
-from .files import find_leftovers, read_regular, remove_leftovers, staging_folder
+from ..models.foreign import read_regular
+from .files import find_leftovers, remove_leftovers, staging_folder
 
 if TYPE_CHECKING:
     from .checks import UInt8Array

@@ -1,18 +1,15 @@
-"""Files are written whole or not at all, and only files are read."""
+"""Files are written whole or not at all."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from promptseg.models.errors import InputError
 from promptseg.pipeline.files import (
     find_leftovers,
-    read_regular,
     remove_leftovers,
     staging_folder,
     write_folder,
@@ -70,22 +67,3 @@ def test_what_a_killed_process_left_is_found_and_removed(tmp_path: Path) -> None
         assert living.is_dir()
         assert list(tmp_path.iterdir()) == [living]
     assert find_leftovers(tmp_path / "nowhere") == []
-
-
-def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"12345")
-    assert read_regular(path, "it", limit=5) == b"12345"
-    os.mkfifo(tmp_path / "pipe")
-    for place, says in (
-        (path, "more than the"),
-        (tmp_path / "b", "it does not exist"),
-        (path / "b", "it does not exist"),
-        (tmp_path, "not a regular file"),
-        (tmp_path / "pipe", "not a regular file"),
-        (Path("/dev/zero"), "not a regular file"),
-        (tmp_path / ("x" * 300), "too long for a file name"),
-        (Path("a\0b"), "is not a path"),
-    ):
-        with pytest.raises(InputError, match=says):
-            read_regular(place, "it", limit=4)
