@@ -1,6 +1,6 @@
-// The body of a function that Gradio calls once for each stage, with `element`, `trigger`, `props`
-// and `watch`. The stage draws a photograph with masks over it, shows a mask's scores where the
-// pointer is, and turns clicks, dragged boxes and brush strokes into events.
+// The body of a function that Gradio calls once per stage, with `element`, `trigger`, `props` and
+// `watch` in scope. It draws a photograph with its masks, shows the scores of the mask under the
+// pointer, and turns clicks, dragged boxes and brush strokes into events.
 //
 // props.photo: {src, width, height, name} or null; props.value: {masks, points, boxes}.
 const stage = element.querySelector(".stage");
@@ -12,10 +12,10 @@ const markLayer = stage.querySelector(".stage-marks");
 const tip = stage.querySelector(".stage-tip");
 const legend = stage.querySelector(".stage-legend");
 
-let masks = [];      // those of props.value, each with its decoded picture
-let chosen = -1;     // the mask whose scores are shown
-let drag = null;     // where a box or a stroke began, while the pointer is down
-let drawing = 0;     // number of the latest redraw: an older one that ends later is dropped
+let masks = [];      // the masks of props.value, each with its decoded image
+let chosen = -1;     // index of the highlighted mask
+let drag = null;     // while the pointer is down: where it started and is
+let drawing = 0;     // number of the latest redraw; older ones that finish later are dropped
 
 const size = () => props.photo || { width: 1, height: 1 };
 const tool = () => stage.dataset.tool;
@@ -50,7 +50,7 @@ function load(src) {
     });
 }
 
-// Where a mask is solid, so that the pointer finds it.
+// Return a function that tells whether a mask is opaque at a place, for hit tests.
 function solid(image) {
     const canvas = document.createElement("canvas");
     canvas.width = image.width;
@@ -87,7 +87,7 @@ function drawMasks() {
     const context = fit(maskLayer);
     const { width, height } = maskLayer;
     context.clearRect(0, 0, width, height);
-    // Worst first, so that the best lies on top; the one that is pointed at above all.
+    // Worst first, so that the best is on top; the highlighted one last, above all others.
     const order = masks.map((_, i) => i).reverse();
     if (chosen >= 0) order.push(...order.splice(order.indexOf(chosen), 1));
     for (const i of order) {
@@ -179,7 +179,7 @@ function choose(i, event) {
     tip.style.top = `${y > rect.height / 2 ? y - tip.offsetHeight - 14 : y + 18}px`;
 }
 
-// Of the masks under the pointer the smallest: a part before its whole.
+// The smallest mask under the pointer: a part rather than its whole.
 function under({ u, v }) {
     let best = -1;
     masks.forEach((mask, i) => {
@@ -252,7 +252,7 @@ frame.addEventListener("pointerup", (event) => {
     if (tool() === "box") return drawMarks();
     const label = right || tool() === "background" ? 0 : 1;
     const [x, y] = toPixels(here);
-    // Shown at once; the answer brings it again.
+    // Drawn at once; the server's answer includes it too.
     props.value = { ...props.value, points: [...(props.value.points || []), [x, y, label]] };
     drawMarks();
     trigger("marked", { point: [x, y], label });
@@ -271,7 +271,7 @@ async function showPhoto() {
         photo.src = props.photo.src;
         photo.alt = props.photo.name;
         try { await photo.decode(); } catch { return; }
-        // As large as it is, or larger if it is small, but not larger than the window.
+        // At its own size, enlarged to 640 pixels if it is small, but within the window.
         const { naturalWidth, naturalHeight } = photo;
         const high = `calc(70vh * ${naturalWidth / naturalHeight})`;
         photo.style.width = `min(${Math.max(naturalWidth, 640)}px, ${high})`;
