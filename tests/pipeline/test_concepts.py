@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,10 +139,10 @@ def test_a_file_is_written_as_a_whole(path: Path, monkeypatch: pytest.MonkeyPatc
     assert [p.name for p in deep.parent.iterdir()] == [deep.name]
     before = deep.read_bytes()
 
-    def fail(self: Path, content: bytes) -> int:
+    def fail(self: Path, target: Path) -> Path:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         save_concept(deep, EncodedReference("other", (make_shot(5),)))
     assert deep.read_bytes() == before
@@ -154,6 +155,16 @@ def test_another_models_concept_is_refused_with_the_remedy(path: Path) -> None:
         load_concept(path, model_id="dino")
     with pytest.raises(InputError, match=r"mug.txt'?: a concept file must end in .safetensors"):
         save_concept(path.with_suffix(".txt"), make_concept())
+
+
+def as_bytes(content: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def huge_png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("L", (5000, 5000)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def broken(path: Path) -> dict[str, object]:
@@ -183,6 +194,15 @@ def broken(path: Path) -> dict[str, object]:
         "a tensor is missing": doctored(tensors={"shots.0.tokens": None}),
         "coverage of another grid": doctored(tensors={"shots.0.coverage": torch.ones(2, 2)}),
         "no object": doctored(tensors={"shots.0.coverage": torch.zeros(4, 6)}),
+        "tokens in 8 bits": doctored(tensors={"shots.0.tokens": nan.to(torch.float8_e4m3fn)}),
+        "complex tokens": doctored(tensors={"shots.0.tokens": nan.to(torch.complex64)}),
+        "whole numbers": doctored(tensors={"shots.0.coverage": torch.ones(4, 6, dtype=torch.int8)}),
+        "a mask that inflates": doctored(
+            tensors={"shots.0.mask": as_bytes(zlib.compress(bytes(10**7)))}
+        ),
+        "a preview that inflates": doctored(tensors={"preview.0": as_bytes(huge_png())}),
+        "nested deeply": doctored(metadata={"geometry": "[" * 100_000}),
+        "larger than any picture": doctored(**resized(image_size=[10**9, 10**9])),
         "not finite": doctored(tensors={"shots.0.tokens": nan}),
         "mask is noise": doctored(tensors={"shots.0.mask": torch.arange(50, dtype=torch.uint8)}),
         "preview is noise": doctored(tensors={"preview.0": torch.arange(50, dtype=torch.uint8)}),
@@ -219,6 +239,15 @@ def test_files_of_others_are_refused(path: Path) -> None:
         with pytest.raises(InputError, match=r"there is no concept .*promptseg concept save"):
             load_concept(missing)
     assert issubclass(CheckpointError, PromptsegError)
+    for odd in (3, None, "a\0.safetensors"):
+        with pytest.raises(InputError, match="is not the path of a concept file"):
+            load_concept(odd)
+        with pytest.raises(InputError, match="is not the path of a concept file"):
+            save_concept(odd, make_concept())
+    with pytest.raises(InputError, match="there is no concept"):
+        load_concept("x" * 300)
+    with pytest.raises(InputError, match="there is no concept"):
+        load_concept("/dev/zero")
 
 
 def test_the_format_is_named_in_the_documentation() -> None:

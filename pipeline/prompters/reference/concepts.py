@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
@@ -33,9 +33,10 @@ from torch import Tensor
 from .... import __version__
 from ....models.errors import CheckpointError, InputError
 from ....models.features.dense import DenseFeatures
+from ....models.foreign import decode_json
 from ...checks import BoolArray, UInt8Array
 from ...files import write_whole
-from ...masks import CompactMask, tight_box
+from ...masks import Box, CompactMask, tight_box
 from .examples import EncodedReference, Shot
 
 FORMAT = "promptseg.concept/1"
@@ -44,8 +45,34 @@ PREVIEW_SIDE = 160
 # What is not the object is this much as bright in a preview.
 _DIMMED = 0.25
 _GROUPS = ("shots", "negatives")
+_LARGEST_FILE = 2**30
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # What a doctored or damaged file may raise while it is put together.
-_BROKEN = (KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error)
+_BROKEN = (KeyError, ValueError, RuntimeError, zlib.error)
+
+_Side = Annotated[int, msgspec.Meta(gt=0, le=2**17)]
+_Step = Annotated[float, msgspec.Meta(gt=0, le=2**17)]
+_Edge = Annotated[int, msgspec.Meta(ge=0, le=2**17)]
+
+
+class _Sizes(msgspec.Struct):
+    """Sizes of a picture's features, as in ``DenseFeatures``."""
+
+    image_size: tuple[_Side, _Side]
+    input_size: tuple[_Side, _Side]
+    cell_size: tuple[_Step, _Step]
+
+
+class _ShotSizes(_Sizes):
+    """Sizes of an example: of its features, of those of the whole picture, and its mask's box."""
+
+    whole: _Sizes | None = None
+    mask_box: tuple[_Edge, _Edge, _Edge, _Edge] | None = None
+
+
+class _Geometry(msgspec.Struct):
+    shots: list[_ShotSizes]
+    negatives: list[_ShotSizes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +101,10 @@ def save_concept(
         previews: Pictures that show them, (h, w, 3) uint8 RGB, such as :func:`draw_preview` makes.
 
     Raises:
-        InputError: The path has another ending.
+        InputError: It is not a path, or has another ending.
         OSError: The file cannot be written.
     """
-    path = Path(path)
+    path = _read_path(path)
     if path.suffix != SUFFIX:
         raise InputError(f"{str(path)!r}: a concept file must end in {SUFFIX}")
     tensors: dict[str, Tensor] = {}
@@ -122,17 +149,27 @@ def load_concept(path: str | Path, *, model_id: str | None = None) -> EncodedRef
 
 def open_concept(path: str | Path) -> Concept:
     """Read all of a concept file; errors are those of :func:`load_concept`."""
-    path = Path(path)
-    if not path.is_file():
+    path = _read_path(path)
+    try:
+        is_file = path.is_file()
+        size = path.stat().st_size if is_file else 0
+    except OSError:  # a name that no file can have
+        is_file, size = False, 0
+    if not is_file:
         raise InputError(
             f"there is no concept {str(path)!r}; make one: promptseg concept save NAME "
             "--reference IMAGE --mask MASK"
+        )
+    if size > _LARGEST_FILE:
+        raise CheckpointError(
+            f"{str(path)!r} has {size / 1e6:.0f} MB, more than the {_LARGEST_FILE / 1e6:.0f} MB "
+            "that a concept file may have"
         )
     try:
         with safe_open(path, framework="pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{str(path)!r} cannot be read as a concept file: {' '.join(str(error).split())}; "
             "save the concept again"
@@ -149,11 +186,11 @@ def open_concept(path: str | Path) -> Concept:
             f"{FORMAT!r}; save the concept again"
         )
     try:
-        geometry = json.loads(metadata["geometry"])
+        geometry = decode_json(metadata["geometry"], _Geometry, "geometry")
         shots, negatives = (
             tuple(
                 _read_shot(tensors, f"{group}.{i}.", sizes, metadata["model_id"])
-                for i, sizes in enumerate(geometry[group])
+                for i, sizes in enumerate(getattr(geometry, group))
             )
             for group in _GROUPS
         )
@@ -162,12 +199,18 @@ def open_concept(path: str | Path) -> Concept:
             for i in range(sum(name.startswith("preview.") for name in tensors))
         )
         encoded = EncodedReference(metadata["label"], shots, negatives)
-    except (*_BROKEN, OSError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise CheckpointError(
             f"{str(path)!r} is a damaged concept file ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); save the concept again"
         ) from error
     return Concept(encoded, previews, metadata.get("version", "unknown"))
+
+
+def _read_path(path: str | Path) -> Path:
+    if not isinstance(path, (str, Path)) or "\0" in str(path):
+        raise InputError(f"{path!r} is not the path of a concept file")
+    return Path(path)
 
 
 def draw_preview(image: UInt8Array, mask: BoolArray) -> UInt8Array:
@@ -223,51 +266,64 @@ def _sizes_of(features: DenseFeatures) -> dict[str, Any]:
 
 
 def _read_shot(
-    tensors: Mapping[str, Tensor], prefix: str, sizes: Mapping[str, Any], model_id: str
+    tensors: Mapping[str, Tensor], prefix: str, sizes: _ShotSizes, model_id: str
 ) -> Shot:
     """An example; one of the errors of ``_BROKEN`` if its parts do not fit together."""
     features = _read_features(tensors[f"{prefix}tokens"], sizes, model_id)
-    coverage = tensors[f"{prefix}coverage"].float()
+    coverage = _floats(tensors[f"{prefix}coverage"])
     if coverage.shape != features.grid_size or not 0 < float(coverage.max()) <= 1:
         raise ValueError(f"{prefix}coverage {tuple(coverage.shape)} is not of an object")
     whole = None
     if f"{prefix}whole" in tensors:
-        whole = _read_features(tensors[f"{prefix}whole"], sizes["whole"], model_id)
+        if sizes.whole is None:
+            raise ValueError(f"{prefix}whole has no sizes")
+        whole = _read_features(tensors[f"{prefix}whole"], sizes.whole, model_id)
     shot = Shot(features, coverage, whole=whole)
     packed = tensors.get(f"{prefix}mask")
-    if packed is None:
+    if packed is None or sizes.mask_box is None:
         return shot
-    return replace(shot, mask=_read_mask(packed, sizes["mask_box"], shot.picture.image_size))
+    return replace(shot, mask=_read_mask(packed, sizes.mask_box, shot.picture.image_size))
 
 
-def _read_features(tokens: Tensor, sizes: Mapping[str, Any], model_id: str) -> DenseFeatures:
-    if tokens.ndim != 3 or not tokens.numel() or not tokens.isfinite().all():
-        raise ValueError(f"tokens {tuple(tokens.shape)} are no features of a picture")
+def _read_features(tokens: Tensor, sizes: _Sizes, model_id: str) -> DenseFeatures:
+    tokens = _floats(tokens)
+    if tokens.ndim != 3 or not tokens.numel():
+        raise ValueError(f"tokens {tuple(tokens.shape)} are not features of a picture")
     return DenseFeatures(
-        tokens=tokens.float(),
-        image_size=_pair(sizes["image_size"], int),
-        input_size=_pair(sizes["input_size"], int),
-        cell_size=_pair(sizes["cell_size"], float),
+        tokens=tokens,
+        image_size=sizes.image_size,
+        input_size=sizes.input_size,
+        cell_size=sizes.cell_size,
         model_id=model_id,
     )
 
 
-def _pair(values: Sequence[float], kind: type[Any]) -> tuple[Any, Any]:
-    first, second = (kind(value) for value in values)
-    if not (0 < first < math.inf and 0 < second < math.inf):
-        raise ValueError(f"{first} x {second} is no size")
-    return first, second
+def _floats(x: Tensor) -> Tensor:
+    if x.dtype not in _FLOATS or not bool(x.isfinite().all()):
+        raise ValueError(f"a tensor of {x.dtype} {tuple(x.shape)} does not hold finite floats")
+    return x.float()
 
 
-def _read_mask(packed: Tensor, box: Sequence[int], size: tuple[int, int]) -> CompactMask:
-    x0, y0, x1, y1 = (int(value) for value in box)
-    if not (0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]):
+def _bytes(x: Tensor) -> bytes:
+    if x.dtype != torch.uint8 or x.ndim != 1:
+        raise ValueError(f"a tensor of {x.dtype} {tuple(x.shape)} does not hold bytes")
+    return x.numpy().tobytes()
+
+
+def _read_mask(packed: Tensor, box: Box, size: tuple[int, int]) -> CompactMask:
+    x0, y0, x1, y1 = box
+    if not (x0 < x1 <= size[1] and y0 < y1 <= size[0]):
         raise ValueError(f"a mask's box {box} is not within {size}")
-    mask = CompactMask(size, (x0, y0, x1, y1), 0, packed.numpy().tobytes())
-    part = mask.part()
-    if tight_box(part) != (0, 0, x1 - x0, y1 - y0):
+    expected = -(-(x1 - x0) * (y1 - y0) // 8)
+    inflate = zlib.decompressobj()
+    bits = inflate.decompress(_bytes(packed), expected + 1)  # never more than the box can hold
+    if len(bits) != expected:
+        raise ValueError(f"a mask's bits do not fill its box {box}")
+    part = np.unpackbits(np.frombuffer(bits, np.uint8), count=(x1 - x0) * (y1 - y0))
+    mask = part.reshape(y1 - y0, x1 - x0).view(np.bool_)
+    if tight_box(mask) != (0, 0, x1 - x0, y1 - y0):
         raise ValueError(f"a mask does not fill its box {box}")
-    return CompactMask.within(part, mask.box, size)
+    return CompactMask.within(mask, box, size)
 
 
 def _to_png(preview: UInt8Array) -> Tensor:
@@ -277,6 +333,11 @@ def _to_png(preview: UInt8Array) -> Tensor:
 
 
 def _from_png(png: Tensor) -> UInt8Array:
-    with Image.open(io.BytesIO(png.numpy().tobytes()), formats=["PNG"]) as image:
-        picture: UInt8Array = np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(_bytes(png)), formats=["PNG"]) as image:
+            if max(image.size) > PREVIEW_SIDE:
+                raise ValueError(f"a preview is of {image.width} x {image.height} pixels")
+            picture: UInt8Array = np.asarray(image.convert("RGB"))
+    except Exception as error:  # a decoder may raise anything on damaged data
+        raise ValueError(f"a preview cannot be read: {error}") from error
     return picture
