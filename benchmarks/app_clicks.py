@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from promptseg.apps.web.engine import Engine
-from promptseg.apps.web.request import Marks, Request, Setup
+from promptseg.apps.web.request import MarkHistory, Request, Setup
 from promptseg.apps.web.results import ResultView
 
 TARGET = 0.25
@@ -55,13 +55,13 @@ def time_clicks(path: Path, repeats: int) -> tuple[float, float]:
     places = np.random.default_rng(0).uniform(0.1, 0.9, (repeats + WARM_UP, 2)) * (width, height)
     first, second = [], []
     for x, y in places:
-        marks = Marks().with_point(float(x), float(y), 1)
+        marks = MarkHistory().add_click((float(x), float(y)), 1)
         first.append(time_click(view, path, marks))
-        second.append(time_click(view, path, marks.with_point(width / 2, height / 2, 1)))
+        second.append(time_click(view, path, marks.add_click((width / 2, height / 2), 1)))
     return statistics.median(first[WARM_UP:]), statistics.median(second[WARM_UP:])
 
 
-def time_click(view: ResultView, path: Path, marks: Marks) -> float:
+def time_click(view: ResultView, path: Path, marks: MarkHistory) -> float:
     """Seconds that the handler takes for the marks."""
     start = time.perf_counter()
     view.find((Request(Setup(), path, marks=marks),), 0.0, 0, lambda share, what: None)
