@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from .prompters.reference.examples import (
 )
 
 Phrases = str | Sequence[str] | None
+_SEPARATORS = re.compile(r"[,;\r\n]|\.+(?=\s|$)")
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -24,26 +26,28 @@ class Query:
     """What to look for, checked as far as it can be without the image.
 
     Args:
-        text: One or several phrases; each is looked for on its own.
+        text: One or several phrases, each looked for on its own. One text may hold several, as
+            :func:`split_phrases` reads them.
         negative_text: Masks that lie on what these phrases name are dropped.
-        reference: One or several examples of what to look for, encoded or not; those of one
-            label are examples of the same thing. With text, an example goes with the phrase that
-            it is labelled with, or with the only one.
-        negative_reference: Examples of what it is not, such as lookalikes. With a reference,
-            masks that are more like them are dropped; without, those that lie on what they find.
+        reference: One or several examples of what to look for, encoded or not; examples with the
+            same label show the same thing. With text, an example belongs to the phrase that it is
+            labelled with, or to the only phrase.
+        negative_reference: Examples of what not to find, such as lookalikes. With a reference,
+            masks that resemble these more than the reference are dropped; without one, masks that
+            lie on what these examples find.
         points: (N, 2) in pixels of the image, (x, y); or one point, (2,).
         point_labels: (N,): 1 foreground, 0 background; all foreground by default.
         boxes: (B, 4) XYXY in pixels of the image; or one box, (4,).
 
     Attributes:
-        text: The phrases, stripped, no two the same.
+        text: The phrases, stripped and without duplicates.
         negative_text: Likewise.
         reference: The examples.
         negative_reference: Likewise.
         marks: The points and boxes.
 
     Raises:
-        InputError: Something is of the wrong type or shape, or makes no sense.
+        InputError: An argument has the wrong type, shape or value.
     """
 
     text: tuple[str, ...]
@@ -75,7 +79,7 @@ class Query:
 
     @property
     def finds(self) -> bool:
-        """Whether phrases or examples say what to look for, so that marks only choose."""
+        """Whether phrases or examples say what to look for; marks then only choose among masks."""
         return bool(self.text or self.reference)
 
     def showing(
@@ -108,13 +112,13 @@ class Query:
 def pair(
     phrases: Sequence[str], references: Sequence[EncodedReference]
 ) -> tuple[dict[str, EncodedReference], list[EncodedReference]]:
-    """Return the examples that go with a phrase, by phrase and labelled with it, and the others.
+    """Split examples into those that belong to a phrase, by phrase, and the others.
 
-    An example goes with the phrase that it is labelled with, and one without a label with a lone
-    phrase; others are looked for beside the phrases.
+    An example belongs to the phrase that it is labelled with, or, without a label, to the only
+    phrase, with which it is then labelled. The others are queries of their own.
 
     Raises:
-        InputError: It is not clear which phrase an example goes with.
+        InputError: It is not clear which phrase an example belongs to.
     """
     if not phrases:
         return {}, list(references)
@@ -131,26 +135,40 @@ def pair(
         if phrase not in phrases:
             others.append(reference)
         elif phrase in pairs:
-            raise InputError(f"give all examples of {phrase!r} that label")
+            raise InputError(
+                f"some examples of {phrase!r} have no label; label all of them {phrase!r}"
+            )
         else:
             pairs[phrase] = replace(reference, label=phrase)
     return pairs, others
 
 
+def split_phrases(text: str) -> tuple[str, ...]:
+    """Return the phrases of a text, without duplicates, in their order.
+
+    Commas, semicolons, line breaks and full stops at the end of a word separate them, as detectors'
+    captions and people's lists have them; of white space a single space is left.
+    """
+    parts = (" ".join(part.split()) for part in _SEPARATORS.split(text))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
 def _read_phrases(name: str, value: Phrases) -> tuple[str, ...]:
-    """Checked phrases without surrounding space and repetitions, in their order."""
+    """Return checked phrases, without duplicates, in their order."""
     if value is None:
         return ()
     if not isinstance(value, Iterable):
         raise InputError(f"{name} must be text or a list of texts, got {value!r}")
-    phrases = [value] if isinstance(value, str) else list(value)
-    for phrase in phrases:
-        if not isinstance(phrase, str):
-            raise InputError(f"{name} must be text or a list of texts, got {phrase!r}")
-        if not phrase.strip():
+    phrases: list[str] = []
+    for text in [value] if isinstance(value, str) else list(value):
+        if not isinstance(text, str):
+            raise InputError(f"{name} must be text or a list of texts, got {text!r}")
+        found = split_phrases(text)
+        if not found:
             raise InputError(f"{name}: the text is empty; name what to look for")
         try:
-            phrase.encode("utf-8")
+            text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise InputError(f"{name}: {phrase!r} is not valid Unicode text") from error
-    return tuple(dict.fromkeys(phrase.strip() for phrase in phrases))
+            raise InputError(f"{name}: {text!r} is not valid Unicode text") from error
+        phrases += found
+    return tuple(dict.fromkeys(phrases))

@@ -6,16 +6,14 @@ it, so no user can see another's answer, and an answer that the cache dropped is
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...models.errors import InputError
 from ...pipeline.prompters.reference.examples import Reference
-from ...pipeline.query import Query
+from ...pipeline.query import Query, split_phrases
 
 MAX_PHRASES = 50
-_SEPARATORS = re.compile(r"[,;\n]")
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -174,8 +172,7 @@ def read_phrases(text: str | None) -> tuple[str, ...]:
     Raises:
         InputError: There are too many.
     """
-    parts = (" ".join(part.split()) for part in _SEPARATORS.split(text or ""))
-    phrases = tuple(dict.fromkeys(part for part in parts if part))
+    phrases = split_phrases(text or "")
     if len(phrases) > MAX_PHRASES:
         raise InputError(f"{len(phrases)} phrases are too many; give at most {MAX_PHRASES}")
     return phrases

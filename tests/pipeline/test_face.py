@@ -106,6 +106,27 @@ def test_a_query_is_checked_when_it_is_made() -> None:
         Query(negative_text="dog").check_fits(SIZE)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dog. red car. cat.",
+        "dog, red  car,cat",
+        "dog\nred car\r\ncat;",
+        ["dog", "red car, cat", "dog"],
+    ],
+)
+def test_one_text_may_hold_several_phrases(text) -> None:
+    assert Query(text).text == ("dog", "red car", "cat")
+    assert Query(negative_text=text).negative_text == ("dog", "red car", "cat")
+
+
+def test_a_full_stop_within_a_word_is_no_separator() -> None:
+    assert Query("1.5 l bottle, mr.bean").text == ("1.5 l bottle", "mr.bean")
+    for nothing in ("", " ", "...", ", ;"):
+        with pytest.raises(InputError, match="the text is empty"):
+            Query(["dog", nothing])
+
+
 def png(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, "PNG")
@@ -160,12 +181,12 @@ def test_a_result_without_its_image_asks_for_it(result) -> None:
     bare = Result.empty(SIZE)
     assert bare._repr_png_() is None
     for draw in (bare.overlay, bare.show):
-        with pytest.raises(InputError, match="does not keep its image; give it"):
+        with pytest.raises(InputError, match="does not keep its image; pass the image"):
             draw()
     np.testing.assert_array_equal(bare.overlay(IMAGE), IMAGE)
     with pytest.raises(InputError, match=r"of 96 x 96 pixels, this one has 96 x 40"):
         bare.overlay(IMAGE[:40])
-    with pytest.raises(InputError, match="the image must be"):
+    with pytest.raises(InputError, match="the image must have shape"):
         Result.empty(SIZE, image=IMAGE[:40])
 
 
