@@ -30,12 +30,6 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 @pytest.fixture(scope="session")
-def padded_pair() -> Pair:
-    """One shrunken ViT SAM beside its reference."""
-    return build_pair(SHRUNKEN_VITS["padded-windows"])
-
-
-@pytest.fixture(scope="session")
 def tiny_vit_sam() -> Sam:
     """A shrunken MobileSAM."""
     model = build_sam_tiny_vit(SHRUNKEN_TINY_VIT)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from segment_anything import modeling as official
 from torch import Tensor
 
 from promptseg.models.embedding import ImageEmbedding, ImageFeatures
@@ -23,6 +23,9 @@ from promptseg.pipeline.prompters.text.gate import PresenceGate
 from promptseg.pipeline.prompters.text.prompter import TextPrompter
 
 from ..shrunken import POCKET, build_official
+
+if TYPE_CHECKING:
+    from segment_anything import modeling as official
 
 VIT_CONFIG = SamViTConfig(
     image_size=128,
