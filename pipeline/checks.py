@@ -1,4 +1,4 @@
-"""Types of arrays, and the checks of shapes and values that several modules share."""
+"""Array types, and checks of shapes and values that several modules share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Numbers: TypeAlias = "ArrayLike | Tensor"
 
 
 def is_tensor(value: object) -> TypeGuard[Tensor]:
-    """Whether a value is a tensor; torch is not imported to know."""
+    """Return whether a value is a tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -29,7 +29,7 @@ def read_array(name: str, value: Numbers) -> NDArray[np.float64]:
     """Return finite numbers as float64.
 
     Args:
-        name: What they are called in the error.
+        name: Name of the argument, for error messages.
         value: An array, nested lists or a tensor on any device.
 
     Raises:
@@ -49,18 +49,18 @@ def read_array(name: str, value: Numbers) -> NDArray[np.float64]:
 def read_floats(
     name: str, value: Numbers, shape: tuple[int | None, ...] | None = None
 ) -> Float32Array:
-    """Return finite numbers as float32, of a shape where one is asked for.
+    """Return finite numbers as float32, checking the shape if one is given.
 
     Args:
-        name: What they are called in the error.
+        name: Name of the argument, for error messages.
         value: An array, nested lists or a tensor on any device.
-        shape: The sizes wanted; None for any size.
+        shape: Expected shape; a None entry allows any size.
 
     Raises:
         InputError: They are not numbers, not finite, or of another shape.
     """
     if isinstance(value, np.ndarray) and value.dtype == np.float32:
-        array = value  # large mask priors pass here: no copy in float64
+        array = value  # large mask priors take this path: no float64 copy
         if not np.isfinite(array).all():
             raise InputError(f"{name} must be finite; it holds NaN or infinity")
     else:
@@ -74,7 +74,7 @@ def read_floats(
 
 
 def check_shape(name: str, actual: tuple[int, ...], shape: tuple[int | None, ...]) -> None:
-    """Raise InputError if sizes differ from those wanted (None: any size)."""
+    """Raise InputError if a shape differs from the expected one (None: any size)."""
     if len(actual) != len(shape) or any(
         want is not None and got != want for got, want in zip(actual, shape, strict=True)
     ):
@@ -83,5 +83,5 @@ def check_shape(name: str, actual: tuple[int, ...], shape: tuple[int | None, ...
 
 
 def set_field(instance: object, name: str, value: object) -> None:
-    """Set a field of a frozen dataclass while it is being made."""
+    """Set a field of a frozen dataclass during its construction."""
     object.__setattr__(instance, name, value)

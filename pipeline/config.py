@@ -1,4 +1,4 @@
-"""All settings of how a pipeline turns prompts into an answer."""
+"""All settings of a pipeline."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .scoring.ranking import RankingConfig
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """How prompts become an answer.
+    """Settings of a pipeline, by stage.
 
     Attributes:
         decoding: How a phrase's prompts become masks.
-        everything: What everything mode looks at and keeps.
-        fusion: How a phrase and an example of the same thing are weighed.
+        everything: Grid, crops and thresholds of everything mode.
+        fusion: How a phrase and an example of the same thing are combined.
         ranking: Thresholds and weights of the ranking.
     """
 

@@ -13,12 +13,12 @@ from PIL import Image
 if TYPE_CHECKING:
     from .result import Result
 
-# A notebook keeps its pictures in its file: they need not be larger than a page.
+# A notebook stores its pictures in its file, so they are no larger than a page.
 LONGEST_SIDE = 1024
 
 
 def show(result: Result) -> None:
-    """Show a result that keeps its image: in a notebook below the cell, else in a viewer."""
+    """Show a result that keeps its image: in a notebook below the cell, otherwise in a viewer."""
     if "ipykernel" in sys.modules:
         from IPython.display import display
 
@@ -28,7 +28,7 @@ def show(result: Result) -> None:
 
 
 def to_png(result: Result) -> bytes:
-    """Return the overlay of a result that keeps its image as a PNG of at most a page's size."""
+    """Return the overlay of a result that keeps its image as a PNG, at most LONGEST_SIDE long."""
     picture = Image.fromarray(result.overlay())
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     stream = io.BytesIO()

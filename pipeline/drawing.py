@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .checks import BoolArray, UInt8Array
     from .result import Result
 
-# Wong 2011, "Points of view: Color blindness", Nature Methods 8:441, and four more: told apart by
-# people who do not see all colours. Black is left out: it is lost in shadows.
+# Wong 2011, "Points of view: Color blindness", Nature Methods 8:441, and four more: distinguishable
+# with colour vision deficiency. Black is left out: it disappears in shadows.
 PALETTE = (
     "#56B4E9", "#E69F00", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
     "#8E6BE0", "#7FD34E", "#F26B8A", "#3DD6D0",
@@ -26,9 +26,9 @@ _LONGEST_LABEL = 32
 def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
     """Return a copy of the image with every mask tinted, outlined and labelled.
 
-    Label i says "i phrase score", with i from 1 in the order of the result. Sizes follow the
-    image's, so that labels can be read on small and large pictures alike; a label wider than half
-    the image is shortened, to its number in the end.
+    The label of a mask is "i phrase score", with i from 1 in the order of the result. Line width
+    and font size scale with the image, so that labels are legible on small and large images alike.
+    A label wider than half the image is shortened, down to its number if need be.
 
     Args:
         image: (H, W, 3) uint8 RGB.

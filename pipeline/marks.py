@@ -1,7 +1,7 @@
 """What a person marks in an image: points and boxes, read and checked once.
 
-A point (x, y) is the index of a pixel, as in Segment Anything: its model adds the half pixel to
-the centre by itself. Boxes are XYXY.
+A point (x, y) is the index of a pixel, as in Segment Anything: the model itself adds the half pixel
+to the centre. Boxes are XYXY.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POINT_LABELS = (-1, 0, 1)
 
 @dataclass(frozen=True, eq=False)
 class Marks:
-    """Points and boxes; there may be none of either.
+    """Points and boxes; either may be empty.
 
     Attributes:
         points: (N, 2) float32 in pixels of the image, (x, y).
@@ -38,7 +38,7 @@ class Marks:
         point_labels: Numbers | None = None,
         boxes: Numbers | None = None,
     ) -> Marks:
-        """Check points and boxes, of any image.
+        """Check points and boxes as far as possible without the image.
 
         Args:
             points: (N, 2) in pixels of the image, (x, y); or one point, (2,).
@@ -70,8 +70,8 @@ def check_points(
 
     Args:
         coords: (B, N, 2) in pixels, (x, y).
-        labels: (B, N); the places of padding (-1) do not matter.
-        size: Of the image.
+        labels: (B, N); the coordinates of padding (-1) are ignored.
+        size: (H, W) of the image.
     """
     if not np.isin(labels, POINT_LABELS).all():
         unknown = labels[~np.isin(labels, POINT_LABELS)][0]
@@ -116,11 +116,11 @@ def _read_points(
     if point_labels is None:
         return coords, np.ones(len(coords), np.int64)
     if points is None:
-        raise InputError("point_labels come with points; only the labels were given")
+        raise InputError("point_labels need points as well; only the labels were given")
     labels = np.atleast_1d(read_floats("point_labels", point_labels))
     if labels.shape != (len(coords),):
         raise InputError(
-            f"point_labels must have one entry a point: {labels.shape} for {len(coords)} points"
+            f"point_labels must have one entry per point: {labels.shape} for {len(coords)} points"
         )
     if not np.isin(labels, (0, 1)).all():
         raise InputError("point_labels must be 1 (foreground) or 0 (background)")
@@ -128,7 +128,7 @@ def _read_points(
 
 
 def _read_rows(name: str, value: Numbers | None, width: int) -> Float32Array:
-    """Numbers of shape (N, width); a flat row of them is one row, nothing is none."""
+    """Return numbers of shape (N, width); a flat (width,) is one row, None is no row."""
     if value is None:
         return np.zeros((0, width), np.float32)
     array = read_floats(name, value)

@@ -1,4 +1,4 @@
-"""Facts about masks that several stages need, and masks that wait in little memory."""
+"""Boxes, regions and overlaps of masks, and masks compressed in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from .checks import BoolArray, Float32Array
 
-# Masks at an image's size held unpacked at a time, in pixels; at least one mask's.
+# Most pixels of unpacked masks at the image's size held at a time; at least one mask.
 MAX_MASK_PIXELS = 2**24
 
 # XYXY in pixels, as pixel edges: x1 and y1 are one past the last pixel.
@@ -54,7 +54,7 @@ class CompactMask:
         size: (H, W) of the image.
         box: The tight box; all 0 for an empty mask.
         area: In pixels.
-        packed: The bits.
+        packed: The bits within the box, compressed.
     """
 
     size: tuple[int, int]
@@ -70,7 +70,7 @@ class CompactMask:
 
     @classmethod
     def within(cls, part: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> CompactMask:
-        """Pack a mask that is known within its tight box, (y1 - y0, x1 - x0)."""
+        """Pack a mask given within its tight box, (y1 - y0, x1 - x0)."""
         packed = zlib.compress(np.packbits(part).tobytes(), level=1)
         return cls(size, box, int(np.count_nonzero(part)), packed)
 
@@ -88,7 +88,7 @@ class CompactMask:
         return mask
 
     def intersection(self, other: CompactMask) -> int:
-        """Pixels that two masks of one image share."""
+        """Return the number of pixels that two masks of one image share."""
         x0, y0 = max(self.box[0], other.box[0]), max(self.box[1], other.box[1])
         x1, y1 = min(self.box[2], other.box[2]), min(self.box[3], other.box[3])
         if x0 >= x1 or y0 >= y1:
@@ -102,7 +102,7 @@ class CompactMask:
 
 def mask_to_rle(mask: BoolArray) -> dict[str, Any]:
     """Return an (H, W) mask as COCO's compressed run lengths: {"size": [H, W], "counts": str}."""
-    # pycocotools costs some 0.1 s to import, and only this needs it.
+    # pycocotools takes about 0.1 s to import and is needed here only.
     from pycocotools import mask as coco_mask
 
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -114,7 +114,7 @@ def box_nms(boxes: Float32Array, scores: NDArray[np.float64], threshold: float) 
 
     Args:
         boxes: (N, 4) XYXY.
-        scores: (N,); of equal ones the earlier is preferred.
+        scores: (N,); among equal scores the earlier box wins.
         threshold: A box whose IoU with a kept one is above this is dropped.
 
     Returns:
@@ -143,21 +143,22 @@ def remove_small_regions(
 ) -> tuple[BoolArray, Box] | None:
     """Fill holes and then remove islands of fewer than `min_area` pixels, 8-connected.
 
-    A hole is any connected part of the background, also one at the image's edge. If all islands
-    are small, the largest stays.
+    A hole is any connected part of the background, including one at the image's edge. If all
+    islands are small, the largest stays.
 
     Args:
         mask: (y1 - y0, x1 - x0), the mask within its tight box.
         box: The box (x0, y0, x1, y1) as pixel edges.
-        size: Of the image, (H, W).
+        size: (H, W) of the image.
         min_area: In pixels, 1 or more.
 
     Returns:
         The new mask within its tight box, and the box; None if no region is small.
     """
     (height, width), (x0, y0, x1, y1) = size, box
-    # A window around the box stands for the whole image. The stripe of background beyond each side
-    # of the box is in it where it is small, and else begun only, for it is too large to be filled.
+    # A window around the box stands in for the whole image. It includes the stripe of background
+    # beyond each side of the box if the stripe is small enough to be filled; otherwise it includes
+    # only the first row or column of it.
     stripes = (x0 * height, y0 * width, (width - x1) * height, (height - y1) * width)
     begun = [stripe >= min_area for stripe in stripes]
     left, top = x0 - 1 if begun[0] else 0, y0 - 1 if begun[1] else 0
@@ -188,6 +189,6 @@ def remove_small_regions(
 
 
 def _regions(mask: BoolArray) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Label the 8-connected regions from 1; the labels (H, W) and the pixels of each label."""
+    """Return the 8-connected regions as labels (H, W) from 1, and the pixels of each label."""
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
     return labels, np.bincount(labels.ravel(), minlength=count + 1)

@@ -32,7 +32,7 @@ from .result import Result
 from .scoring.fusion import fuse
 from .scoring.ranking import RankingConfig, rank
 
-# Phrases that are answered together; bounds memory, not results.
+# Phrases answered at a time; bounds memory and does not change results.
 _PHRASES_AT_ONCE = 16
 
 
@@ -41,9 +41,9 @@ class Pipeline:
 
     Args:
         segmenter: Encodes images and decodes prompts.
-        text_prompter: Turns phrases into prompts; without it there is no text.
-        reference_prompter: Finds what references show; without it there are no references.
-        config: Thresholds.
+        text_prompter: Turns phrases into prompts; None for a pipeline that takes no text.
+        reference_prompter: Finds what references show; None for a pipeline that takes none.
+        config: Settings of all stages.
     """
 
     def __init__(
@@ -77,30 +77,32 @@ class Pipeline:
         """Segment one image.
 
         Text finds what the phrases name, a reference what it shows; a phrase and an example of
-        the same thing give one answer (see :mod:`~promptseg.pipeline.scoring.fusion`). Points and
-        boxes alone segment what they mark, a lone click with up to three masks (whole, part,
-        subpart). With text or a reference, points and boxes only choose: of the masks found,
-        those that a foreground point or a box marks are kept.
+        the same thing are combined into one answer (see
+        :mod:`~promptseg.pipeline.scoring.fusion`). Points and boxes alone segment what they mark;
+        a single click gives up to three masks (whole, part, subpart). With text or a reference,
+        points and boxes only choose among the masks found: those marked by a foreground point or
+        a box are kept.
 
         Args:
-            image: Anything that :func:`~promptseg.pipeline.images.load_image` reads, or an image
-                that :meth:`encode_image` has encoded, for many queries at the price of one.
-            text: As in :class:`~promptseg.pipeline.query.Query`, like all up to ``boxes``.
-            negative_text: See there.
-            reference: See there.
-            negative_reference: See there.
-            points: See there.
-            point_labels: See there.
-            boxes: See there.
-            top_k: Most masks for each phrase.
-            min_score: Least score of a mask.
+            image: Anything that :func:`~promptseg.pipeline.images.load_image` reads, or an
+                embedding from :meth:`encode_image`, which saves encoding it for each query.
+            text: Phrases to look for; :class:`~promptseg.pipeline.query.Query` describes this and
+                the next six arguments in full.
+            negative_text: Phrases whose masks are not wanted.
+            reference: Examples of what to look for.
+            negative_reference: Examples of what not to find.
+            points: (x, y) in pixels of the image.
+            point_labels: 1 foreground, 0 background.
+            boxes: XYXY in pixels of the image.
+            top_k: Maximum number of masks for each phrase.
+            min_score: Minimum score of a mask.
             no_overlap: Whether each pixel goes to the best of the masks that cover it.
 
         Returns:
             Masks at the image's size, best first; it may be empty.
 
         Raises:
-            InputError: The image cannot be read, or the query makes no sense.
+            InputError: The image cannot be read, or the query is invalid.
         """
         ranking = self._ranking(top_k, min_score, no_overlap)
         query = Query(
@@ -125,8 +127,8 @@ class Pipeline:
     def propose(self, image: ImageSource | ImageEmbedding, query: Query) -> Proposals:
         """Decode everything that a query finds, without ranking it.
 
-        :meth:`rank` chooses among the masks, again and again with other thresholds, without
-        decoding anything anew.
+        :meth:`rank` then chooses among the masks; ranking them again with other thresholds decodes
+        nothing again.
 
         Args:
             image: As for :meth:`__call__`.
@@ -136,7 +138,7 @@ class Pipeline:
             InputError: The image cannot be read, a mark lies outside it, or this pipeline cannot
                 answer the query.
         """
-        # Nothing is encoded before the whole query is known to make sense.
+        # The whole query is checked before anything is encoded.
         if isinstance(image, ImageEmbedding):
             self.segmenter.check(image)
             query.check_fits(image.original_size)
@@ -169,7 +171,7 @@ class Pipeline:
         against = []
         if query.negative_text:
             against.append(self._by_text(embedding, query.negative_text))
-        if lookalikes and not references:  # else each match is held against them
+        if lookalikes and not references:  # otherwise each match is compared with them
             against.append(self._by_reference(embedding, lookalikes, ()))
         return replace(
             Proposals.join(embedding.original_size, found),
@@ -186,12 +188,12 @@ class Pipeline:
         min_score: float | None = None,
         no_overlap: bool | None = None,
     ) -> Result:
-        """Choose among proposals by the pipeline's own ranking.
+        """Rank proposals with the pipeline's own settings.
 
-        :func:`~promptseg.pipeline.scoring.ranking.rank` takes all settings there are.
+        :func:`~promptseg.pipeline.scoring.ranking.rank` takes every setting of the ranking.
 
         Args:
-            proposals: Of :meth:`propose`.
+            proposals: What :meth:`propose` returned.
             top_k: As for :meth:`__call__`.
             min_score: As for :meth:`__call__`.
             no_overlap: As for :meth:`__call__`.
@@ -202,7 +204,7 @@ class Pipeline:
         return rank(proposals, self._ranking(top_k, min_score, no_overlap))
 
     def ungated(self) -> Pipeline:
-        """Return the same pipeline with the presence gate of its text open."""
+        """Return the same pipeline without the presence gate for text."""
         prompter = self.text_prompter
         return Pipeline(
             self.segmenter,
@@ -241,15 +243,15 @@ class Pipeline:
         config: EverythingConfig | None = None,
         progress: ProgressCallback | None = None,
     ) -> Result:
-        """Find masks of all that clicks on a grid find, without a query.
+        """Segment everything that clicks on a grid find, without a query.
 
         Args:
             image: As for :meth:`__call__`.
             points_per_side: Clicks along each side of the grid; by default the config's.
-            min_mask_region_area: Holes and islands of fewer pixels are filled and removed; by
-                default the config's.
+            min_mask_region_area: Holes of fewer pixels are filled and islands of fewer pixels
+                removed; by default the config's.
             config: All settings; by default the preset's.
-            progress: Called with the points done and the points in total.
+            progress: Called with the number of points done and the total.
 
         Returns:
             Masks at the image's size, best first; see
@@ -277,7 +279,7 @@ class Pipeline:
         config: EverythingConfig | None = None,
         progress: ProgressCallback | None = None,
     ) -> Proposals:
-        """All that :meth:`everything` does but the ranking, with the same arguments."""
+        """Do what :meth:`everything` does, except for the ranking; same arguments."""
         config = config or self.config.everything
         if points_per_side is not None:
             config = replace(config, points_per_side=points_per_side)
@@ -290,7 +292,7 @@ class Pipeline:
     def _ranking(
         self, top_k: int | None, min_score: float | None, no_overlap: bool | None
     ) -> RankingConfig:
-        """The pipeline's own ranking with what is given in place of its values."""
+        """Return the pipeline's ranking settings with the given values replaced."""
         own = self.config.ranking
         return replace(
             own,
@@ -305,7 +307,7 @@ class Pipeline:
         return self._shown().encode(examples) if examples else ()
 
     def _by_text(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Proposals:
-        """Masks of what phrases name, one a prompt, and the phrases that are not there."""
+        """Return masks of what phrases name, one per prompt, and the absent phrases."""
         prompter = self._text()
         found = []
         for start in range(0, len(phrases), _PHRASES_AT_ONCE):
@@ -314,7 +316,7 @@ class Pipeline:
         return Proposals.join(embedding.original_size, found)
 
     def _named(self, embedding: ImageEmbedding, judged: Sequence[Judged[Any]]) -> Proposals:
-        """Masks of the phrases that are there, and the reasons why others are not."""
+        """Return masks of the phrases that are present, and why the others are not."""
         sets, rejected = self._text().prompts(embedding, judged)
         found = Proposals.join(
             embedding.original_size,
@@ -331,7 +333,7 @@ class Pipeline:
         references: Sequence[EncodedReference],
         lookalikes: Sequence[EncodedReference],
     ) -> Proposals:
-        """Masks of what references show, and why there are none of some."""
+        """Return masks of what references show, and why some have none."""
         matches = self._shown().find(embedding, references, lookalikes)
         return Proposals.join(
             embedding.original_size,
@@ -342,7 +344,7 @@ class Pipeline:
         )
 
     def _matched(self, embedding: ImageEmbedding, label: str, match: Matches) -> Proposals:
-        """What one reference found, at the image's size."""
+        """Return what one reference found, at the image's size."""
         labels = (label,) * len(match.prompt_scores)
         found = to_proposals(self.segmenter, embedding, match.masks, labels, match.prompt_scores)
         certain = Proposals.certain(embedding.original_size, match.known, label)
@@ -356,7 +358,7 @@ class Pipeline:
         reference: EncodedReference,
         lookalikes: Sequence[EncodedReference],
     ) -> Proposals:
-        """Masks of what a phrase names and an example shows, as one answer."""
+        """Return masks of what a phrase names and an example shows, as one answer."""
         prompter = self._shown()
         (judged,) = self._text().ask(embedding, [phrase])
         (match,) = prompter.find(embedding, [reference], lookalikes)
@@ -369,7 +371,7 @@ class Pipeline:
         )
 
     def _by_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
-        """Masks of points and boxes; a lone click is ambiguous and gives all three of its."""
+        """Return masks of points and boxes; a single click is ambiguous and gives all three."""
         coords = prompts.point_coords
         lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
         masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)

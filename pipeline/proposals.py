@@ -1,4 +1,4 @@
-"""Decoded masks with all that is known of them: what the ranking chooses from."""
+"""Decoded masks with their labels and scores: the input of the ranking."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .result import RejectedMask
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Proposals:
-    """N masks of one image, in any order, and what they are judged by.
+    """N masks of one image, in any order, with the scores that they are ranked by.
 
-    Rank them again, with other thresholds, as often as wanted: see
+    They can be ranked any number of times, with different thresholds; see
     :func:`~promptseg.pipeline.scoring.ranking.rank`.
 
     Attributes:
@@ -29,13 +29,13 @@ class Proposals:
         iou_predictions: (N,) the IoU token's estimates.
         stability_scores: (N,) in [0, 1].
         prompt_scores: (N,) in [0, 1].
-        negatives: What the negative phrases found; None for nothing.
-        marks: Points and boxes that choose among the masks; None for none.
+        negatives: What negative phrases and examples found; None if there are none.
+        marks: Points and boxes that choose among the masks; None if there are none.
         rejected: What was dropped before decoding.
-        distinct: Whether doubles are gone already, by the rules of everything mode, so that the
-            ranking leaves overlaps alone.
-        image: The image itself, (H, W, 3) uint8 RGB, read-only; results keep it. None if it was
-            not kept.
+        distinct: Whether duplicates have already been removed, by the rules of everything mode;
+            the ranking then leaves overlaps alone.
+        image: The image itself, (H, W, 3) uint8 RGB, read-only, which is passed on to results;
+            None if it was not kept.
 
     Raises:
         InputError: Lengths or sizes do not agree.
@@ -86,7 +86,7 @@ class Proposals:
         marks: Marks | None = None,
         rejected: Sequence[RejectedMask] = (),
     ) -> Proposals:
-        """Make proposals of masks (N, H, W) bool; the rest is as in the class."""
+        """Make proposals from masks (N, H, W) bool; for the other arguments see the class."""
         if masks.ndim != 3 or masks.dtype != np.bool_:
             raise InputError(f"masks must be bool (N, H, W), not {masks.dtype} {masks.shape}")
         return cls(
@@ -103,7 +103,7 @@ class Proposals:
 
     @classmethod
     def none(cls, image_size: tuple[int, int]) -> Proposals:
-        """Return no proposals for an image of a size (H, W)."""
+        """Return an empty set of proposals for an image of a size (H, W)."""
         nothing = np.zeros(0, np.float32)
         return cls(
             image_size=image_size,
@@ -118,7 +118,7 @@ class Proposals:
     def certain(
         cls, image_size: tuple[int, int], masks: Sequence[CompactMask], label: str
     ) -> Proposals:
-        """Return masks that somebody drew: every score is 1."""
+        """Return masks that are known rather than decoded: every score is 1."""
         ones = np.ones(len(masks), np.float32)
         return cls(
             image_size=image_size,

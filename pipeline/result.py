@@ -1,8 +1,8 @@
-"""The answer: ranked masks of one image, and what was dropped with the reasons.
+"""The answer: ranked masks of one image, and what was dropped and why.
 
-Conventions, everywhere: coordinates are (x, y) in pixels of the input image, a point being the
-index of a pixel; boxes are XYXY, sizes are (H, W), point labels are 1 for foreground, 0 for
-background and -1 for padding.
+Conventions throughout the package: coordinates are (x, y) in pixels of the input image, a point
+being the index of a pixel; boxes are XYXY, sizes are (H, W), point labels are 1 for foreground, 0
+for background and -1 for padding.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ RESULT_SCHEMA = "promptseg.result/1"
 
 @dataclass(frozen=True, eq=False)
 class RejectedMask:
-    """Something that was considered and dropped, with every score it had and the reason.
+    """A candidate that was dropped, with its scores and the reason.
 
     Attributes:
         label: The phrase it was for.
-        reason: One line for a person to read.
+        reason: One human-readable line.
         prompt_score: How well the prompt matched the phrase.
         iou_prediction: The IoU token's estimate; None if nothing was decoded.
         stability_score: Stability of the mask; None if nothing was decoded.
         score: The combined score; None if nothing was decoded.
-        box_xyxy: XYXY in pixels of the input image; None if there is no place to show.
+        box_xyxy: XYXY in pixels of the input image; None if it has no location.
         compact_mask: The mask; None for a phrase dropped before decoding.
     """
 
@@ -59,7 +59,7 @@ class RejectedMask:
         return None if self.compact_mask is None else self.compact_mask.full()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values; the mask as COCO run lengths."""
+        """Return JSON-serialisable values, with the mask as COCO run lengths."""
         return {
             "label": self.label,
             "reason": self.reason,
@@ -76,7 +76,7 @@ class RejectedMask:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
-    """Ranked masks of one image, best first, and what was dropped. It may be empty.
+    """Ranked masks of one image, best first, and what was dropped; it may be empty.
 
     Attributes:
         masks: (N, H, W) bool at the input image's size.
@@ -87,7 +87,7 @@ class Result:
         iou_predictions: (N,) float32, the IoU token's estimates.
         stability_scores: (N,) float32 in [0, 1].
         prompt_scores: (N,) float32, how well each prompt matched its phrase.
-        rejected: What was considered and dropped, with the reasons.
+        rejected: Candidates that were dropped, with the reasons.
         image: The image itself, (H, W, 3) uint8 RGB, read-only; None if it was not kept.
 
     Raises:
@@ -112,7 +112,9 @@ class Result:
         count = len(masks)
         labels = list(self.labels)
         if len(labels) != count:
-            raise InputError(f"labels must have one entry a mask: {len(labels)} for {count} masks")
+            raise InputError(
+                f"labels must have one entry per mask: {len(labels)} for {count} masks"
+            )
         set_field(self, "masks", masks)
         set_field(self, "labels", labels)
         set_field(self, "boxes_xyxy", read_floats("boxes_xyxy", self.boxes_xyxy, (count, 4)))
@@ -121,7 +123,7 @@ class Result:
         set_field(self, "rejected", tuple(self.rejected))
         if self.image is not None and self.image.shape != (*masks.shape[1:], 3):
             raise InputError(
-                f"the image must be {(*masks.shape[1:], 3)} as the masks are, not "
+                f"the image must have shape {(*masks.shape[1:], 3)} to match the masks, not "
                 f"{self.image.shape}"
             )
 
@@ -157,14 +159,14 @@ class Result:
     def __getitem__(
         self, key: int | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
     ) -> Result:
-        """Return the chosen masks as a Result; every field is filtered, `rejected` is kept.
+        """Return the selected masks as a Result; `rejected` stays complete.
 
         Args:
             key: An index, a slice, (N,) bool, or an array of indices in any order.
 
         Raises:
             IndexError: An index is out of range, or the bool mask's length is not N.
-            TypeError: The key is of another kind.
+            TypeError: The key has another type.
         """
         index = self._positions(key)
         return Result(
@@ -208,7 +210,7 @@ class Result:
         return np.atleast_1d(positions[chosen])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values: sizes, scores, boxes, and masks as COCO run lengths."""
+        """Return JSON-serialisable values: sizes, scores, boxes, and masks as COCO run lengths."""
         height, width = self.image_size
         return {
             "schema": RESULT_SCHEMA,
@@ -246,18 +248,18 @@ class Result:
         return draw_overlay(self._pixels(image), self)
 
     def show(self, image: ImageSource | None = None) -> None:
-        """Show :meth:`overlay`: in a notebook below the cell, else in the system's viewer."""
+        """Show :meth:`overlay` below a notebook cell, otherwise in the system's image viewer."""
         from .display import show
 
         show(self if image is None else replace(self, image=self._pixels(image)))
 
     def save(self, folder: str | Path, image: ImageSource | None = None) -> Path:
-        """Write result.json, the overlay and one PNG a mask, as `promptseg segment` does.
+        """Write result.json, the overlay and one PNG per mask, as `promptseg segment` does.
 
         The files of an earlier result in the folder are replaced; other files are left alone.
 
         Args:
-            folder: Where to write; made if need be.
+            folder: Folder to write to; created if needed.
             image: The image; by default the one that the result keeps.
 
         Returns:
@@ -265,7 +267,7 @@ class Result:
 
         Raises:
             InputError: There is no image, or it has another size.
-            OSError: The folder cannot be made or written to.
+            OSError: The folder cannot be created or written to.
         """
         from .saving import file_names, write_outputs
 
@@ -279,11 +281,12 @@ class Result:
 
         pixels = self.image if image is None else load_image(image)
         if pixels is None:
-            raise InputError("this result does not keep its image; give it as well")
+            raise InputError("this result does not keep its image; pass the image as well")
         if pixels.shape[:2] != self.image_size:
             raise InputError(
-                f"the result is of an image of {self.image_size[1]} x {self.image_size[0]} "
-                f"pixels, this one has {pixels.shape[1]} x {pixels.shape[0]}"
+                f"the result belongs to an image of {self.image_size[1]} x {self.image_size[0]} "
+                f"pixels, this one has {pixels.shape[1]} x {pixels.shape[0]}; pass the image "
+                "that was segmented"
             )
         return pixels
 
@@ -323,9 +326,9 @@ class Result:
 
 
 def import_supervision() -> ModuleType:
-    """Import supervision when it is needed: it takes more than a second."""
+    """Import supervision on first use: the import takes more than a second."""
     with warnings.catch_warnings():
-        # Without OpenCV supervision warns at import that its NumPy code does the work: it may.
+        # Without OpenCV, supervision warns at import that it uses NumPy, which is fine here.
         warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
         import supervision
     return supervision

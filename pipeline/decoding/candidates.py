@@ -1,4 +1,4 @@
-"""Decoded masks: at the decoder's resolution, and at the image's."""
+"""Decoded masks, at the decoder's resolution and at the image's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..checks import BoolArray, Float32Array
 
 @dataclass(frozen=True, eq=False)
 class LowResMasks:
-    """Masks as the decoder gives them, before they are brought to the image's size.
+    """Masks at the decoder's resolution, before they are upscaled to the image's.
 
     Attributes:
         logits: (B, C, h, w) float32 in the model's padded square frame.
@@ -23,7 +23,7 @@ class LowResMasks:
     iou_predictions: Float32Array
 
     def select(self, chosen: NDArray[np.intp]) -> LowResMasks:
-        """Return one mask, ``chosen`` (B,), for each prompt: C is 1."""
+        """Return the mask with index ``chosen`` (B,) of each prompt; C becomes 1."""
         index = np.arange(len(chosen))[:, None], chosen[:, None]
         return LowResMasks(self.logits[index], self.iou_predictions[index])
 
@@ -35,7 +35,7 @@ class MaskCandidates:
     Attributes:
         masks: (B, C, H, W) bool at the input image's size.
         iou_predictions: (B, C) float32, the IoU token's estimate of each mask's quality.
-        low_res_logits: (B, C, h, w) float32 mask logits, to be used as the next mask prompt.
+        low_res_logits: (B, C, h, w) float32 mask logits, usable as the next mask prompt.
         stability_scores: (B, C) float32 in [0, 1]; the IoU between the mask thresholded one
             logit higher and one logit lower.
     """

@@ -1,4 +1,4 @@
-"""Prompts to one mask each: a first decoding, refined from the mask's own tight box and logits.
+"""Decodes each prompt to one mask and refines it from the mask's own tight box and logits.
 
 Source: the cascaded post-refinement of Zhang et al. 2023, "Personalize Segment Anything Model
 with One Shot" (PerSAM).
@@ -26,13 +26,13 @@ class DecodingConfig:
     """How a prompt becomes a mask.
 
     Attributes:
-        first_pass: Parts of the prompts that the first decoding gets, of "points", "boxes" and
+        first_pass: Parts of the prompts that the first decoding uses, out of "points", "boxes" and
             "masks".
         multimask_output: Whether the first decoding chooses among three masks (whole, part,
-            subpart) or takes the single one, which the published models were made for where the
-            prompt leaves no doubt.
-        refine_passes: How often the mask is decoded again, from the points with its own tight box
-            and logits.
+            subpart) or takes the single one, which the published models give for unambiguous
+            prompts.
+        refine_passes: How often the mask is decoded again, from the points together with its own
+            tight box and logits.
 
     Raises:
         InputError: ``first_pass`` names no part or an unknown one, or ``refine_passes`` is
@@ -60,17 +60,17 @@ def decode_cascade(
 ) -> LowResMasks:
     """Decode one mask for each prompt.
 
-    Of the first decoding's three masks, the one that the IoU token prefers is taken; each further
-    decoding gives the single mask of the points together with that mask's tight box and logits.
+    The first decoding keeps the mask with the highest predicted IoU; each further one decodes a
+    single mask from the points together with that mask's tight box and logits.
 
     Args:
-        segmenter: Decodes.
-        embedding: Of the image.
-        prompts: One or more.
-        config: How.
+        segmenter: Runs the mask decoder.
+        embedding: The encoded image.
+        prompts: One or more prompts.
+        config: Parts, masks and passes of the decoding.
 
     Returns:
-        Masks with C of 1.
+        One mask for each prompt: C is 1.
     """
     first = keep_parts(prompts, config.first_pass)
     masks = decode_prompts(segmenter, embedding, first, multimask_output=config.multimask_output)
@@ -104,7 +104,7 @@ def decode_prompts(
 
 
 def keep_parts(prompts: PromptSet, parts: Sequence[str]) -> PromptSet:
-    """Return the prompts without the parts that are not named."""
+    """Return the prompts with only the named parts."""
     points = "points" in parts
     return replace(
         prompts,
@@ -116,7 +116,7 @@ def keep_parts(prompts: PromptSet, parts: Sequence[str]) -> PromptSet:
 
 
 def select_by_iou_prediction(iou_predictions: ArrayLike) -> NDArray[np.intp]:
-    """Return (B,) which of each prompt's C candidates the IoU token prefers.
+    """Return (B,) the index of each prompt's candidate with the highest predicted IoU.
 
     Args:
         iou_predictions: (B, C).

@@ -1,4 +1,4 @@
-"""Prompts to proposals: decoded in blocks of bounded memory, and brought to the image's size."""
+"""Decodes prompts to proposals at the image's size, in blocks of bounded memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def decode_proposals(
     """Decode one mask for each prompt, a block of prompts at a time.
 
     Args:
-        segmenter: Decodes.
-        embedding: Of the image.
-        prompts: Any number.
-        config: How.
+        segmenter: Runs the mask decoder.
+        embedding: The encoded image.
+        prompts: Any number of prompts.
+        config: How a prompt becomes a mask.
     """
     step = segmenter.batch_size
     found = []
@@ -42,12 +42,12 @@ def to_proposals(
     labels: Sequence[str],
     prompt_scores: Float32Array,
 ) -> Proposals:
-    """Bring masks to the image's size, those of a prompt one after the other.
+    """Upscale masks to the image's size; the masks of a prompt stay adjacent.
 
     Args:
-        segmenter: Decoded them.
-        embedding: Of the image.
-        masks: C for each of B prompts.
+        segmenter: The segmenter that decoded the masks.
+        embedding: The encoded image.
+        masks: C masks for each of B prompts.
         labels: B phrases.
         prompt_scores: (B,).
     """

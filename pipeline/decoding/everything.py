@@ -1,10 +1,10 @@
-"""Everything mode: masks of all that clicks on a grid find, without a query.
+"""Everything mode: masks from a grid of clicks over the whole image, without a query.
 
 Source: the automatic mask generation of Kirillov et al. 2023, "Segment Anything", appendix B.
 Parameters, their defaults and the masks are those of the official SamAutomaticMaskGenerator.
 
 Memory is bounded: logits and masks at the image's size exist for a block of candidates only, and
-a mask waits for the end as the compressed bits of its box.
+a mask is kept until the end as the compressed bits of its box.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from ..result import RejectedMask
 from .candidates import LowResMasks
 from .segmenter import STABILITY_OFFSET, Segmenter
 
-# What every mask is called: nobody named it.
+# Label of every mask: there is no phrase to name it.
 LABEL = "mask"
-# A mask whose box comes this near, in pixels, to an edge of its crop is likely cut off there.
+# A mask whose box comes within this many pixels of an edge of its crop is likely cut off there.
 CROP_EDGE = 20
 
 # Called with the number of points done and the number of points in total.
@@ -47,25 +47,26 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class EverythingConfig:
-    """What everything mode looks at and what it keeps; the defaults are made for SAM ViT-H.
+    """Settings of everything mode; the defaults are meant for SAM ViT-H.
 
     Attributes:
         points_per_side: Clicks along each side of the image's grid.
-        points_per_batch: Points whose low-resolution masks are held at a time.
+        points_per_batch: Number of points whose low-resolution masks are held at a time.
         pred_iou_thresh: A mask is kept if its predicted IoU is above this; 0 keeps all.
-        stability_score_thresh: Least stability score; 0 keeps all.
-        stability_score_offset: Logits that the stability score's two thresholds lie off.
+        stability_score_thresh: Minimum stability score; 0 keeps all.
+        stability_score_offset: Distance in logits of the stability score's two thresholds from the
+            mask threshold.
         box_nms_thresh: Of two masks of a crop whose boxes' IoU is above this, the one of higher
             predicted IoU stays.
-        crop_n_layers: Layers of crops that are looked at beside the whole image; layer i has
-            2 ** i crops along each side.
+        crop_n_layers: Layers of crops that are searched besides the whole image; layer i has 2 ** i
+            crops along each side.
         crop_nms_thresh: As `box_nms_thresh`, between crops; the mask of the smaller crop stays.
         crop_overlap_ratio: How much the two crops along the shorter side of the first layer
             overlap, as a share of that side; the crops of further layers overlap less.
-        crop_n_points_downscale_factor: Layer i has `points_per_side` over this ** i clicks along
-            each side of a crop.
-        min_mask_region_area: Holes and islands of fewer pixels are filled and removed, and of
-            masks that then have the same box one stays, rather one that was not changed.
+        crop_n_points_downscale_factor: Layer i has `points_per_side` // this ** i clicks along each
+            side of a crop.
+        min_mask_region_area: Holes of fewer pixels are filled and islands of fewer pixels removed;
+            of masks whose boxes then nearly coincide one stays, preferably an unchanged one.
 
     Raises:
         InputError: A value is out of its range.
@@ -123,13 +124,13 @@ class EverythingConfig:
 
 @dataclass(frozen=True)
 class _Found:
-    """A mask that waits for the end.
+    """A mask found so far.
 
     Attributes:
-        mask: In the image.
+        mask: The mask in the image's frame.
         iou_prediction: The IoU token's estimate.
-        stability_score: In [0, 1].
-        crop_area: Pixels of the crop that it was found in.
+        stability_score: Stability in [0, 1].
+        crop_area: Number of pixels of the crop that it was found in.
     """
 
     mask: CompactMask
@@ -149,14 +150,14 @@ def segment_everything(
 
     Args:
         segmenter: Encodes the image and its crops and decodes the clicks.
-        image: Any image, or one that the segmenter has encoded already.
-        config: What to look at and what to keep.
-        progress: Told of the points done after each block of them.
+        image: An image, or its embedding by this segmenter.
+        config: Grid, crops and thresholds.
+        progress: Called after each block of points.
 
     Returns:
         Masks, all with label "mask" and prompt score 1. Unlike the official generator's, none is
-        empty. `rejected` counts the candidates that were dropped, an entry a reason, and has no
-        masks: there are thousands of them.
+        empty. `rejected` counts the candidates that were dropped, one entry per reason, without
+        their masks: there can be thousands.
 
     Raises:
         InputError: The image cannot be read.
@@ -185,7 +186,7 @@ def segment_everything(
 
 
 class _Search:
-    """The candidates of one image, and why some of them are dropped."""
+    """Searches one image, and counts why candidates are dropped."""
 
     def __init__(
         self, segmenter: Segmenter, embedding: ImageEmbedding, config: EverythingConfig
@@ -217,7 +218,7 @@ class _Search:
             point_labels=np.ones((len(points), 1)),
             multimask_output=True,
         )
-        # One candidate a row, so that only those worth it are brought to the image's size.
+        # One candidate per row, so that only those that pass are upscaled.
         ious = low_res.iou_predictions.reshape(-1, 1)
         logits = low_res.logits.reshape(-1, 1, *low_res.logits.shape[-2:])
         least = self.config.pred_iou_thresh
@@ -260,7 +261,7 @@ class _Search:
     def drop_doubles(
         self, found: Sequence[_Found], scores: Sequence[float], threshold: float
     ) -> list[_Found]:
-        """Keep of masks with nearly the same box the one of the highest score."""
+        """Of masks with nearly the same box, keep the one with the highest score."""
         boxes = np.array([item.mask.box for item in found], np.float32).reshape(-1, 4)
         # The official boxes end at their last pixel, not one past it.
         boxes[:, 2:] -= 1
@@ -270,7 +271,7 @@ class _Search:
         return [found[i] for i in kept]
 
     def clean(self, found: Sequence[_Found]) -> list[_Found]:
-        """Fill small holes and remove small islands, and drop what became doubles by it."""
+        """Fill small holes, remove small islands, and drop masks that become duplicates."""
         cleaned, unchanged = [], []
         for item in found:
             mask = item.mask
@@ -298,8 +299,8 @@ def crop_boxes(size: tuple[int, int], n_layers: int, overlap_ratio: float) -> li
     that overlap by o = floor(overlap_ratio * min(H, W) * 2 / n).
 
     Args:
-        size: Of the image, (H, W).
-        n_layers: Layers of crops beside the image, which is layer 0.
+        size: (H, W) of the image.
+        n_layers: Layers of crops besides the whole image, which is layer 0.
         overlap_ratio: Below 1.
 
     Returns:
@@ -321,7 +322,7 @@ def crop_boxes(size: tuple[int, int], n_layers: int, overlap_ratio: float) -> li
 
 
 def _is_cut_off(box: Box, crop: Box, size: tuple[int, int]) -> bool:
-    """Whether a mask comes near an edge of its crop that is not near that edge of the image."""
+    """Return whether a mask comes near an edge of its crop that is not an edge of the image."""
     x0, y0, x1, y1 = box
     # The official boxes end at their last pixel, not one past it.
     sides = (x0, y0, x1 - 1, y1 - 1)
@@ -334,7 +335,7 @@ def _is_cut_off(box: Box, crop: Box, size: tuple[int, int]) -> bool:
 def _to_proposals(
     found: Sequence[_Found], size: tuple[int, int], dropped: Counter[str]
 ) -> Proposals:
-    """The masks, and how many were dropped for each reason."""
+    """Return the masks, and how many candidates were dropped for each reason."""
     total = len(found) + dropped.total()
     return Proposals(
         image_size=size,

@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 
 from ...models.errors import InputError
 from ..checks import Float32Array, check_shape, read_floats, set_field
+from ..marks import POINT_LABELS
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptSet:
-    """B prompts for one image: what a prompter hands to the segmenter.
+    """B prompts for one image, each with a label and a score.
 
     Attributes:
         prompt_scores: (B,) float32 in [0, 1], how sure the prompter is of each prompt.
-        labels: B phrases, the one that each prompt stands for.
+        labels: B phrases, one for each prompt.
         point_coords: (B, N, 2) float32 (x, y) in pixels of the input image, or None.
         point_labels: (B, N) int64: 1 foreground, 0 background, -1 padding; None without points.
         boxes: (B, 4) float32 XYXY in pixels of the input image, or None.
         mask_input: (B, 1, h, w) float32 mask logits at the mask prompt's size, or None.
 
     Raises:
-        InputError: A shape, a label or a coordinate makes no sense.
+        InputError: A shape, a label or a coordinate is invalid.
     """
 
     prompt_scores: Float32Array
@@ -47,7 +48,7 @@ class PromptSet:
             coords = read_floats("point_coords", self.point_coords, (count, None, 2))
             point_labels = np.asarray(self.point_labels)
             check_shape("point_labels", point_labels.shape, coords.shape[:2])
-            if not np.isin(point_labels, (-1, 0, 1)).all():
+            if not np.isin(point_labels, POINT_LABELS).all():
                 raise InputError("point_labels must be 1 (foreground), 0 (background) or -1")
             set_field(self, "point_coords", coords)
             set_field(self, "point_labels", point_labels.astype(np.int64))
@@ -70,7 +71,7 @@ class PromptSet:
 
     @property
     def layout(self) -> tuple[int, bool, bool]:
-        """Points a prompt, and whether prompts have boxes and masks; sets of one layout join."""
+        """Points per prompt, and whether there are boxes and masks; equal layouts can be joined."""
         points = 0 if self.point_coords is None else self.point_coords.shape[1]
         return points, self.boxes is not None, self.mask_input is not None
 
@@ -96,7 +97,7 @@ class PromptSet:
         )
 
     def part(self, block: slice) -> PromptSet:
-        """Return some of the prompts."""
+        """Return the prompts of a slice."""
         return PromptSet(
             prompt_scores=self.prompt_scores[block],
             labels=self.labels[block],

@@ -1,8 +1,8 @@
-"""Masks for prompts on one image: the model in blocks of bounded memory, and post-processing.
+"""Runs a SAM: encodes images and decodes prompts to masks, in blocks of bounded memory.
 
 Pre- and post-processing are the model's own. For SAM they are those of the official SamPredictor,
 to the pixel: the long side is resized to the model's size, colours are normalised, the right and
-the bottom padded; logits are upscaled to the padded input, cropped, upscaled to the image and
+the bottom are padded; logits are upscaled to the padded input, cropped, upscaled to the image and
 thresholded.
 """
 
@@ -29,7 +29,7 @@ from .candidates import LowResMasks, MaskCandidates
 
 # Offset of the two thresholds, in logits, whose masks are compared for the stability score.
 STABILITY_OFFSET = 1.0
-# Full-size logits held at a time, in pixels (64 MiB of float32); at least one mask's.
+# Most full-size logits held at a time (64 MiB of float32); at least those of one mask.
 MAX_LOGIT_PIXELS = 2**24
 
 
@@ -47,7 +47,7 @@ class _Prompts:
 def stability_score(
     logits: Tensor, mask_threshold: float = 0.0, offset: float = STABILITY_OFFSET
 ) -> Tensor:
-    """IoU of the masks thresholded ``offset`` logits higher and lower.
+    """Return the IoU of the masks thresholded ``offset`` logits higher and lower.
 
     The lower threshold's mask contains the other one, so the IoU is a quotient of areas. Source:
     Kirillov et al. 2023, "Segment Anything", appendix B.
@@ -66,8 +66,8 @@ def stability_score(
 
 
 def _areas(masks: Tensor) -> Tensor:
-    """Pixels of masks (..., H, W)."""
-    # A row's sum in few bits is several times as fast as the sum over both axes in many.
+    """Return the number of pixels of masks (..., H, W)."""
+    # Summing rows in a narrow type first is several times as fast as one sum in a wide type.
     row = torch.int16 if masks.shape[-1] < 2**15 else torch.int32
     return masks.sum(-1, dtype=row).sum(-1, dtype=torch.int64)
 
@@ -76,16 +76,16 @@ class Segmenter:
     """Encodes images and decodes prompts with a SAM; keeps no image.
 
     Args:
-        model: Put in evaluation mode; its device is used.
-        batch_size: Prompts that the decoder takes at a time; bounds memory, not results.
-        model_id: Name of the model, kept in its embeddings, so that another's are refused; by
+        model: The SAM, which is put in evaluation mode and stays on its device.
+        batch_size: Prompts decoded at a time; bounds memory and does not change results.
+        model_id: Name that is stored in embeddings, so that those of other models are refused; by
             default the model's own.
-        dtype: Arithmetic of the model's calls, by autocast: "fp32", "bf16" or "fp16". Weights,
-            embeddings, logits and scores stay float32.
+        dtype: Precision of the model's computations, by autocast: "fp32", "bf16" or "fp16".
+            Weights, embeddings, logits and scores stay float32.
 
     Raises:
-        InputError: ``batch_size`` is not positive, or ``dtype`` is unknown or more than the
-            device can do.
+        InputError: ``batch_size`` is not positive, or ``dtype`` is unknown or not supported by the
+            device.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class Segmenter:
         """Run the image encoder.
 
         Args:
-            image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
+            image: Anything that :func:`~promptseg.pipeline.images.load_image` reads.
 
         Returns:
-            A value to decode as many prompts from as wanted.
+            An embedding, from which any number of prompts can be decoded.
 
         Raises:
             InputError: The image cannot be read.
@@ -126,7 +126,7 @@ class Segmenter:
 
     @torch.no_grad()
     def encode_pixels(self, array: UInt8Array) -> ImageEmbedding:
-        """As :meth:`encode_image`, of pixels (H, W, 3) uint8 RGB that nobody will write to."""
+        """Encode pixels (H, W, 3) uint8 RGB that must not be written to afterwards."""
         pixel_values, input_size = self.model.preprocess(array)
         read_only = array.view()
         read_only.flags.writeable = False
@@ -150,15 +150,17 @@ class Segmenter:
         mask_input: Numbers | None = None,
         multimask_output: bool = True,
     ) -> MaskCandidates:
-        """Decode B prompts, each of any mix of points, a box and a mask.
+        """Decode B prompts, each any combination of points, a box and a mask.
 
         Args:
-            embedding: Of :meth:`encode_image`.
+            embedding: What :meth:`encode_image` returned.
             point_coords: (B, N, 2) in pixels of the image, (x, y).
-            point_labels: (B, N): 1 foreground, 0 background, -1 padding (its place is ignored).
+            point_labels: (B, N): 1 foreground, 0 background, -1 padding, whose coordinates are
+                ignored.
             boxes: (B, 4) XYXY in pixels of the image.
             mask_input: (B, 1, h, w) logits, such as the ``low_res_logits`` of an earlier call.
-            multimask_output: Several masks for a prompt (three: whole, part, subpart), not one.
+            multimask_output: Whether to decode three masks for a prompt (whole, part, subpart)
+                instead of one.
 
         Returns:
             Masks at the image's size with their scores.
@@ -179,7 +181,7 @@ class Segmenter:
         return self.upscale(embedding, low_res)
 
     def check(self, embedding: ImageEmbedding) -> None:
-        """Refuse an image that another model encoded; a model without a name is any.
+        """Refuse an image that another model encoded; models without a name are not compared.
 
         Raises:
             InputError: The models' names differ.
@@ -201,7 +203,7 @@ class Segmenter:
         mask_input: Numbers | None = None,
         multimask_output: bool = True,
     ) -> LowResMasks:
-        """As :meth:`decode`, without the masks at the image's size, which cost memory and time."""
+        """Decode like :meth:`decode`, without the masks at the image's size, which are costly."""
         self.check(embedding)
         prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
         channels = self.model.num_multimask_outputs if multimask_output else 1
@@ -231,11 +233,11 @@ class Segmenter:
         *,
         stability_offset: float = STABILITY_OFFSET,
     ) -> MaskCandidates:
-        """Bring decoded masks to the image's size, with their stability scores."""
+        """Upscale decoded masks to the image's size, and score their stability."""
         shape = low_res.iou_predictions.shape
         masks = np.empty((*shape, *embedding.original_size), np.bool_)
         stability_scores = np.empty(shape, np.float32)
-        # Views: one entry a mask.
+        # Views with one entry per mask.
         flat_masks = masks.reshape(-1, *embedding.original_size)
         flat_scores = stability_scores.reshape(-1)
         logits = low_res.logits.reshape(-1, *low_res.logits.shape[-2:])
@@ -252,9 +254,9 @@ class Segmenter:
         )
 
     def low_res_boxes(self, embedding: ImageEmbedding, low_res: LowResMasks) -> Float32Array:
-        """Tight boxes (B, 4) of the first mask of each prompt, XYXY in pixels of the image.
+        """Return tight boxes (B, 4) of each prompt's first mask, XYXY in pixels of the image.
 
-        They are as fine as a cell of the logits; all 0 for an empty mask.
+        Their resolution is a cell of the logits; all 0 for an empty mask.
         """
         step = self.model.image_size / np.array(self.model.mask_input_size[::-1])
         size = np.array(embedding.original_size[::-1])
@@ -265,11 +267,11 @@ class Segmenter:
         return scaled
 
     def to_mask_input(self, logits: NDArray[np.float32], embedding: ImageEmbedding) -> Float32Array:
-        """Bring logits that span the image to the model's mask input.
+        """Resample logits that span the image to the model's mask input.
 
         Args:
-            logits: (B, h, w), any resolution.
-            embedding: Of the image.
+            logits: (B, h, w), of any resolution.
+            embedding: The encoded image.
 
         Returns:
             (B, 1, *mask_input_size); beyond the image the border is repeated.
@@ -283,7 +285,7 @@ class Segmenter:
         return x.numpy()
 
     def mask_input_extent(self, embedding: ImageEmbedding) -> tuple[int, int]:
-        """Size (h, w) of the image within the model's mask input; the rest is padding."""
+        """Return the size (h, w) of the image within the mask input; the rest is padding."""
         height, width = self.model.mask_input_size
         return (
             max(1, round(height * embedding.input_size[0] / self.model.image_size)),
@@ -293,7 +295,7 @@ class Segmenter:
     def _upscale(
         self, logits: Float32Array, embedding: ImageEmbedding
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Logits (M, h, w) at the image's size, a part of the masks at a time."""
+        """Yield logits (M, h, w) upscaled to the image's size, some masks at a time."""
         largest = max(
             self.model.image_size**2, embedding.original_size[0] * embedding.original_size[1]
         )
@@ -315,7 +317,7 @@ class Segmenter:
         boxes: Numbers | None,
         mask_input: Numbers | None,
     ) -> _Prompts:
-        """Check all prompts and bring them to the model's frame."""
+        """Check all prompts and convert them to the model's frame."""
         if (point_coords is None) != (point_labels is None):
             raise InputError("point_coords and point_labels come together: give both or neither")
         size = embedding.original_size
@@ -337,7 +339,7 @@ class Segmenter:
             raise InputError("there is nothing to segment: give points, boxes or mask_input")
         if len(set(counts.values())) > 1:
             given = ", ".join(f"{count} in {name}" for name, count in counts.items())
-            raise InputError(f"all kinds of prompts need the same number of prompts, got {given}")
+            raise InputError(f"all parts must be given for the same number of prompts, got {given}")
         scale = (embedding.input_size[1] / size[1], embedding.input_size[0] / size[0])
         return _Prompts(
             count=next(iter(counts.values())),
@@ -356,7 +358,7 @@ def _cut(tensor: Tensor | None, block: slice) -> Tensor | None:
 
 
 def _read(name: str, value: Numbers, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-    """Finite numbers of a shape (None: any size), or InputError."""
+    """Return finite numbers of a shape (None: any size), or raise InputError."""
     array = read_array(name, value)
     try:
         check_shape(name, array.shape, shape)
@@ -364,6 +366,6 @@ def _read(name: str, value: Numbers, shape: tuple[int | None, ...]) -> NDArray[n
         if array.ndim != len(shape) - 1:
             raise
         raise InputError(
-            f"{error}; the first dimension counts the prompts, for one prompt add [None]"
+            f"{error}; the first dimension counts prompts, so for one prompt add [None]"
         ) from error
     return array

@@ -1,4 +1,4 @@
-"""The presets there are and the weights that each needs; importing this does not import torch."""
+"""The presets and the weights that each needs; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preset:
-    """A whole pipeline by one name.
+    """A named pipeline.
 
     Attributes:
         name: For :func:`~promptseg.pipeline.presets.load.load`.
-        description: One line.
+        description: Its models, in one line.
         weights: Part ("text", "presence", "reference" or "masks") -> name of its published
             weights; empty where all weights are installed with the package.
     """
@@ -31,7 +31,7 @@ class Preset:
 
     @property
     def sources(self) -> tuple[WeightSource, ...]:
-        """The published weights that it needs."""
+        """The published weights that the preset needs."""
         return tuple(SOURCES[name] for name in self.weights.values())
 
 
@@ -73,15 +73,15 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _LIST}
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a preset is to be loaded.
+    """How to load a preset.
 
     Attributes:
-        device: Where its networks run.
-        dtype: What they compute in, inside their calls.
-        weights: A folder to look for weights in before the hub's cache; None for the folder that
-            PROMPTSEG_WEIGHTS names, if it does. Presets whose weights are installed ignore it.
-        strategy: How references are matched; None leaves it to the preset.
-        debias: Whether references are matched without what the features tell of the place.
+        device: Device that the networks run on.
+        dtype: Precision of the computations inside the networks.
+        weights: Folder to search for weights before the hub's cache; None for the folder that
+            PROMPTSEG_WEIGHTS names, if set. Presets whose weights are installed ignore it.
+        strategy: Name of the strategy that matches references; None for the preset's choice.
+        debias: Whether positional information is removed from the features of references.
     """
 
     device: torch.device
@@ -95,7 +95,7 @@ def get_preset(name: str) -> Preset:
     """Return a preset by its name.
 
     Raises:
-        ModelNotFoundError: There is none of that name.
+        ModelNotFoundError: No preset has that name.
     """
     found = PRESETS.get(name)
     if found is None:
@@ -104,7 +104,7 @@ def get_preset(name: str) -> Preset:
 
 
 def sources_for(name: str) -> tuple[WeightSource, ...]:
-    """Return what a preset needs, or the one source of that name.
+    """Return the sources that a preset needs, or the one source of that name.
 
     Raises:
         ModelNotFoundError: Neither a preset nor a source has that name.

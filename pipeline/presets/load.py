@@ -1,4 +1,4 @@
-"""Loading a preset."""
+"""Loads presets by name."""
 
 from __future__ import annotations
 
@@ -35,19 +35,21 @@ def load(
 
     Args:
         preset: A name of ``PRESETS``.
-        device: Where the networks run.
-        dtype: "fp32", "bf16" or "fp16": what networks compute in, inside their calls only.
-        weights: A folder to look for weights in, before the Hugging Face hub's cache; by default
-            the one that the environment's PROMPTSEG_WEIGHTS names.
+        device: Device that the networks run on.
+        dtype: "fp32", "bf16" or "fp16": precision of the computations inside the networks;
+            weights and results stay float32.
+        weights: Folder to search for weights before the Hugging Face hub's cache; by default the
+            one that the environment variable PROMPTSEG_WEIGHTS names.
         strategy: How references are matched: "prototype", "bidirectional" or "graph"; by default
             the preset's choice.
-        debias: Whether references are matched without what the features tell of the place (see
-            :mod:`~promptseg.pipeline.prompters.reference.debias`); an option for transformers'.
+        debias: Whether positional information is removed from features before references are
+            matched (see :mod:`~promptseg.pipeline.prompters.reference.debias`); useful for vision
+            transformers.
 
     Raises:
-        InputError: There is no such device or dtype, or the one cannot compute in the other.
-        ModelNotFoundError: There is no preset or strategy of that name.
-        CheckpointError: Weights are missing or broken; the message has the command that helps.
+        InputError: The device or dtype is unknown, or the device does not support the dtype.
+        ModelNotFoundError: No preset or strategy has that name.
+        CheckpointError: Weights are missing or broken; the message names the command that helps.
     """
     name = get_preset(preset).name
     place, arithmetic = read_device(device), read_dtype(dtype)

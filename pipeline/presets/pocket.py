@@ -1,4 +1,4 @@
-"""The preset that is there the moment promptseg is installed: one backbone for text and masks."""
+"""The preset `pocket`, installed with promptseg: one backbone for text and masks."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ POCKET = PipelineConfig(
         min_mask_region_area=100,
     ),
 )
-# docs/references.md has the comparison. The presence levels answer as many absent classes rightly
-# for each strategy. Pocket's predicted IoU and stability are below the published models'.
+# docs/references.md has the comparison. The presence levels are set so that every strategy answers
+# the same share of absent classes correctly. Pocket's predicted IoU and stability are below those
+# of the published models.
 POCKET_STRATEGIES = StrategyConfigs(
     prototype=PrototypeConfig(
         presence_level=0.4,
@@ -63,7 +64,7 @@ POCKET_STRATEGIES = StrategyConfigs(
 
 
 def build_pocket(options: LoadOptions) -> Pipeline:
-    """Load the preset."""
+    """Load the preset `pocket`."""
     device, dtype = options.device, options.dtype
     sam = create_model("sam_pocket", checkpoint=WEIGHTS / "sam_pocket.safetensors", device=device)
     if not isinstance(sam, PocketSam):
@@ -75,7 +76,7 @@ def build_pocket(options: LoadOptions) -> Pipeline:
     grounder = _pocket_grounder().to(device).eval()
 
     def look(embedding: ImageEmbedding) -> Views:
-        """See with the features that the image encoder's backbone left in the embedding."""
+        """Compute the grounder's views from the backbone features in the embedding."""
         maps = embedding.features.backbone_features
         with autocast(device, dtype):
             return grounder.look(embedding.pixels(), maps, embedding.input_size)
@@ -98,7 +99,7 @@ def build_pocket(options: LoadOptions) -> Pipeline:
 
 
 def _pocket_grounder() -> PocketGrounder:
-    with torch.random.fork_rng(devices=[]):  # weights are drawn before the stored ones come
+    with torch.random.fork_rng(devices=[]):  # random weights, replaced by the stored ones
         backbone = EfficientNetLite2().eval()
         head, known = load_text_head(WEIGHTS / TEXT_FILE)
     backbone.load_state_dict(imagenet_state_dict())

@@ -1,6 +1,6 @@
 """Presets of published models: a detector for phrases, DINOv2 for references, and SAM.
 
-Thresholds are the ones that the models' own demonstrations use: none could be tuned here.
+Thresholds are those of the models' own demonstrations; they were not tuned here.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from ..prompters.text.gate import PresenceGate, Witness
 from ..prompters.text.prompter import CachedGrounder, TextPrompter
 from .catalog import PRESETS, LoadOptions
 
-# A box leaves little doubt: SAM's single mask, as its authors advise.
+# A box leaves little ambiguity: SAM's single mask, as its authors advise.
 FROM_BOXES = PipelineConfig(
     decoding=DecodingConfig(first_pass=("boxes",), multimask_output=False, refine_passes=0)
 )
-# CLIP sees the whole picture at its own size, unchanged; at 0.5 a phrase says as much of the
-# picture as no words do.
+# Plain CLIP at its own input size sees the whole image; at 0.5 a phrase describes the image as well
+# as the empty text does.
 PRESENCE_CLIP = DenseClipConfig(attention="none", input_size=224, templates=("a photo of a {}.",))
 LEAST_CLIP_PRESENCE = 0.5
 
@@ -51,13 +51,13 @@ BuiltT = TypeVar("BuiltT")
 
 @dataclass(frozen=True)
 class PublishedParts:
-    """What a preset is made of; its weights are those of the catalog.
+    """The models of a preset; the catalog names their weights.
 
     Attributes:
-        name: Of the preset.
+        name: Name of the preset.
         detector: Name of the detector, for ``create_grounder``.
-        boxes: Which boxes become prompts; no phrase passes the gate with a lower best score.
-        features: timm's name of the DINOv2 model.
+        boxes: Which boxes become prompts; ``min_score`` is also the threshold of the gate.
+        features: Name of the DINOv2 model in timm.
         sam: Name of the SAM, for ``create_model``.
     """
 
@@ -88,9 +88,9 @@ LARGE = PublishedParts(
 
 
 def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
-    """Load a preset; all that phrases and masks need is looked for at once.
+    """Load a preset; missing weights for text and masks are reported at once.
 
-    The detector, CLIP and DINOv2 are built when they are first asked: clicks need none of them.
+    The detector, CLIP and DINOv2 are built on first use: clicks need none of them.
 
     Raises:
         CheckpointError: Weights are missing or broken; the message says what to do.
@@ -142,12 +142,12 @@ def detector_prompter(
     boxes: BoxPromptConfig | None = None,
     witnesses: tuple[Witness, ...] = (),
 ) -> TextPrompter[Detections]:
-    """Return a text prompter on a detector that is built when it is first asked.
+    """Return a text prompter whose detector is built on first use.
 
     Args:
-        build: Makes the detector.
-        boxes: Which boxes become prompts; no phrase passes the gate with a lower best score.
-        witnesses: Further opinions on presence.
+        build: Builds the detector.
+        boxes: Which boxes become prompts; ``min_score`` is also the threshold of the gate.
+        witnesses: Further models that must agree on presence.
     """
     boxes = boxes or BoxPromptConfig()
     detector = once(build)
@@ -164,7 +164,7 @@ def detector_prompter(
 
 
 def once(build: Callable[[], BuiltT]) -> Callable[[], BuiltT]:
-    """Return what builds something when first asked, for all threads the same one."""
+    """Return a thread-safe function that builds a value on its first call and keeps it."""
     lock, built = Lock(), list[BuiltT]()
 
     def get() -> BuiltT:
@@ -177,12 +177,12 @@ def once(build: Callable[[], BuiltT]) -> Callable[[], BuiltT]:
 
 
 class ClipJudge:
-    """A witness of presence: CLIP on the whole picture, which it sees once.
+    """Judges presence with CLIP on the whole image, which is encoded once.
 
     Args:
-        build: Makes the CLIP, when it is first asked.
-        siblings: Phrases that each phrase is held against besides the empty text, such as the
-            other classes of a collection; presence is then a share among them.
+        build: Builds the CLIP model, on first use.
+        siblings: Phrases that each phrase competes with besides the empty text, such as the other
+            classes of a dataset; presence is then the phrase's share among them.
     """
 
     def __init__(self, build: Callable[[], DenseClip], siblings: Sequence[str] = ()) -> None:
@@ -197,10 +197,10 @@ class ClipJudge:
 
 
 class LazyFeatures:
-    """A feature extractor that is built when it is first asked.
+    """A feature extractor that is built on first use.
 
     Args:
-        build: Makes it.
+        build: Builds the extractor.
     """
 
     def __init__(self, build: Callable[[], FeatureExtractor]) -> None:
@@ -221,16 +221,16 @@ class LazyFeatures:
 
 
 def _folder_of(source: str, preset: str, options: LoadOptions) -> Path:
-    """Folder of a source's files; what is missing is told with the command that fetches it."""
+    """Return the folder of a source's files, or raise an error with the command to fetch them."""
     try:
         return find_source(source, options.weights)
     except MissingWeightsError as error:
         raise CheckpointError(
-            f"{error.what}: run `promptseg models fetch {preset}`; the preset pocket works now, "
+            f"{error.what}: run `promptseg models fetch {preset}`; the preset pocket works "
             "without them"
         ) from error
 
 
 def _weights_of(source: str, preset: str, options: LoadOptions) -> Path:
-    """Path of the file with a source's weights."""
+    """Return the path of the file with a source's weights."""
     return _folder_of(source, preset, options) / get_source(source).weights

@@ -1,16 +1,29 @@
-"""How surely a phrase's or an example's object is in an image, on one scale."""
+"""Evidence that an object is in an image, on one scale for phrases and examples."""
 
 from __future__ import annotations
 
 import math
 
-# A presence nearer to 0 or 1 than this counts as this near.
+from ...models.errors import InputError
+
+# Presences are clipped to this distance from 0 and 1.
 _CERTAIN = 1e-4
 
 
 def evidence_of(presence: float, least: float) -> float:
-    """How far a presence lies above or below the least that passes, in log-odds."""
+    """Return how far a presence lies above or below the least that passes, in log-odds."""
     return _log_odds(presence) - _log_odds(least)
+
+
+def why_absent(presence: float, least: float, name: str = "presence") -> str:
+    """Return why an object of too little presence is taken to be absent; "" if it is not."""
+    return f"{name} {presence:.2f} below {least:.2f}" if presence < least else ""
+
+
+def check_least(name: str, value: float) -> None:
+    """Raise InputError for a least presence that is not in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{name} must be between 0 and 1, not {value!r}")
 
 
 def _log_odds(share: float) -> float:

@@ -1,4 +1,4 @@
-"""Heat maps as prompts: hot regions become points, boxes and mask priors."""
+"""Turns heat maps into prompts: hot regions become points, boxes and mask priors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class HeatPromptConfig:
     """How a heat map becomes prompts.
 
     Attributes:
-        level: Cells of at least this heat are taken for the object.
-        peak_share: So are those of at least this share of the map's peak, where it is low.
-        min_peak: A further region's own peak must be at least this share of the map's peak.
-        min_region: Least share of the image that a further region covers.
-        max_prompts: Most regions for a phrase, those with the highest peaks.
-        smooth: Standard deviation in cells of the Gaussian that the heat is smoothed with before
-            a region's point is put on its highest cell; 0 for none.
+        level: Cells of at least this heat belong to the object.
+        peak_share: So do cells of at least this share of the map's peak, if that is less.
+        min_peak: Minimum peak of a further region, as a share of the map's peak.
+        min_region: Minimum share of the image that a further region covers.
+        max_prompts: Maximum number of regions for a phrase; those with the highest peaks stay.
+        smooth: Standard deviation in cells of the Gaussian that smooths the heat before a region's
+            point is placed on its hottest cell; 0 for no smoothing.
     """
 
     level: float = 0.5
@@ -41,7 +41,7 @@ class HeatPromptConfig:
 
 @dataclass(frozen=True, eq=False)
 class _Region:
-    """A connected hot place of one phrase, in the frame of its heat map."""
+    """A connected hot region, in the frame of its heat map."""
 
     mask: BoolArray
     peak: float
@@ -50,7 +50,7 @@ class _Region:
 
 
 def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
-    """Connected hot regions, highest first; at least the peak's own.
+    """Return the connected hot regions, hottest first; at least the one with the peak.
 
     Args:
         heat: (h, w).
@@ -77,7 +77,7 @@ def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
 
 
 def region_prior(heat: Float32Array, region: _Region, others: BoolArray) -> Float32Array:
-    """Mask logits (h, w) of one region: those of the heat, cold on the other regions (h, w)."""
+    """Return mask logits (h, w) of one region: those of the heat, but cold on the other regions."""
     even = np.clip(heat, _LEAST_HEAT, 1 - _LEAST_HEAT)
     logits = np.log(even / (1 - even))
     prior: Float32Array = np.where(others & ~region.mask, logits.min(), logits).astype(np.float32)
@@ -85,11 +85,11 @@ def region_prior(heat: Float32Array, region: _Region, others: BoolArray) -> Floa
 
 
 class HeatPrompts:
-    """Makes prompts of heat maps, one for each hot region.
+    """Turns heat maps into prompts, one for each hot region.
 
     Args:
-        segmenter: Whose mask input the priors are made for.
-        config: How prompts are made.
+        segmenter: Resamples the priors to its mask input.
+        config: Which regions become prompts.
     """
 
     def __init__(self, segmenter: Segmenter, config: HeatPromptConfig | None = None) -> None:
@@ -97,7 +97,7 @@ class HeatPrompts:
         self.config = config or HeatPromptConfig()
 
     def __call__(self, found: HeatMap, embedding: ImageEmbedding) -> PromptSet:
-        """Prompts of one heat map, the hottest region first; one at least."""
+        """Return the prompts of one heat map, the hottest region first; at least one."""
         step = _pixels_per_cell(found.heat, embedding.original_size)
         regions = hot_regions(found.heat, self.config)
         hot: BoolArray = np.logical_or.reduce([region.mask for region in regions])
@@ -114,7 +114,7 @@ class HeatPrompts:
         )
 
     def peak(self, found: HeatMap, embedding: ImageEmbedding) -> tuple[float, float]:
-        """Where the phrase matches best, (x, y) in pixels, whether it is there or not."""
+        """Return where the phrase matches best, (x, y) in pixels, whether present or not."""
         step = _pixels_per_cell(found.heat, embedding.original_size)
         return _point(hot_regions(found.heat, self.config)[0], step)
 

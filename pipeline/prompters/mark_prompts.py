@@ -1,4 +1,4 @@
-"""Clicks and boxes of a person as prompts."""
+"""Turns a person's points and boxes into prompts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..marks import Marks
 def mark_prompts(marks: Marks) -> PromptSet:
     """Turn points and boxes into prompts.
 
-    All points without a box describe one object, "point", and so does one box with all points.
-    Of several boxes each describes an object, "box 1", "box 2" ..., together with the points that
-    lie inside it.
+    Points without a box describe one object, "point"; a single box describes one object, "box",
+    together with all points. Each of several boxes describes an object, "box 1", "box 2" ...,
+    together with the points that lie inside it.
 
     Args:
         marks: Checked points and boxes.
@@ -49,7 +49,7 @@ def mark_prompts(marks: Marks) -> PromptSet:
 def _share_points(
     coords: NDArray[np.float32], labels: NDArray[np.int64], boxes: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Labels (B, N) of the points for each box: -1 (padding) where a point is another box's."""
+    """Return labels (B, N) of the points for each box: -1 (padding) for points outside it."""
     if len(boxes) == 1:
         return labels[None]
     inside = (coords >= boxes[:, None, :2]).all(-1) & (coords <= boxes[:, None, 2:]).all(-1)
@@ -58,6 +58,6 @@ def _share_points(
         x, y = coords[lost][0]
         raise InputError(
             f"the foreground point ({x:g}, {y:g}) lies in none of the {len(boxes)} boxes; "
-            "move it, or ask for it in a call of its own"
+            "move it, or segment it in a separate call"
         )
     return np.where(inside, labels, -1)

@@ -1,4 +1,4 @@
-"""Each encoded image goes through a model once, however many queries ask about it."""
+"""Runs a model once for each encoded image, however many queries ask about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ViewT = TypeVar("ViewT")
 
 
 class SeenOnce(Generic[ViewT]):
-    """Remembers what a model sees in an image for as long as the image's embedding lives.
+    """Caches what a model sees in an image for as long as the image's embedding lives.
 
     Args:
         look: Runs the model on an encoded image.

@@ -1,1 +1,1 @@
-"""Masks to an answer: the ranking, and a phrase weighed with an example."""
+"""Masks to an answer: the ranking, and the fusion of a phrase with an example."""

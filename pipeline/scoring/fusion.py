@@ -1,18 +1,18 @@
-"""A phrase and an example of the same thing: one answer of the two.
+"""Combines a phrase and an example of the same thing into one answer.
 
-Both are asked on their own, and each answer comes with its evidence: how far its presence lies
-above or below the least that its gate asks for, in log-odds,
+Each is answered on its own, and each answer comes with its evidence: how far its presence lies
+above or below the threshold of its gate, in log-odds,
 
-    evidence = logit(presence) - logit(least)
+    evidence = logit(presence) - logit(threshold)
 
-The thing is there if the two evidences together are not below 0, as for independent witnesses. The
-masks are those of the surer side, and of the phrase if the example is surer by `text_lead` at most.
-A mask that the other side has found as well is worth more:
+The object counts as present if the sum of both is not below 0, as for independent witnesses. The
+masks are those of the side with more evidence, but the example needs `text_lead` more than the
+phrase. A mask that the other side has found as well gets a higher score:
 
     score = 1 - (1 - own) * (1 - IoU * other)
 
-with the prompt scores of the mask and of the other side's mask that overlaps it most. What only the
-other side found is rejected, with that reason.
+where `own` is the mask's prompt score and `other` that of the other side's mask for which the
+product is largest. The other side's masks are rejected.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ..result import RejectedMask
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How a phrase and an example are weighed.
+    """How a phrase and an example are combined.
 
     Attributes:
-        text_lead: Log-odds by which the example must be surer than the phrase for its masks to be
-            taken.
+        text_lead: Log-odds by which the example's evidence must exceed the phrase's for its masks
+            to be used.
     """
 
     text_lead: float = 1.0
@@ -45,26 +45,28 @@ def fuse(
     evidence: tuple[float, float],
     config: FusionConfig,
 ) -> Proposals:
-    """Make one answer of two.
+    """Combine two answers into one.
 
     Args:
         label: The phrase.
-        by_text: What the phrase found; nothing, with the reason, if it found nothing.
+        by_text: What the phrase found; empty, with the reason, if it found nothing.
         by_example: What the example found, likewise.
         evidence: Of the phrase and of the example.
-        config: How they are weighed.
+        config: How they are combined.
 
     Returns:
-        The masks of one side with their scores raised, and all that is not kept.
+        The masks of one side with raised scores, and everything that is not kept.
     """
     text, example = evidence
     reasons = by_text.rejected + by_example.rejected
     if text + example < 0:
-        told = f"the phrase ({text:+.1f}) and the example ({example:+.1f}) deny it together"
+        told = (
+            f"the phrase ({text:+.1f}) and the example ({example:+.1f}) together say it is absent"
+        )
         score = max((item.prompt_score for item in reasons), default=0.0)
         dropped = RejectedMask(label, told, score)
         return replace(Proposals.none(by_text.image_size), rejected=(*reasons, dropped))
-    # Whoever denies the thing has no masks of it.
+    # A side that denies the object has no masks of it.
     led_by_text = example < 0 or (text >= 0 and text + config.text_lead >= example)
     leader, other = (by_text, by_example) if led_by_text else (by_example, by_text)
     name = "phrase" if led_by_text else "example"
@@ -85,12 +87,12 @@ def _iou(mask: CompactMask, other: CompactMask) -> float:
 
 
 def _unused(found: Proposals, i: int, leader: str) -> RejectedMask:
-    """Mask i of the side that does not lead, as a dropped one."""
+    """Return mask i of the side that does not lead, as rejected."""
     mask = found.masks[i]
     x0, y0, x1, y1 = map(float, mask.box)
     return RejectedMask(
         label=found.labels[i],
-        reason=f"the {leader} is surer of what it found itself",
+        reason=f"the masks of the {leader} are used instead",
         prompt_score=float(found.prompt_scores[i]),
         iou_prediction=float(found.iou_predictions[i]),
         stability_score=float(found.stability_scores[i]),

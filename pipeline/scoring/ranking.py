@@ -4,9 +4,9 @@ The score that orders masks, the formula of `combined_score`:
 
     score = clip(iou_prediction, 0, 1) * stability ** 0.5 * prompt_score ** 0.5
 
-The IoU token speaks of the mask's quality and counts in full; stability and the prompt's score
-are weaker witnesses and enter by their square roots. All lie in [0, 1], and so does the score; a
-mask that any of them denies altogether gets 0.
+The predicted IoU estimates the mask's quality and counts in full; the stability and the prompt
+score are weaker evidence and enter by their square roots. All factors lie in [0, 1], and so does
+the score; it is 0 if any of them is 0.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class RankingConfig:
     """Which masks are kept, and the weights of the score.
 
     Attributes:
-        min_score: Least combined score.
-        min_stability: Least stability score.
-        min_area: Least area in pixels; an empty mask is always dropped.
+        min_score: Minimum combined score.
+        min_stability: Minimum stability score.
+        min_area: Minimum area in pixels; an empty mask is always dropped.
         nms_iou: A mask whose IoU with a better one of its label is above this is dropped.
         nms_ios: The same for intersection over the smaller area: drops parts of a better mask,
             and wholes around a better part. 1.0 turns it off.
@@ -42,7 +42,7 @@ class RankingConfig:
         negative_ios: A mask of which more than this share lies in a negative mask is dropped.
         negative_share: A negative counts against a mask if its prompt score is at least this
             share of the mask's.
-        top_k: Masks kept for each label; None keeps all.
+        top_k: Maximum number of masks for each label; None keeps all.
         stability_weight: Exponent of the stability score.
         prompt_weight: Exponent of the prompt score.
 
@@ -121,16 +121,16 @@ def rank(proposals: Proposals, config: RankingConfig) -> Result:
     """Order masks by the combined score and drop what should not be shown, with reasons.
 
     A mask is dropped by the first of these that holds: its area is too small, its stability or
-    score too low, it lies on a negative mask, the marks are elsewhere, it overlaps a better mask
-    of its label (greedy non-maximum suppression; of any label, if asked), its label already has
-    top_k better ones. Equal scores keep the order they came in. Then, if masks may not overlap,
-    each pixel goes to the best of the masks that cover it.
+    score too low, it lies on a negative mask, the marks do not select it, it overlaps a better
+    mask of its label (greedy non-maximum suppression; with `nms_across_labels`, of any label), or
+    its label already has top_k better ones. Equal scores keep their order. Finally, with
+    `no_overlap`, each pixel goes to the best of the masks that cover it.
 
-    Marks keep a mask that covers a foreground point, if there are any, no background point, and
-    lies for at least half of its area in one of the boxes, if there are any.
+    Marks select a mask that covers a foreground point (if there are any), covers no background
+    point, and has at least half of its area in one of the boxes (if there are any).
 
     Args:
-        proposals: The masks and what they are judged by.
+        proposals: The masks and their scores.
         config: Thresholds and weights.
 
     Returns:
@@ -151,7 +151,7 @@ def rank(proposals: Proposals, config: RankingConfig) -> Result:
 
 
 def _unmarked(mask: BoolArray, marks: Marks) -> str | None:
-    """Why points and boxes do not mark a mask; None if they do."""
+    """Return why points and boxes do not select a mask; None if they do."""
     height, width = mask.shape
     wanted = covers_wanted = False
     for (x, y), label in zip(marks.points, marks.point_labels, strict=True):
@@ -212,7 +212,7 @@ class _Ranking:
     def drop_negatives(self, negatives: Proposals) -> None:
         config = self.config
         for i in self.alive():
-            # A doubtful negative does not outweigh a certain find.
+            # A weak negative does not outweigh a strong mask.
             least = config.negative_share * self.all.prompt_scores[i]
             strong = np.flatnonzero(negatives.prompt_scores >= least).tolist()
             overlaps = [self._overlap(i, negatives.masks[j]) for j in strong]
@@ -245,7 +245,7 @@ class _Ranking:
                 self.reasons[i] = reason
 
     def _overlapped(self, i: int, better: Sequence[int]) -> str | None:
-        """Why the better masks leave no room for mask i; None if they do."""
+        """Return how mask i overlaps the better masks too much; None if it does not."""
         overlaps = [self._overlap(i, self.masks[j]) for j in better]
         if not overlaps:
             return None
@@ -311,7 +311,7 @@ class _Ranking:
         )
 
     def _rejected(self, i: int) -> RejectedMask:
-        """Mask i as a dropped one."""
+        """Return mask i as rejected."""
         mask = self.masks[i]
         x0, y0, x1, y1 = mask.box
         return RejectedMask(

@@ -50,7 +50,7 @@ def test_the_surer_sides_masks_are_raised_where_the_other_agrees() -> None:
 def test_what_only_the_other_side_found_is_rejected_with_the_reason() -> None:
     found = fuse("cat", BY_TEXT, BY_EXAMPLE, (2.0, 1.0), CONFIG)
     assert [item.reason for item in found.rejected] == [
-        "the phrase is surer of what it found itself"
+        "the masks of the phrase are used instead"
     ] * 2
     assert [item.box_xyxy for item in found.rejected] == [(0, 0, 8, 6), (16, 0, 20, 4)]
     assert [item.prompt_score for item in found.rejected] == pytest.approx([0.8, 0.4])
@@ -82,7 +82,7 @@ def test_together_they_may_deny_what_one_of_them_found() -> None:
     assert len(found) == 0
     assert [item.reason for item in found.rejected] == [
         "presence 0.01 below 0.15",
-        "the phrase (-2.0) and the example (+1.5) deny it together",
+        "the phrase (-2.0) and the example (+1.5) together say it is absent",
     ]
 
 
@@ -140,5 +140,7 @@ def test_examples_go_with_the_phrase_of_their_label(labelled) -> None:
 def test_unclear_pairs_are_refused(labelled) -> None:
     with pytest.raises(InputError, match="with several phrases, label an example with the one"):
         labelled(["dog", "cat"], "reference")
-    with pytest.raises(InputError, match="give all examples of 'dog' that label"):
+    with pytest.raises(
+        InputError, match="some examples of 'dog' have no label; label all of them 'dog'"
+    ):
         labelled(["dog"], "dog", "reference")

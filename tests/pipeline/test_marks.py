@@ -80,8 +80,8 @@ def test_a_foreground_point_in_none_of_several_boxes_is_refused() -> None:
     ("given", "says"),
     [
         ({"labels": [1]}, "only the labels were given"),
-        ({"points": [(1, 1)], "labels": [1, 0]}, r"one entry a point: \(2,\) for 1"),
-        ({"points": [(1, 1)], "labels": [[1]]}, r"one entry a point: \(1, 1\) for 1"),
+        ({"points": [(1, 1)], "labels": [1, 0]}, r"one entry per point: \(2,\) for 1"),
+        ({"points": [(1, 1)], "labels": [[1]]}, r"one entry per point: \(1, 1\) for 1"),
         ({"points": [(1, 1)], "labels": [2]}, "must be 1 .* or 0"),
         ({"points": [(1, 1)], "labels": [-1]}, "must be 1 .* or 0"),
         ({"points": [(1, 1)], "labels": ["a"]}, "must be an array of numbers"),

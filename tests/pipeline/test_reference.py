@@ -96,15 +96,15 @@ def test_boxes_and_points_are_marks() -> None:
         ({"mask": "nowhere.png"}, "'nowhere.png' does not exist"),
         ({"mask": Image.new("L", (0, 5))}, "has no pixels"),
         ({"box": (0, 0, 5)}, "box must be 4 numbers"),
-        ({"box": "here"}, "box must be numbers"),
+        ({"box": "here"}, "box must be an array of numbers"),
         ({"box": (5, 0, 1, 9)}, "wrong order"),
         ({"box": (40, 0, 50, 9)}, "lies outside the image"),
         ({"point": (1, 2, 3)}, r"point must be \(x, y\)"),
         ({"point": []}, r"point must be \(x, y\)"),
         ({"point": (31, 2)}, "lies outside the image"),
         ({"point": (np.nan, 2)}, "must be finite"),
-        ({"mask": MASK, "label": " "}, "label of a reference must be a text"),
-        ({"mask": MASK, "label": 4}, "label of a reference must be a text"),
+        ({"mask": MASK, "label": " "}, "label of a reference must be a non-empty text"),
+        ({"mask": MASK, "label": 4}, "label of a reference must be a non-empty text"),
     ],
     ids=str,
 )
@@ -126,7 +126,7 @@ def shot(model_id: str = "test") -> Shot:
 def test_encoded_references_are_of_one_model() -> None:
     encoded = EncodedReference("cat", (shot(), shot()))
     assert encoded.model_id == "test"
-    with pytest.raises(InputError, match="one example at least"):
+    with pytest.raises(InputError, match="at least one example"):
         replace(encoded, shots=())
     with pytest.raises(InputError, match="encoded by other and test, whose features cannot"):
         replace(encoded, shots=(shot(), shot("other")))

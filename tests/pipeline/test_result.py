@@ -130,7 +130,7 @@ def test_to_dict_is_json_and_its_masks_decode_to_the_masks() -> None:
     [
         ({"masks": np.zeros((4, 5, 6), np.uint8)}, "masks must be bool, not uint8"),
         ({"masks": np.zeros((5, 6), bool)}, r"masks must have shape \(any, any, any\)"),
-        ({"masks": np.zeros((3, 5, 6), bool)}, "labels must have one entry a mask: 4 for 3"),
+        ({"masks": np.zeros((3, 5, 6), bool)}, "labels must have one entry per mask: 4 for 3"),
         ({"scores": np.zeros(3)}, r"scores must have shape \(4\), got \(3,\)"),
         ({"boxes_xyxy": np.zeros((4, 2))}, "boxes_xyxy"),
         ({"prompt_scores": [0, 0, 0, np.nan]}, "prompt_scores must be finite"),

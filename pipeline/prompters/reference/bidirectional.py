@@ -1,15 +1,15 @@
-"""The bidirectional strategy: cells that an example and an image hold for each other's.
+"""The bidirectional strategy: cells of an example and of an image that match both ways.
 
 After Liu et al. 2023, "Matcher: Segment Anything with One Shot Using All-Purpose Feature Matching".
 
 1. Matching. The object's cells of all examples are assigned to cells of the image, one to one, so
-   that the sum of the cosines is highest; then the image's cells so found to cells of the examples,
-   anywhere. What does not come back to the object is dropped; of more than `keep_all` matches the
-   better half stays. A cell counts as the object's if the object covers half of it.
+   that the sum of the cosines is highest; then the cells so found are assigned back to any cells of
+   the examples. Cells that do not come back to the object are dropped; of more than `keep_all`
+   matches the better half stays. A cell belongs to the object if the object covers half of it.
 2. Prompts. The matched cells are clustered by their places (k-means++). Sets of points are drawn
    from each cluster (parts), from all matched cells (instances) and from the clusters' centres (the
-   whole), all sets if there are few. Each set decodes to three masks, of which the stable ones
-   stay that overlap no better one.
+   whole); if there are few sets, all are used. Each set decodes to three masks, of which those stay
+   that are stable and overlap no better one.
 3. Selection. With the cost (1 - cosine) / 2 of moving a cell of the object to a cell of the mask,
 
        emd      = 1 - earth mover's distance of the object's cells to the mask's cells
@@ -17,19 +17,18 @@ After Liu et al. 2023, "Matcher: Segment Anything with One Shot Using All-Purpos
        coverage = matched cells in the mask / matched cells
        score    = emd_weight * emd + purity_weight * purity * coverage ** coverage_power
 
-   A mask whose purity, coverage or emd is low is dropped, unless it is the best in that; of the
-   others, by 1 - score, those that are near and nearly as near as the nearest stay.
+   A mask with too low a purity, coverage or emd is dropped, unless it is the best in that respect.
+   With the distance 1 - score, those masks stay that are near and nearly as near as the nearest.
 
-The selected masks are joined where they overlap: unlike there, each group is a mask of its own,
-since each is an object. And there is a presence: of the matched cells, as
-:mod:`~promptseg.pipeline.prompters.reference.matching` has it. Where nothing comes back, nothing is
-there.
+The selected masks are joined where they overlap. Unlike in the paper, each group is a mask of its
+own, since each is an object, and there is a presence: that of the matched cells, as in
+:mod:`~promptseg.pipeline.prompters.reference.matching`. Without any match the object is absent.
 
-The earth mover's distance is that of uniform weights. Both sides are brought to the same number of
-cells, the larger of theirs but `emd_cells` at most, by repeating or leaving out cells at even
-steps, in the order of their likeness to the examples; between equally many cells an assignment is
-the optimal transport. So the distance is exact for equal numbers and, up to `emd_cells`, where one
-is a multiple of the other.
+The earth mover's distance has uniform weights. Both sides are brought to the same number of cells,
+the larger of the two but at most `emd_cells`, by repeating or leaving out cells at even steps, in
+the order of their likeness to the examples; between equal numbers of cells an assignment is the
+optimal transport. So the distance is exact for equal numbers and, up to `emd_cells`, where one is a
+multiple of the other.
 """
 
 from __future__ import annotations
@@ -71,31 +70,31 @@ IntArray = NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True)
 class BidirectionalConfig(PresenceConfig):
-    """The defaults are those published for COCO, made for DINOv2 ViT-L and SAM ViT-H.
+    """Settings; the defaults are those published for COCO with DINOv2 ViT-L and SAM ViT-H.
 
     Attributes:
-        max_cells: Most cells of the object that are matched, taken at even steps in the order of
-            their likeness to the examples; bounds the time.
-        keep_all: Of more matches than these the better half is kept.
-        centres: Most clusters of matched cells.
-        set_sizes: Least and most points of a set.
+        max_cells: Maximum number of the object's cells that are matched, taken at even steps in
+            the order of their likeness to the examples; bounds the time.
+        keep_all: Of more matches than this only the better half is kept.
+        centres: Maximum number of clusters of matched cells.
+        set_sizes: Minimum and maximum number of points of a set.
         sets_per_size: Sets of each size; a third for each of parts, instances and the whole.
-        min_iou_prediction: Least predicted IoU of a mask.
-        min_stability: Least stability score of a mask.
+        min_iou_prediction: Minimum predicted IoU of a mask.
+        min_stability: Minimum stability score of a mask.
         nms_iou: A mask whose box overlaps that of a better one by more than this IoU is dropped.
         emd_weight: Published as alpha.
         purity_weight: Published as beta.
         coverage_power: Published as exp.
-        min_emd: Least emd of a mask.
-        min_purity: Least purity of a mask.
-        min_coverage: Least coverage of a mask.
+        min_emd: Minimum emd of a mask.
+        min_purity: Minimum purity of a mask.
+        min_coverage: Minimum coverage of a mask.
         max_distance: A mask is near if 1 - score is below this; the nearest always counts.
         max_excess: It is nearly as near as the nearest if its distance exceeds the nearest's by
             less than this share of the largest distance.
-        max_masks: Most masks that are joined.
-        emd_cells: Most cells of each side that the earth mover's distance looks at.
-        join: Masks that share more than this of the smaller one's area become one.
-        seed: Of the clusters and the sets of points.
+        max_masks: Maximum number of masks that are joined.
+        emd_cells: Maximum number of cells of each side in the earth mover's distance.
+        join: Masks that share more than this of the smaller area become one.
+        seed: Seed for the clusters and the sets of points.
 
     Raises:
         InputError: A value is out of its range.
@@ -123,6 +122,7 @@ class BidirectionalConfig(PresenceConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("max_cells", "centres", "sets_per_size", "max_masks", "emd_cells"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -131,28 +131,26 @@ class BidirectionalConfig(PresenceConfig):
                 raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
         least, most = self.set_sizes
         if not 1 <= least <= most:
-            raise InputError(f"set_sizes must be two numbers from 1, in order, not {least}, {most}")
+            raise InputError(f"set_sizes must be two ascending numbers from 1, not {least}, {most}")
 
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
-    """Cells that match both ways, the most alike first.
+    """Cells that match both ways, most similar first.
 
     Attributes:
-        cells: (m,) cells of the image.
-        cosines: (m,) with their partners in the examples.
-        returned: Share of the cells found first that came back to the object.
+        cells: (m,) indices of cells of the image.
+        cosines: (m,) cosines with their partners in the examples.
     """
 
     cells: IntArray
     cosines: Float32Array
-    returned: float
 
 
 def match_both_ways(
     reference: EncodedReference, bank: TokenBank, cells: Tensor, config: BidirectionalConfig
 ) -> Correspondence:
-    """Match the object's cells with an image's cells (n, C) of length 1, and back."""
+    """Match the object's cells with an image's cells (n, C) of length 1, and these back."""
     everything = torch.cat([unit_tokens(shot.features) for shot in reference.shots])
     inside = torch.cat([object_cells(shot) for shot in reference.shots]).cpu().numpy()
     order = by_likeness(bank, bank.foreground)[
@@ -166,28 +164,28 @@ def match_both_ways(
     best = np.argsort(-cosines, kind="stable")
     if len(best) > config.keep_all:
         best = best[: len(best) // 2]
-    return Correspondence(found[best], cosines[best], float(returned.mean()))
+    return Correspondence(found[best], cosines[best])
 
 
 def by_likeness(bank: TokenBank, tokens: Tensor) -> IntArray:
-    """Order of cells (n, C) that does not depend on how they are numbered: the likest first."""
+    """Return an order of cells (n, C), most similar first, independent of their numbering."""
     likeness = (tokens @ bank.prototypes.T).amax(1)
     return likeness.argsort(descending=True, stable=True).cpu().numpy()
 
 
 def spaced(count: int, wanted: int) -> IntArray:
-    """(wanted,) of ``count`` indices at even steps, repeated if more are wanted."""
+    """Return (wanted,) of ``count`` indices at even steps, repeated if more are wanted."""
     indices: IntArray = ((2 * np.arange(wanted) + 1) * count // (2 * wanted)).astype(np.intp)
     return indices
 
 
 def transport_distance(cost: Float32Array, most: int) -> float:
-    """Earth mover's distance of uniform weights, as the module's docstring has it.
+    """Return the earth mover's distance with uniform weights, as described in the module.
 
     Args:
-        cost: (n, m) of moving each cell of one side to each of the other, both in an order by
-            which leaving out at even steps is fair.
-        most: Cells of each side that are looked at.
+        cost: (n, m) cost of moving each cell of one side to each of the other, both in an order
+            that can be thinned at even steps.
+        most: Maximum number of cells of each side that are used.
     """
     count = min(max(cost.shape), most)
     equal = cost[np.ix_(spaced(cost.shape[0], count), spaced(cost.shape[1], count))]
@@ -196,13 +194,7 @@ def transport_distance(cost: Float32Array, most: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Fitness:
-    """How N masks fit the matches; (N,) float32 each.
-
-    Attributes:
-        emd: See the module.
-        purity: See the module.
-        coverage: See the module.
-    """
+    """How well N masks fit the matches, (N,) float32 each, by the module's formulas."""
 
     emd: Float32Array
     purity: Float32Array
@@ -219,11 +211,11 @@ def fitness_of(
     """Judge masks.
 
     Args:
-        bank: The examples.
-        cells: (n, C) of the image, of length 1.
-        covered: (N, n) the cells of each mask, one at least.
-        hits: (N, m) which of the matched cells' middles each mask covers.
-        config: How many cells count.
+        bank: Cells of the examples.
+        cells: (n, C) cells of the image, of length 1.
+        covered: (N, n) which cells each mask covers, at least one.
+        hits: (N, m) which of the matched cells' centres each mask covers.
+        config: Bounds the number of cells by ``emd_cells``.
     """
     order = by_likeness(bank, cells)
     rows = by_likeness(bank, bank.foreground)
@@ -247,7 +239,7 @@ def select_masks(
     """Choose the masks that are joined.
 
     Returns:
-        (M,) indices of those, best first; (N,) the scores of all; and why the others are dropped.
+        Their indices (M,), best first; the scores (N,) of all masks; why the others are dropped.
     """
     scores = config.emd_weight * fitness.emd + config.purity_weight * (
         fitness.purity * fitness.coverage**config.coverage_power
@@ -274,7 +266,7 @@ class BidirectionalStrategy:
     """Finds objects by cells that match both ways; see the module.
 
     Args:
-        config: How.
+        config: Settings of all three steps.
     """
 
     def __init__(self, config: BidirectionalConfig | None = None) -> None:
@@ -282,7 +274,7 @@ class BidirectionalStrategy:
 
     @property
     def min_presence(self) -> float:
-        """With less presence the object is not there."""
+        """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
     def __call__(
@@ -297,10 +289,10 @@ class BidirectionalStrategy:
         bank, cells = collect_tokens(reference), unit_tokens(target)
         matched = match_both_ways(reference, bank, cells, config)
         if not len(matched.cells):
-            reason = "no cell of the image matches the object and is matched by it"
+            reason = "no cell of the image matches the object both ways"
             return Matches.none(segmenter, 0.0, (RejectedMask(label, reason, 0.0),))
         presence = presence_of(likeness_to(bank, cells[torch.from_numpy(matched.cells)]), config)
-        nothing = absent(segmenter, embedding, reference.label, presence, config)
+        nothing = absent(segmenter, label, presence, config)
         if nothing is not None:
             return nothing
 
@@ -308,7 +300,7 @@ class BidirectionalStrategy:
         masks = self._propose(frame, target.cell_centres()[matched.cells])
         shares = frame.cell_shares(masks)
         if not len(shares):
-            reason = "no mask of the matched cells is stable and sure"
+            reason = "no mask of the matched cells is stable with a high predicted IoU"
             return Matches.none(segmenter, presence, (RejectedMask(label, reason, presence),))
         covered = shares >= np.minimum(CELL_SHARE, shares.max(1, keepdims=True))
         hits = frame.cell_shares(masks, samples=1)[:, matched.cells] > 0
@@ -330,7 +322,7 @@ class BidirectionalStrategy:
         )
 
     def _propose(self, frame: MaskFrame, points: Float32Array) -> LowResMasks:
-        """Good masks (N, 1, h, w) of sets of points (n, 2), without doubles, all with cells."""
+        """Return good masks (N, 1, h, w) of sets of points (n, 2), distinct and covering cells."""
         config, segmenter = self.config, frame.segmenter
         rng = np.random.default_rng(config.seed)
         centres, labels = cluster(points, config.centres, rng)
@@ -356,7 +348,7 @@ class BidirectionalStrategy:
         return take(masks, box_nms(boxes, ious, config.nms_iou))
 
     def _keep_good(self, frame: MaskFrame, found: LowResMasks) -> LowResMasks:
-        """Stable and sure masks with C of 1."""
+        """Return the masks, with C of 1, that are stable and have a high predicted IoU."""
         threshold = frame.segmenter.model.mask_threshold
         flat = LowResMasks(
             found.logits.reshape(-1, 1, *found.logits.shape[-2:]),

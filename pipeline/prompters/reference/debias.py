@@ -1,14 +1,14 @@
-"""Positional debias: what features tell of a cell's place, whatever is there, is taken away.
+"""Positional debiasing: removes from features what depends only on a cell's position.
 
-After INSID3 (2025), "In-Context Segmentation with DINOv3". Vision transformers' features hold the
-place of a cell beside what it shows, so that cells match where they lie alike. A black image shows
-the same everywhere; with E (C, n) its cells of length 1 less their mean, and U the left singular
-vectors of E with the largest singular values,
+After INSID3 (2025), "In-Context Segmentation with DINOv3". Vision transformers' features encode a
+cell's position besides its content, so that cells at similar positions match. A black image has the
+same content everywhere; with E (C, n) its cells of length 1 less their mean, and U the left
+singular vectors of E with the largest singular values,
 
-    x' = (I - U U^T) x, brought to length 1
+    x' = (I - U U^T) x, scaled to length 1
 
-is applied to the cells of the examples and of the image alike. 500 of DINOv3 ViT-L's 1024
-directions are taken there; by default the same share is taken of others.
+is applied to the cells of the examples and of the image alike. The paper removes 500 of the 1024
+directions of DINOv3 ViT-L; by default the same share is removed for other models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ...decoding.segmenter import Segmenter
 from .examples import EncodedReference, Shot
 from .matching import Matches, MatchingStrategy, unit_tokens
 
-# Directions taken, as a share of the channels.
+# Directions removed, as a share of the channels.
 PUBLISHED_SHARE = 500 / 1024
 # Side in pixels of the black image; extractors resize it to their input size.
 BLACK_SIDE = 1024
@@ -35,7 +35,7 @@ BLACK_SIDE = 1024
 
 @dataclass(frozen=True, eq=False)
 class PositionalBasis:
-    """Directions of a model's features that tell the place.
+    """Directions of a model's features that encode position.
 
     Attributes:
         directions: (C, k), orthonormal; k may be 0.
@@ -46,12 +46,12 @@ class PositionalBasis:
     model_id: str
 
     def remove(self, features: DenseFeatures) -> DenseFeatures:
-        """Features of length 1 without these directions.
+        """Return features of length 1 without these directions.
 
-        A cell that has no others becomes 0.
+        A cell that lies within these directions becomes 0.
 
         Raises:
-            ValueError: The features are of another model.
+            ValueError: The features are from another model.
         """
         if features.model_id != self.model_id:
             raise ValueError(
@@ -59,7 +59,7 @@ class PositionalBasis:
             )
         tokens = unit_tokens(features)
         left = tokens - (tokens @ self.directions) @ self.directions.T
-        # Of a vector that lies in the directions only rounding is left.
+        # Only rounding errors are left of a vector within the directions.
         left = torch.where(left.norm(dim=1, keepdim=True) > 1e-4, left, 0)
         return replace(features, tokens=F.normalize(left, dim=1).view_as(features.tokens))
 
@@ -67,13 +67,13 @@ class PositionalBasis:
 def find_positional_basis(
     extractor: FeatureExtractor, *, components: int | None = None
 ) -> PositionalBasis:
-    """Find the directions of a model's features that tell the place.
+    """Find the directions of a model's features that encode position.
 
     Args:
         extractor: The model.
-        components: Directions; by default the published share of the channels. There are fewer
-            if the black image's features do not vary in as many, as those of a convolutional
-            network, which differ at the edges only.
+        components: Number of directions; by default the published share of the channels. There
+            are fewer if the black image's features vary in fewer, as those of a convolutional
+            network do, which differ at the edges only.
 
     Raises:
         InputError: The number is negative, or leaves no direction.
@@ -89,18 +89,18 @@ def find_positional_basis(
         )
     varied = (cells - cells.mean(0)).T
     directions, values, _ = torch.linalg.svd(varied, full_matrices=False)
-    # Directions of rounding errors, as matrix_rank tells them, are any.
+    # Directions of rounding errors are arbitrary; the tolerance is that of matrix_rank.
     least = max(varied.shape) * torch.finfo(values.dtype).eps * max(1.0, float(values.max()))
     kept = min(wanted, int((values > least).sum()))
     return PositionalBasis(directions[:, :kept].contiguous(), black.model_id)
 
 
 class DebiasedStrategy:
-    """A strategy that sees features without what tells the place.
+    """A strategy that matches features without positional information.
 
     Args:
-        strategy: Any.
-        basis: Of the features' model.
+        strategy: The strategy that is given the debiased features.
+        basis: Directions that encode position, of the same model as the features.
     """
 
     def __init__(self, strategy: MatchingStrategy, basis: PositionalBasis) -> None:
@@ -109,7 +109,7 @@ class DebiasedStrategy:
 
     @property
     def min_presence(self) -> float:
-        """With less presence the object is not there."""
+        """Minimum presence for the object to count as present."""
         return self.strategy.min_presence
 
     def __call__(

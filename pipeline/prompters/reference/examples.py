@@ -1,4 +1,4 @@
-"""Examples of what to look for: a picture and the object in it, as given and as encoded."""
+"""Examples of what to look for: an image and the object in it, as given and as encoded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ....models.errors import InputError
-from ...checks import BoolArray, UInt8Array
+from ...checks import BoolArray, Numbers, UInt8Array, read_array, set_field
 from ...images import ImageSource, MaskSource, load_image, load_mask
 from ...marks import Marks
 from ...masks import CompactMask
@@ -28,26 +27,26 @@ _Pixels = TypeVar("_Pixels", UInt8Array, BoolArray)
 
 @dataclass(frozen=True, eq=False, init=False)
 class Reference:
-    """A picture with an object, given by its mask, or by a box or a click that SAM turns into one.
+    """An image and the object in it, given by a mask, a box or points; SAM makes masks of those.
 
     Args:
         image: A path, a Pillow image or a uint8 array (H, W, 3) RGB.
-        mask: Of the object, at the image's size: a path, a Pillow image or a bool or uint8 array
-            (H, W); what is not zero is the object.
+        mask: Mask of the object, at the image's size: a path, a Pillow image or a bool or uint8
+            array (H, W); non-zero pixels are the object.
         box: XYXY in pixels of the image.
         point: (x, y) in pixels of the image, or several (N, 2), all on the object.
-        label: What masks found by this reference are called; references of one label are
-            examples of the same thing.
+        label: Label of the masks that this reference finds; references with the same label show
+            the same thing.
 
     Attributes:
         image: (H, W, 3) uint8 RGB, read-only.
         mask: (H, W) bool, read-only, or None.
         marks: The box or the points; empty with a mask.
-        label: As given, without surrounding space.
+        label: The label, stripped.
 
     Raises:
         InputError: Not exactly one of mask, box and point is given, one of them cannot be read
-            or lies outside the image, or the mask has another size, is empty or covers all.
+            or lies outside the image, or the mask has another size, is empty or covers the image.
     """
 
     image: UInt8Array
@@ -59,8 +58,8 @@ class Reference:
         self,
         image: ImageSource,
         mask: MaskSource | None = None,
-        box: ArrayLike | None = None,
-        point: ArrayLike | None = None,
+        box: Numbers | None = None,
+        point: Numbers | None = None,
         *,
         label: str = LABEL,
     ) -> None:
@@ -75,13 +74,13 @@ class Reference:
                 f"{' and '.join(given) or 'none'}"
             )
         if not isinstance(label, str) or not label.strip():
-            raise InputError(f"the label of a reference must be a text, got {label!r}")
+            raise InputError(f"the label of a reference must be a non-empty text, got {label!r}")
         pixels = load_image(image)
         size = (pixels.shape[0], pixels.shape[1])
-        object.__setattr__(self, "image", _read_only(pixels))
-        object.__setattr__(self, "mask", None if mask is None else _read_mask(mask, size))
-        object.__setattr__(self, "marks", _read_mark(box, point, size))
-        object.__setattr__(self, "label", label.strip())
+        set_field(self, "image", _read_only(pixels))
+        set_field(self, "mask", None if mask is None else _read_mask(mask, size))
+        set_field(self, "marks", _read_mark(box, point, size))
+        set_field(self, "label", label.strip())
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +88,10 @@ class Shot:
     """The features of one example.
 
     Attributes:
-        features: Of its picture, or of the part of it around a tiny object.
+        features: Features of its image, or of the part around a tiny object.
         coverage: Share of each cell that the object covers, (h, w) float32; not all 0.
-        mask: The object in the picture; None if only the cells are known.
-        whole: Features of the whole picture, where the others are of a part of it.
+        mask: Mask of the object in the image; None if only the cells are known.
+        whole: Features of the whole image, if ``features`` are of a part of it.
     """
 
     features: DenseFeatures
@@ -102,7 +101,7 @@ class Shot:
 
     @property
     def picture(self) -> DenseFeatures:
-        """Features of the whole picture."""
+        """Features of the whole image."""
         return self.features if self.whole is None else self.whole
 
     def to(self, device: torch.device) -> Shot:
@@ -116,9 +115,9 @@ class EncodedReference:
     """Examples of one thing, encoded once for any number of targets.
 
     Attributes:
-        label: What masks found by it are called.
+        label: Label of the masks that it finds.
         shots: One or more examples, all with features of the same model.
-        negatives: Examples of what it is not, by the same model.
+        negatives: Examples of what not to find, encoded by the same model.
 
     Raises:
         InputError: There are no examples, or their features are of different models.
@@ -130,7 +129,7 @@ class EncodedReference:
 
     def __post_init__(self) -> None:
         if not self.shots:
-            raise InputError("a reference needs one example at least; none was given")
+            raise InputError("a reference needs at least one example; none was given")
         models = sorted({shot.features.model_id for shot in (*self.shots, *self.negatives)})
         if len(models) > 1:
             raise InputError(
@@ -152,21 +151,21 @@ class EncodedReference:
         )
 
 
-# What stands for references in a query: one or several, encoded or not.
+# The references of a query: one or several, encoded or not.
 ReferenceQuery = Reference | EncodedReference | Sequence[Reference | EncodedReference]
 
 
 def read_references(
     query: ReferenceQuery | None, name: str = "reference"
 ) -> tuple[Reference | EncodedReference, ...]:
-    """One or several references as a tuple.
+    """Return one or several references as a tuple.
 
     Args:
-        query: What a caller gave.
-        name: What the argument is called, for the messages.
+        query: The references as given.
+        name: Name of the argument, for error messages.
 
     Raises:
-        InputError: The query is empty, or something in it is no reference.
+        InputError: The query is empty, or an item is not a reference.
     """
     if query is None:
         return ()
@@ -174,7 +173,7 @@ def read_references(
     if not isinstance(items, (list, tuple)):
         raise InputError(f"{name} must be a Reference or a list of them, got {items!r}")
     if not items:
-        raise InputError(f"{name} is an empty list; give one Reference at least")
+        raise InputError(f"{name} is an empty list; give at least one Reference")
     for item in items:
         if not isinstance(item, (Reference, EncodedReference)):
             raise InputError(
@@ -185,13 +184,13 @@ def read_references(
 
 
 def check_mask(mask: BoolArray) -> None:
-    """Raise InputError for a mask that shows no object, or nothing but the object."""
+    """Raise InputError for a mask that is empty or covers the whole image."""
     if not mask.any():
         raise InputError("the reference's mask is empty; mark the object with non-zero pixels")
     if mask.all():
         raise InputError(
-            "the reference's mask covers the whole image, so that nothing tells the object from "
-            "what is around it; mask the object alone"
+            "the reference's mask covers the whole image, which leaves no background to tell the "
+            "object from; mask the object alone"
         )
 
 
@@ -206,10 +205,10 @@ def _read_mask(source: MaskSource, size: tuple[int, int]) -> BoolArray:
     return _read_only(mask)
 
 
-def _read_mark(box: ArrayLike | None, point: ArrayLike | None, size: tuple[int, int]) -> Marks:
-    """One box, or one or more points; none of both for a mask."""
+def _read_mark(box: Numbers | None, point: Numbers | None, size: tuple[int, int]) -> Marks:
+    """Return a box, or one or more points; no marks if neither is given."""
     if box is not None:
-        corners = _numbers("box", box)
+        corners = read_array("the reference's box", box)
         if corners.shape != (4,):
             raise InputError(f"the reference's box must be 4 numbers, XYXY, got {corners.shape}")
         marks = Marks.read(boxes=corners)
@@ -217,7 +216,7 @@ def _read_mark(box: ArrayLike | None, point: ArrayLike | None, size: tuple[int, 
         return marks
     if point is None:
         return Marks.read()
-    points = np.atleast_2d(_numbers("point", point))
+    points = np.atleast_2d(read_array("the reference's point", point))
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise InputError(f"the reference's point must be (x, y) or (N, 2), got {points.shape}")
     marks = Marks.read(points)
@@ -225,15 +224,8 @@ def _read_mark(box: ArrayLike | None, point: ArrayLike | None, size: tuple[int, 
     return marks
 
 
-def _numbers(name: str, value: ArrayLike) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the reference's {name} must be numbers: {error}") from error
-
-
 def _read_only(pixels: _Pixels) -> _Pixels:
-    """A copy that nobody writes to: the caller may change his array later."""
+    """Return a read-only copy: the caller may change the original later."""
     copy: _Pixels = pixels.copy()
     copy.flags.writeable = False
     return copy

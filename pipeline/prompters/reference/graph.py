@@ -1,4 +1,4 @@
-"""The graph strategy: many clicks, whose masks that cover each other's clicks go together.
+"""The graph strategy: many clicks, grouped by which masks cover each other's clicks.
 
 After Zhang et al. 2024, "Bridge the Points: Graph-based Few-shot Segment Anything Semantically"
 (GF-SAM). It has no thresholds to tune. With S(x, y) the cosine of cell x of the image and cell y of
@@ -7,13 +7,13 @@ an example, w(y) the share of y that the object covers and, for the surroundings
     best(x) = max over y of w(y) S(x, y)
     mean(x) = sum over y of w(y) S(x, y) / sum of w(y)
 
-each the mean over the examples, + for the object and - for its surroundings. A cell is positive by
+each averaged over the examples, + for the object and - for its surroundings. A cell is positive by
 
     cross(x) = scaled(mean+(x) best+(x)), but 0 where scaled(mean-(x)) > cross(x)
 
-with `scaled` to the range [0, 1] over the image. The floor(sum of cross) cells of highest cross,
-128 at most, become a click and a mask each. Mask i leads to click j if it covers it; the weakly
-connected components of that graph are the objects. Two gates choose among their masks:
+with `scaled` to the range [0, 1] over the image. The floor(sum of cross) cells with the highest
+cross, at most 128, become a click and a mask each. Mask i has an edge to click j if it covers it;
+the weakly connected components of that graph are the objects. Two gates choose among their masks:
 
 - growth: from the mask with the highest mean of mean+^2 - mid mean-, mid being the middle of the
   range of mean+, to the lowest, a mask passes if of the cells it adds to its component those with
@@ -24,13 +24,13 @@ connected components of that graph are the objects. Two gates choose among their
 
 If no mask passes both, one that passes either is taken, of the component with the best balance.
 
-Unlike there, each component is a mask of its own, since each is an object; those that overlap
-become one. And there is a presence: of the clicks' cells, as
-:mod:`~promptseg.pipeline.prompters.reference.matching` has it.
+Unlike in the paper, each component is a mask of its own, since each is an object; those that
+overlap become one. And there is a presence: that of the clicks' cells, as in
+:mod:`~promptseg.pipeline.prompters.reference.matching`.
 
-The published code brings vectors to length 1 along the wrong axis: over the image's cells for each
-channel, which takes from each channel its weight. Cosines come after it, so all formulas hold; it
-is kept as `equal_channels`, as the published figures were made with it.
+The published code normalises along the wrong axis: over the image's cells for each channel, which
+gives all channels equal weight. Cosines are taken after that, so all formulas hold. It is kept as
+`equal_channels`, since the published figures were made with it.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class GraphConfig(PresenceConfig):
-    """What the paper leaves open; it has no further settings.
+    """Settings that are not fixed by the paper.
 
     Attributes:
         equal_channels: Whether channels are weighted as in the published code; see the module.
-        max_points: Most clicks.
-        join: Components that share more than this of the smaller one's area become one mask.
+        max_points: Maximum number of clicks.
+        join: Components that share more than this of the smaller area become one mask.
 
     Raises:
         InputError: A value is out of its range.
@@ -83,6 +83,7 @@ class GraphConfig(PresenceConfig):
     join: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_points < 1:
             raise InputError(f"max_points must be 1 or more, not {self.max_points}")
         if not 0.0 <= self.join <= 1.0:
@@ -91,13 +92,13 @@ class GraphConfig(PresenceConfig):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How like the object and its surroundings each cell of an image is; (n,) each.
+    """How similar each cell of an image is to the object and its surroundings; (n,) each.
 
     Attributes:
         best: Largest weighted cosine with the object's cells.
         mean: Weighted mean of the cosines with the object's cells.
         away: The same with the surroundings' cells.
-        cross: How positive the cell is, in [0, 1].
+        cross: How strongly the cell is positive, in [0, 1].
     """
 
     best: Tensor
@@ -107,13 +108,13 @@ class Alignment:
 
     @property
     def balance(self) -> Tensor:
-        """By how much each cell is more like the object: mean+^2 - mid mean-."""
+        """How much more each cell resembles the object: mean+^2 - mid mean-."""
         middle = (self.mean.max() + self.mean.min()) / 2
         return self.mean**2 - middle * self.away
 
 
 def graph_tokens(features: DenseFeatures, *, equal_channels: bool) -> Tensor:
-    """Vectors of all cells, of length 1, (h * w, C), with or without the weight of channels."""
+    """Return unit vectors of all cells, (h * w, C), optionally with equal channel weights."""
     if not equal_channels:
         return unit_tokens(features)
     return F.normalize(F.normalize(features.tokens.flatten(0, 1), dim=0), dim=1)
@@ -133,25 +134,25 @@ def align(reference: EncodedReference, cells: Tensor, *, equal_channels: bool) -
 
 
 def choose_cells(cross: Tensor, most: int) -> NDArray[np.intp]:
-    """The cells that become clicks, highest first; one at least unless none is positive."""
+    """Return the cells that become clicks, highest first; at least one if any is positive."""
     total = float(cross.sum())
     count = min(max(int(total), 1 if total > 0 else 0), most)
     return cross.topk(count).indices.cpu().numpy()
 
 
 def components_of(covers: BoolArray) -> NDArray[np.int32]:
-    """Weakly connected components (M,) from 0, of M masks: (M, M), mask i covers click j."""
+    """Return weakly connected components (M,) from 0; (M, M) says if mask i covers click j."""
     labels: NDArray[np.int32] = csgraph.connected_components(covers, connection="weak")[1]
     return labels
 
 
 def grow(balance: Float32Array, shares: Float32Array, components: NDArray[np.int32]) -> BoolArray:
-    """The first gate.
+    """Apply the first gate, growth.
 
     Args:
-        balance: (n,) of the cells.
-        shares: (M, n) of each cell that each mask covers.
-        components: (M,).
+        balance: (n,) balance of the cells.
+        shares: (M, n) share of each cell that each mask covers.
+        components: (M,) component of each mask.
 
     Returns:
         (M,) whether each mask passes.
@@ -177,14 +178,14 @@ def agree(
     clicks: NDArray[np.intp],
     columns: int,
 ) -> BoolArray:
-    """The second gate.
+    """Apply the second gate, self-consistency.
 
     Args:
         cells: (n, C) the image's cells, of length 1.
-        wholes: (K, n) of each cell that each component's masks cover together.
-        components: (M,) of each mask.
+        wholes: (K, n) share of each cell that each component's masks cover together.
+        components: (M,) component of each mask.
         clicks: (M,) cell of each mask's click.
-        columns: Of the grid.
+        columns: Number of columns of the grid.
 
     Returns:
         (M,) whether each mask's click passes.
@@ -206,7 +207,7 @@ def agree(
 
 
 def choose_masks(grown: BoolArray, consistent: BoolArray, surplus: Float32Array) -> BoolArray:
-    """Which of M masks stay, (M,); none if no mask passes any gate.
+    """Return which of M masks stay, (M,); none if no mask passes any gate.
 
     Args:
         grown: (M,) which pass the first gate.
@@ -225,7 +226,7 @@ class GraphStrategy:
     """Finds objects by a graph of clicks and masks; see the module.
 
     Args:
-        config: How.
+        config: Channel weights, number of clicks and joining of masks.
     """
 
     def __init__(self, config: GraphConfig | None = None) -> None:
@@ -233,7 +234,7 @@ class GraphStrategy:
 
     @property
     def min_presence(self) -> float:
-        """With less presence the object is not there."""
+        """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
     def __call__(
@@ -253,7 +254,7 @@ class GraphStrategy:
             return Matches.none(segmenter, 0.0, (RejectedMask(reference.label, reason, 0.0),))
         place = unit_tokens(target)[torch.from_numpy(clicks)]
         presence = presence_of(likeness_to(collect_tokens(reference), place), config)
-        nothing = absent(segmenter, embedding, reference.label, presence, config)
+        nothing = absent(segmenter, reference.label, presence, config)
         if nothing is not None:
             return nothing
 
@@ -300,16 +301,16 @@ class GraphStrategy:
 
 
 def _mean(cosines: Tensor, weights: Tensor) -> Tensor:
-    """Weighted means (n,) of cosines (n, m); 0 if no weight is above 0."""
+    """Return weighted means (n,) of cosines (n, m); 0 if no weight is above 0."""
     return (cosines @ weights) / weights.sum().clamp(min=_EPSILON)
 
 
 def _scaled(values: Tensor) -> Tensor:
-    """Brought to the range [0, 1]; all 0 if they are equal."""
+    """Scale values to the range [0, 1]; all 0 if they are equal."""
     return (values - values.min()) / (values.max() - values.min() + _EPSILON)
 
 
 def _sign(balance: Float32Array) -> Float32Array:
-    """1 for positive cells, -1 for the others."""
+    """Return 1 for positive cells, -1 for the others."""
     sign: Float32Array = np.where(balance > 0, 1, -1).astype(np.float32)
     return sign

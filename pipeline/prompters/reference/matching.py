@@ -1,15 +1,15 @@
-"""What all matching strategies take and give, and the formulas that they share.
+"""The interface of the matching strategies, and the formulas that they share.
 
-Whether the object is in the image at all is decided the same way by all of them, by an absolute
-measure: nothing is stretched to the range of one image, which would find an object in every image.
-With r the mean of the cells of the place that a strategy holds for the object, and p one of the
-examples' means of the object's cells,
+All of them decide by the same absolute measure whether the object is in the image at all: nothing
+is scaled to the range of one image, which would find an object in every image. With r the mean of
+the cells of the place that a strategy takes for the object, and p the mean of the object's cells of
+one example,
 
     likeness = (max over p of cos(r, p) + mean over p of cos(r, p)) / 2
     presence = sigmoid(presence_gain * (likeness - presence_level))
 
-The more examples, the higher the maximum, whatever is in the image; with the mean, one level serves
-any number of them, and a place that is like one example alone still counts.
+The maximum grows with the number of examples, whatever the image shows; with the mean, one level
+suits any number of them, and a place that resembles only one example still counts.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from ...decoding.candidates import LowResMasks
 from ...decoding.segmenter import Segmenter
 from ...masks import CompactMask
 from ...result import RejectedMask
-from ..text.gate import PresenceGate
+from ..evidence import check_least, why_absent
 from .examples import EncodedReference, Shot
 
-# A cell belongs to the object if this share of it is covered, or the largest there is.
+# A cell belongs to the object if at least this share of it is covered, or the largest share of all.
 CELL_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What a strategy found of one reference in an image.
+    """What a strategy found for one reference in an image.
 
     Attributes:
         masks: (N, 1, h, w), one mask for each object; N may be 0.
-        prompt_scores: (N,) float32 in [0, 1], how surely each is what the reference shows.
+        prompt_scores: (N,) float32 in [0, 1], how sure it is that each is what the reference shows.
         presence: How sure the strategy is that the object is in the image at all, in [0, 1].
-        rejected: What was dropped, with the reasons; why nothing was found, if so.
+        rejected: What was dropped, with the reasons, or why nothing was found.
         known: Masks at the image's size that need not be found, since an example marks them.
     """
 
@@ -70,7 +70,7 @@ class MatchingStrategy(Protocol):
 
     @property
     def min_presence(self) -> float:
-        """With less presence the object is not there."""
+        """Minimum presence for the object to count as present."""
         ...
 
     def __call__(
@@ -80,27 +80,27 @@ class MatchingStrategy(Protocol):
         segmenter: Segmenter,
         embedding: ImageEmbedding,
     ) -> Matches:
-        """Match.
+        """Find the reference's object in an image.
 
         Args:
             reference: What to look for.
-            target: Features of the image, of the same model as the reference's.
+            target: Features of the image, by the same model as the reference's.
             segmenter: Decodes prompts.
-            embedding: Of the image.
+            embedding: The encoded image.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class TokenBank:
-    """The cells of all examples of a reference, of length 1, apart by what they show.
+    """Unit-length cells of all examples of a reference, separated by what they show.
 
     Attributes:
         prototypes: (k, C), the mean of the object's cells of each example, weighted by the share
             of the cell that the object covers.
         foreground: (n, C), cells of the object.
-        background: (m, C), cells that the object does not touch, and those of the objects that
-            negative examples show.
+        background: (m, C), cells that the object does not touch, and the object's cells of
+            negative examples.
     """
 
     prototypes: Tensor
@@ -109,22 +109,22 @@ class TokenBank:
 
 
 def unit_tokens(features: DenseFeatures) -> Tensor:
-    """The vectors of all cells, row by row, of length 1: (h * w, C)."""
+    """Return the vectors of all cells, row by row, of length 1: (h * w, C)."""
     return F.normalize(features.tokens.flatten(0, 1), dim=1)
 
 
 def object_cells(shot: Shot) -> Tensor:
-    """Which cells of an example belong to the object, (h * w,) bool; one at least."""
+    """Return which cells of an example belong to the object, (h * w,) bool; at least one."""
     coverage = shot.coverage.flatten()
     return coverage >= min(CELL_SHARE, float(coverage.max()))
 
 
 def collect_tokens(reference: EncodedReference) -> TokenBank:
-    """Cells of the object and of its surroundings, of all examples.
+    """Collect the cells of the object and of its surroundings from all examples.
 
-    An object smaller than a cell is the cell that it covers most; where it touches all cells,
-    those that it covers least stand for the surroundings. Cells of what the negative examples
-    show count as surroundings.
+    An object smaller than a cell is represented by the cell that it covers most. Where it touches
+    all cells, those that it covers least represent the surroundings. The object's cells of
+    negative examples count as surroundings.
     """
     prototypes, foreground, background = [], [], []
     for shot in reference.shots:
@@ -142,36 +142,38 @@ class PresenceConfig:
     """How likeness becomes presence.
 
     Attributes:
-        presence_level: Likeness at which presence is undecided.
-        presence_gain: Logits that presence rises over a likeness of 1.
-        min_presence: With less presence the object is not there.
+        presence_level: Likeness at which presence is 0.5.
+        presence_gain: Logits of presence per unit of likeness.
+        min_presence: Minimum presence for the object to count as present.
+
+    Raises:
+        InputError: ``min_presence`` is not in [0, 1].
     """
 
     presence_level: float = 0.4
     presence_gain: float = 10.0
     min_presence: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_least("min_presence", self.min_presence)
+
 
 def likeness_to(bank: TokenBank, place: Tensor) -> float:
-    """How like the examples the mean of the cells (n, C) of a place is; in [-1, 1]."""
+    """Return how like the examples the mean cell of a place (n, C) is, in [-1, 1]."""
     cosines = bank.prototypes @ F.normalize(place.mean(0), dim=0)
     return float((cosines.max() + cosines.mean()) / 2)
 
 
 def presence_of(likeness: float, config: PresenceConfig) -> float:
-    """How surely the object is in the image, in [0, 1]."""
+    """Return how sure it is that the object is in the image, in [0, 1]."""
     return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))
 
 
 def absent(
-    segmenter: Segmenter,
-    embedding: ImageEmbedding,
-    label: str,
-    presence: float,
-    config: PresenceConfig,
+    segmenter: Segmenter, label: str, presence: float, config: PresenceConfig
 ) -> Matches | None:
-    """The answer "not here" if there is too little presence, else None."""
-    (verdict,) = PresenceGate(config.min_presence)(embedding, [label], [presence])
-    if not verdict.reason:
+    """Return the answer "not here" if there is too little presence, otherwise None."""
+    reason = why_absent(presence, config.min_presence)
+    if not reason:
         return None
-    return Matches.none(segmenter, presence, (RejectedMask(label, verdict.reason, presence),))
+    return Matches.none(segmenter, presence, (RejectedMask(label, reason, presence),))

@@ -1,4 +1,4 @@
-"""Sets of points to prompt with, from places that are likely on an object.
+"""Draws sets of points to prompt with, from points that are likely on an object.
 
 Source: the robust prompt sampler of Liu et al. 2023 (Matcher): sets within clusters of the points
 prompt for parts, sets of any points for instances, sets of the clusters' centres for the whole.
@@ -26,7 +26,7 @@ def cluster(
 
     Returns:
         (k, 2) centres, and the cluster (n,) of each point; k is ``count``, or the number of
-        different points if they are fewer.
+        distinct points if that is less.
     """
     count = min(count, len(np.unique(points, axis=0)))
     centres = points[[rng.integers(len(points))]]
@@ -53,18 +53,19 @@ def draw_sets(
     sizes: tuple[int, int],
     count: int,
 ) -> list[Float32Array]:
-    """Sets of points: parts, instances and the whole.
+    """Draw sets of points for parts, instances and the whole.
 
     Args:
         points: (n, 2).
-        centres: (k, 2) of their clusters.
-        labels: (n,) cluster of each.
-        rng: Draws where there are more sets than wanted.
-        sizes: Least and most points of a set; all points of a pool that has fewer.
+        centres: (k, 2) centres of their clusters.
+        labels: (n,) cluster of each point.
+        rng: Draws sets where there are more than wanted.
+        sizes: Minimum and maximum number of points of a set; a pool with fewer points than the
+            minimum gives all of them.
         count: Sets of each size; a third for each of parts, instances and the whole.
 
     Returns:
-        For each size s of a set, (B, s, 2); no set is there twice.
+        For each size s of a set, (B, s, 2), without duplicate sets.
     """
     third = max(1, count // 3)
     parts = [points[group] for group in groups_of(labels.astype(np.int32))]
@@ -90,7 +91,7 @@ def _squared_distances(points: Float32Array, centres: Float32Array) -> NDArray[n
 def _subsets(
     count: int, size: int, most: int, rng: np.random.Generator
 ) -> Sequence[tuple[int, ...]]:
-    """All subsets of ``size`` of ``count`` things, or ``most`` of them at random."""
+    """Return all subsets of ``size`` out of ``count``, or ``most`` random ones if that is less."""
     if comb(count, size) <= most:
         return list(combinations(range(count), size))
     return [tuple(rng.choice(count, size, replace=False)) for _ in range(most)]

@@ -1,4 +1,4 @@
-"""References: examples are encoded once, then matched with any image."""
+"""Prompting by references: examples are encoded once, then matched with any image."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class ReferenceConfig:
     """How examples are encoded, and when they need not be matched.
 
     Attributes:
-        min_cells: Of an object of fewer cells, the part of the picture around it is encoded.
+        min_cells: For an object of fewer cells, only the part of the image around it is encoded.
         context: Side of that part, as a multiple of the longer side of the object's box.
-        max_zoom: Most that the part is enlarged by, compared with the whole picture.
-        same_picture: An image whose cells all have at least this cosine with the example's at
-            the same places is the example's own picture.
-        overlap: There, masks that share more than this of the smaller one's area with the
-            example's own are dropped.
+        max_zoom: Maximum enlargement of that part, compared with the whole image.
+        same_picture: An image is taken to be the example's own if each of its cells has at least
+            this cosine with the example's cell at the same place.
+        overlap: In the example's own image, masks that share more than this of the smaller area
+            with the example's mask are dropped.
 
     Raises:
         InputError: A value is out of its range.
@@ -62,12 +62,12 @@ class ReferencePrompter:
     """Encodes references and finds what they show.
 
     Args:
-        extractor: Gives the features that are compared.
-        segmenter: Turns a reference's box or click into a mask, and decodes prompts.
-        strategy: How features are matched.
+        extractor: Computes the features that are compared.
+        segmenter: Turns a reference's box or points into a mask, and decodes prompts.
+        strategy: Matches features.
         config: How examples are encoded.
-        debias: Whether what the features tell of the place is taken away before they are matched,
-            as :mod:`~promptseg.pipeline.prompters.reference.debias` does.
+        debias: Whether positional information is removed from features before they are matched;
+            see :mod:`~promptseg.pipeline.prompters.reference.debias`.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ReferencePrompter:
     def encode(
         self, references: Sequence[Reference | EncodedReference]
     ) -> tuple[EncodedReference, ...]:
-        """Encode what is not encoded yet; references of one label become one with all examples.
+        """Encode what is not encoded yet, and merge references with the same label.
 
         Raises:
             InputError: SAM finds no object at a box or a point, or a reference was encoded by
@@ -128,9 +128,9 @@ class ReferencePrompter:
         """Find each reference in an encoded image, whose features are computed once.
 
         Args:
-            embedding: The image.
+            embedding: The encoded image.
             references: What to look for.
-            negatives: What none of them is.
+            negatives: Examples of what not to find, for all references.
         """
         target = self.features_of(embedding)
         against = tuple(shot for item in negatives for shot in item.shots)
@@ -145,15 +145,15 @@ class ReferencePrompter:
         return found
 
     def evidence(self, matches: Matches) -> float:
-        """How far matches lie above or below the least presence that passes, in log-odds."""
+        """Return how far the presence lies above or below the least that passes, in log-odds."""
         return evidence_of(matches.presence, self.strategy.min_presence)
 
     def features_of(self, embedding: ImageEmbedding) -> DenseFeatures:
-        """Features of an encoded image, computed once as long as the embedding lives."""
+        """Return features of an encoded image, cached for as long as the embedding lives."""
         return self._see(embedding)
 
     def _match(self) -> MatchingStrategy:
-        """The strategy; features are first asked for here, since they may be built lazily."""
+        """Return the strategy; debiasing is set up on first use, as the extractor may be lazy."""
         if not self.debias:
             return self.strategy
         if self._debiased is None:
@@ -162,7 +162,7 @@ class ReferencePrompter:
         return self._debiased
 
     def _shoot(self, reference: Reference) -> Shot:
-        """The example; a tiny object is seen from nearer by."""
+        """Encode an example; for a tiny object, only the part of the image around it."""
         if reference.mask is not None:
             mask, features = reference.mask, self.extractor.extract(reference.image)
         else:
@@ -179,7 +179,7 @@ class ReferencePrompter:
         return Shot(near, near.cell_coverage(part), shot.mask, whole=features)
 
     def _segment(self, embedding: ImageEmbedding, reference: Reference) -> BoolArray:
-        """The mask of a reference's box or points: for a lone point the one SAM prefers."""
+        """Return the mask of a reference's box or points; for one point, the best of three."""
         prompts = mark_prompts(reference.marks)
         lone = prompts.boxes is None and len(reference.marks.points) == 1
         masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
@@ -198,8 +198,8 @@ class ReferencePrompter:
 def drop_lookalikes(matches: Matches, reference: EncodedReference, frame: MaskFrame) -> Matches:
     """Drop masks that are more like a negative example than like any of the examples.
 
-    A mask is the mean of the cells that it covers, weighted by their shares, and an example that
-    of its object's cells; compared by cosine.
+    The mean of the cells that a mask covers, weighted by their shares, is compared by cosine with
+    the mean of an example's object cells.
     """
     if not (reference.negatives and len(matches.prompt_scores)):
         return matches
@@ -222,7 +222,7 @@ def drop_lookalikes(matches: Matches, reference: EncodedReference, frame: MaskFr
 def add_known(
     matches: Matches, reference: EncodedReference, frame: MaskFrame, config: ReferenceConfig
 ) -> Matches:
-    """In an example's own picture, put what it marks in place of what was found there."""
+    """In an example's own image, replace what was found there by the example's mask."""
     known = tuple(
         shot.mask
         for shot in reference.shots
@@ -237,7 +237,7 @@ def add_known(
         smaller = np.minimum(found.sum((1, 2)), marked.sum())
         most = np.maximum(most, (found & marked).sum((1, 2)) / np.maximum(smaller, 1))
     reasons = {
-        int(i): f"overlaps what the example itself marks ({most[i]:.0%} of the smaller)"
+        int(i): f"overlaps the example's own mask ({most[i]:.0%} of the smaller area)"
         for i in np.flatnonzero(most > config.overlap)
     }
     return replace(drop(matches, reference.label, reasons), known=known)
@@ -264,15 +264,15 @@ def drop(matches: Matches, label: str, reasons: Mapping[int, str]) -> Matches:
 
 
 def context_box(mask: BoolArray, context: float, max_zoom: float) -> Box:
-    """The part of a picture around a small object, square if the picture leaves room.
+    """Return the part of an image around a small object, square if the image leaves room.
 
     Args:
         mask: (H, W), not empty.
-        context: Side of the part over the longer side of the object's box.
-        max_zoom: The part's side is at least the picture's longer side over this.
+        context: Side of the part, as a multiple of the longer side of the object's box.
+        max_zoom: The part's side is at least the image's longer side divided by this.
 
     Returns:
-        XYXY within the picture, as pixel edges.
+        XYXY within the image, as pixel edges.
     """
     x0, y0, x1, y1 = tight_box(mask)
     height, width = mask.shape
@@ -283,12 +283,12 @@ def context_box(mask: BoolArray, context: float, max_zoom: float) -> Box:
 
 
 def same_picture(one: DenseFeatures, other: DenseFeatures, least: float) -> bool:
-    """Whether the features are of one and the same picture.
+    """Return whether the features are of the same image.
 
     Args:
-        one: Of a picture.
-        other: Of a picture, by the same model.
-        least: Least cosine of any cell with the one at the same place.
+        one: Features of an image.
+        other: Features of an image, by the same model.
+        least: Minimum cosine of each cell with the other's cell at the same place.
     """
     if one.image_size != other.image_size or one.tokens.shape != other.tokens.shape:
         return False
@@ -296,7 +296,7 @@ def same_picture(one: DenseFeatures, other: DenseFeatures, least: float) -> bool
 
 
 def _span(start: int, end: int, side: int, length: int) -> tuple[int, int]:
-    """``side`` pixels around [start, end), or all of the length; shifted to lie within it."""
+    """Return ``side`` pixels around [start, end), shifted and cut to lie within the length."""
     side = min(side, length)
     first = min(max((start + end - side) // 2, 0), length - side)
     return first, first + side
@@ -308,7 +308,7 @@ def _crop(image: UInt8Array, box: Box) -> UInt8Array:
 
 
 def _resample(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
-    """A mask at another size (h, w): pixels of which half is covered."""
+    """Return a mask at another size (h, w), of the pixels of which half is covered."""
     share = torch.from_numpy(mask).float()[None, None]
     resampled: BoolArray = (F.adaptive_avg_pool2d(share, size)[0, 0] >= 0.5).numpy()
     return resampled

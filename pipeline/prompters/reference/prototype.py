@@ -1,24 +1,24 @@
-"""The prototype strategy: where an image is like the example's object and unlike the rest of it.
+"""The prototype strategy: finds cells like the example's object and unlike its surroundings.
 
-After Zhang et al. 2023, "Personalize Segment Anything Model with One Shot" (PerSAM), which takes
-the mean of the object's cells. With x a cell of the image, p one of the examples' weighted means of
-the object's cells and q the mean of all their other cells,
+After Zhang et al. 2023, "Personalize Segment Anything Model with One Shot" (PerSAM), which uses the
+mean of the object's cells. With x a cell of the image, p the weighted mean of the object's cells of
+one example, and q the mean of all other cells of all examples,
 
     mean(x) = max over p of cos(x, p) - cos(x, q)
     near(x) = mean of the k largest cos(x, object's cells) - the same for the other cells
     score(x) = (1 - near_share) * mean(x) + near_share * near(x)
 
-The other cells tell the object from what only lies beside it; the nearest ones tell parts of an
-object that no single mean describes.
+The other cells separate the object from what lies beside it; the nearest ones recognise parts of
+an object that no single mean describes.
 
-Whether the object is in the image at all, the highest scores tell badly: they say that a cell is
-more like the object than like what was around it, which holds for any other object. So the place
-that scores best is compared as a whole: presence is that of the cells with the highest scores, as
-:mod:`~promptseg.pipeline.prompters.reference.matching` has it. The heat that becomes prompts is
+The highest scores are a poor sign that the object is in the image at all: they say that a cell is
+more like the object than like its surroundings, which can hold for any other object. So presence
+is computed, as in :mod:`~promptseg.pipeline.prompters.reference.matching`, from all cells with the
+highest scores together. The heat that becomes prompts is
 
     heat(x) = sigmoid(gain * (score(x) - level + level_fall * (1 - likeness)))
 
-since all of an object scores the lower, the less like the example it is.
+since the scores of the whole object fall with its likeness to the example.
 
 Each connected hot region becomes a prompt: a positive point on its hottest cell, a negative one
 on the coldest cell of the image, its box, and its heat as a mask prior. Masks are refined by a
@@ -60,13 +60,13 @@ class PrototypeConfig(PresenceConfig):
     """How likeness becomes prompts and masks.
 
     Attributes:
-        neighbours: Nearest cells, k, that count for `near`.
-        near_share: Share of `near` in the score.
-        level: Score at which the heat is undecided, for a likeness of 1.
+        neighbours: Number of nearest cells, k, in `near`.
+        near_share: Weight of `near` in the score.
+        level: Score at which the heat is 0.5, for a likeness of 1.
         level_fall: How far that level falls as the likeness falls by 1.
-        gain: Logits that the heat rises over a score of 1.
-        top_share: Share of the cells, those of the highest scores, that speak for presence; one
-            cell at least.
+        gain: Logits of heat per unit of score.
+        top_share: Share of the cells, those with the highest scores, that presence is computed
+            from; at least one cell.
         oversampling: Cells of the heat map along each side of a cell of the features.
         negative_point: Whether the coldest cell becomes a negative point.
         prompts: How the heat map becomes prompts.
@@ -90,6 +90,7 @@ class PrototypeConfig(PresenceConfig):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("neighbours", "oversampling"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -108,7 +109,7 @@ def prototype_scores(bank: TokenBank, cells: Tensor, config: PrototypeConfig) ->
 
 
 def likeness_of(bank: TokenBank, cells: Tensor, scores: Tensor, config: PrototypeConfig) -> float:
-    """Cosine of the examples with the place among cells (n, C) that scores (n,) best."""
+    """Return the likeness to the examples of those cells (n, C) that score (n,) highest."""
     count = max(1, round(config.top_share * len(scores)))
     return likeness_to(bank, cells[scores.topk(count).indices])
 
@@ -116,7 +117,7 @@ def likeness_of(bank: TokenBank, cells: Tensor, scores: Tensor, config: Prototyp
 def heat_of(
     target: DenseFeatures, scores: Tensor, likeness: float, config: PrototypeConfig
 ) -> Float32Array:
-    """The heat (h * oversampling, w * oversampling) over the whole image of scores (h * w,)."""
+    """Return the heat (h * oversampling, w * oversampling) of scores (h * w,)."""
     rows, columns = target.grid_size
     size = rows * config.oversampling, columns * config.oversampling
     level = config.level - config.level_fall * (1 - likeness)
@@ -126,7 +127,7 @@ def heat_of(
 
 
 def _nearest(cosines: Tensor, count: int) -> Tensor:
-    """Mean of the largest cosines of each cell, (n, m) -> (n,)."""
+    """Return the mean of the largest cosines of each cell, (n, m) -> (n,)."""
     return cosines.topk(min(count, cosines.shape[1]), dim=1).values.mean(1)
 
 
@@ -134,7 +135,7 @@ class PrototypeStrategy:
     """Finds objects by prototypes; see the module.
 
     Args:
-        config: How.
+        config: Settings of the scores, prompts and masks.
     """
 
     def __init__(self, config: PrototypeConfig | None = None) -> None:
@@ -142,7 +143,7 @@ class PrototypeStrategy:
 
     @property
     def min_presence(self) -> float:
-        """With less presence the object is not there."""
+        """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
     def __call__(
@@ -160,8 +161,8 @@ class PrototypeStrategy:
         presence = presence_of(likeness, config)
         found = HeatMap(reference.label, heat_of(target, scores, likeness, config), presence)
 
-        # From here on a reference is what a phrase is: a heat map with a presence.
-        nothing = absent(segmenter, embedding, reference.label, presence, config)
+        # From here on a reference is treated like a phrase: as a heat map with a presence.
+        nothing = absent(segmenter, reference.label, presence, config)
         if nothing is not None:
             return nothing
         prompts = HeatPrompts(segmenter, config.prompts)(found, embedding)
@@ -172,7 +173,7 @@ class PrototypeStrategy:
 
 
 def _with_negative(prompts: PromptSet, point: Float32Array) -> PromptSet:
-    """The prompts with one negative point more, the same for all."""
+    """Return the prompts with the same negative point added to each."""
     if prompts.point_coords is None or prompts.point_labels is None:
         raise ValueError("the prompts have no points")
     count = len(prompts)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ....models.errors import ModelNotFoundError
 from .bidirectional import BidirectionalConfig, BidirectionalStrategy
-from .debias import DebiasedStrategy, PositionalBasis
 from .graph import GraphConfig, GraphStrategy
 from .matching import MatchingStrategy
 from .prototype import PrototypeConfig, PrototypeStrategy
@@ -18,9 +17,9 @@ class StrategyConfigs:
     """A preset's settings of all strategies.
 
     Attributes:
-        prototype: Of PerSAM's way.
-        bidirectional: Of Matcher's way.
-        graph: Of GF-SAM's way.
+        prototype: The strategy after PerSAM.
+        bidirectional: The strategy after Matcher.
+        graph: The strategy after GF-SAM.
     """
 
     prototype: PrototypeConfig = field(default_factory=PrototypeConfig)
@@ -35,15 +34,12 @@ STRATEGIES: Mapping[str, Callable[[StrategyConfigs], MatchingStrategy]] = {
 }
 
 
-def create_strategy(
-    name: str, configs: StrategyConfigs | None = None, *, debias: PositionalBasis | None = None
-) -> MatchingStrategy:
-    """Make a strategy.
+def create_strategy(name: str, configs: StrategyConfigs | None = None) -> MatchingStrategy:
+    """Create a strategy by name.
 
     Args:
         name: A name of ``STRATEGIES``.
-        configs: A preset's settings; by default those made for the published models.
-        debias: What of the features tells the place and is taken away; None for nothing.
+        configs: A preset's settings; by default those for the published models.
 
     Raises:
         ModelNotFoundError: No strategy has that name.
@@ -53,5 +49,4 @@ def create_strategy(
         raise ModelNotFoundError(
             f"no matching strategy is called {name!r}; there are {', '.join(STRATEGIES)}"
         )
-    strategy = make(configs or StrategyConfigs())
-    return strategy if debias is None else DebiasedStrategy(strategy, debias)
+    return make(configs or StrategyConfigs())

@@ -1,4 +1,4 @@
-"""Decoded masks before they are brought to the image's size: what they cover, and joining them."""
+"""Masks at the decoder's resolution: which cells they cover, and how they are joined."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ...decoding.segmenter import Segmenter
 
 
 def groups_of(labels: NDArray[np.int32]) -> list[NDArray[np.intp]]:
-    """Indices that have each label, in the order of the labels' first places."""
+    """Return the indices of each label, in the order in which the labels first occur."""
     first = sorted(np.unique(labels, return_index=True)[1])
     return [np.flatnonzero(labels == labels[i]) for i in first]
 
 
 def take(masks: LowResMasks, indices: NDArray[np.intp]) -> LowResMasks:
-    """The masks of some prompts (M,), in that order."""
+    """Return the masks with the indices (M,), in that order."""
     return LowResMasks(masks.logits[indices], masks.iou_predictions[indices])
 
 
 @dataclass(frozen=True, eq=False)
 class MaskFrame:
-    """Where the masks decoded for an image lie in it and in the grid of its features.
+    """Relates masks decoded for an image to the image and to the grid of its features.
 
-    Masks that its methods take have C of 1.
+    Its methods take masks with C of 1.
 
     Attributes:
-        segmenter: Decodes the masks.
-        embedding: Of the image.
+        segmenter: The segmenter that decoded the masks.
+        embedding: The encoded image.
         target: Features of the image.
     """
 
@@ -46,25 +46,23 @@ class MaskFrame:
     target: DenseFeatures
 
     def pixels(self, masks: LowResMasks) -> BoolArray:
-        """The masks (N, h', w') without padding."""
+        """Return the masks (N, h', w') without padding."""
         logits = self.inside(masks.logits)[:, 0]
         pixels: BoolArray = logits > self.segmenter.model.mask_threshold
         return pixels
 
     def inside(self, logits: Float32Array) -> Float32Array:
-        """The part (..., h', w') of logits (..., h, w) that is not padding."""
-        model, (height, width) = self.segmenter.model, self.embedding.input_size
-        rows = max(1, round(model.mask_input_size[0] * height / model.image_size))
-        columns = max(1, round(model.mask_input_size[1] * width / model.image_size))
+        """Return the part (..., h', w') of logits (..., h, w) that is not padding."""
+        rows, columns = self.segmenter.mask_input_extent(self.embedding)
         return logits[..., :rows, :columns]
 
     def cell_shares(self, masks: LowResMasks, *, samples: int = 4) -> Float32Array:
-        """How much of each cell each mask covers.
+        """Return how much of each cell each mask covers.
 
         Args:
-            masks: N of them.
-            samples: Places along each side of a cell that are looked at; with 1 a share is 0 or
-                1 and tells of the cell's middle.
+            masks: N masks.
+            samples: Samples along each side of a cell; with 1, a share is 0 or 1 and tells whether
+                the cell's centre is covered.
 
         Returns:
             (N, h * w) in [0, 1], cells row by row.
@@ -95,7 +93,7 @@ class MaskFrame:
         """Number the groups of masks that overlap, directly or through others.
 
         Args:
-            masks: N of them; some may be empty.
+            masks: N masks; some may be empty.
             limit: Two masks overlap if they share more than this of the smaller one's area.
 
         Returns:
@@ -108,7 +106,7 @@ class MaskFrame:
         return labels
 
     def unite(self, masks: LowResMasks, groups: Sequence[NDArray[np.intp]]) -> LowResMasks:
-        """One mask for each group of indices: the union, with the mean predicted IoU by area."""
+        """Return the union of each group of masks, with the area-weighted mean predicted IoU."""
         areas = np.maximum(self.pixels(masks).sum((1, 2)), 1)
         ious = masks.iou_predictions[:, 0]
         means = [[np.average(ious[group], weights=areas[group])] for group in groups]

@@ -1,4 +1,4 @@
-"""Detections as prompts: the boxes of a detector, doubles of one phrase left out."""
+"""Turns the boxes of a detector into prompts, without duplicates."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class BoxPromptConfig:
     """Which boxes of a phrase become prompts.
 
     Attributes:
-        min_score: Least score of a box.
+        min_score: Minimum score of a box.
         nms_iou: Of two boxes whose IoU is above this, the one of higher score stays; 1 keeps all.
-        max_prompts: Most boxes for a phrase, those of the highest scores.
+        max_prompts: Maximum number of boxes for a phrase; those with the highest scores stay.
 
     Raises:
         InputError: A value is out of its range.
@@ -39,17 +39,17 @@ class BoxPromptConfig:
 
 
 class BoxPrompts:
-    """Makes prompts of detections, one for each box.
+    """Turns detections into prompts, one for each box.
 
     Args:
-        config: Which boxes.
+        config: Which boxes become prompts.
     """
 
     def __init__(self, config: BoxPromptConfig | None = None) -> None:
         self.config = config or BoxPromptConfig()
 
     def __call__(self, found: Detections, embedding: ImageEmbedding) -> PromptSet:
-        """Prompts of one phrase's boxes, the surest first; there may be none."""
+        """Return the prompts of one phrase's boxes, highest score first; there may be none."""
         config = self.config
         sure = found.scores >= config.min_score
         boxes, scores = found.boxes_xyxy[sure], found.scores[sure]
@@ -61,7 +61,7 @@ class BoxPrompts:
         )
 
     def peak(self, found: Detections, embedding: ImageEmbedding) -> tuple[float, float] | None:
-        """The middle of the surest box, (x, y) in pixels; None if there is no box."""
+        """Return the centre of the highest-scoring box, (x, y) in pixels; None without a box."""
         if not len(found.scores):
             return None
         x0, y0, x1, y1 = found.boxes_xyxy[int(found.scores.argmax())].tolist()

@@ -1,7 +1,7 @@
-"""The gate that answers "nothing here": one rule for all grounding models.
+"""The gate that rejects absent phrases: one rule for all grounding models.
 
-A phrase passes if the presence that its grounding model gives it reaches a least value, and every
-further witness, such as an image-text model that looks at the whole picture, agrees as much.
+A phrase passes if the presence that its grounding model gives it reaches a least value, and so does
+the presence given by every further witness, such as an image-text model on the whole image.
 """
 
 from __future__ import annotations
@@ -11,24 +11,23 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ....models.embedding import ImageEmbedding
-from ....models.errors import InputError
-from ..evidence import evidence_of
+from ..evidence import check_least, evidence_of, why_absent
 
 
 class PresenceJudge(Protocol):
-    """Says how surely phrases' objects are in an encoded image, each in [0, 1]."""
+    """Estimates in [0, 1] how sure it is that each phrase's object is in an encoded image."""
 
     def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Sequence[float]: ...
 
 
 @dataclass(frozen=True)
 class Witness:
-    """A further opinion on presence.
+    """A further model that judges presence.
 
     Attributes:
-        name: What it is called in reasons.
-        judge: Gives the opinion.
-        least: A phrase of less presence is not there.
+        name: Name of the model in reasons.
+        judge: The model.
+        least: Minimum presence for a phrase to pass.
     """
 
     name: str
@@ -36,17 +35,17 @@ class Witness:
     least: float
 
     def __post_init__(self) -> None:
-        _check(f"least presence of {self.name}", self.least)
+        check_least(f"least presence of {self.name}", self.least)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of a phrase.
+    """The gate's verdict on a phrase.
 
     Attributes:
-        reason: Why it is not there; "" if it is.
-        evidence: How far its presence lies above or below the least that passes, in log-odds; of
-            several witnesses that of the least sure.
+        reason: Why the phrase is absent; "" if it passes.
+        evidence: How far its presence lies above or below the least that passes, in log-odds; the
+            minimum over all models that were asked.
     """
 
     reason: str
@@ -55,12 +54,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PresenceGate:
-    """Decides which phrases are there.
+    """Decides which phrases are present.
 
     Attributes:
-        least: A phrase of less presence, by its own grounding model, is not there; 0 lets all
-            pass.
-        witnesses: Further opinions, all of which must agree; asked only about what passed so far.
+        least: Minimum presence by the grounding model; 0 lets all phrases pass.
+        witnesses: Further models, all of which must agree; each is asked only about the phrases
+            that have passed so far.
 
     Raises:
         InputError: A value is not in [0, 1].
@@ -70,7 +69,7 @@ class PresenceGate:
     witnesses: tuple[Witness, ...] = ()
 
     def __post_init__(self) -> None:
-        _check("least presence", self.least)
+        check_least("least presence", self.least)
 
     def __call__(
         self, embedding: ImageEmbedding, phrases: Sequence[str], presences: Sequence[float]
@@ -80,7 +79,7 @@ class PresenceGate:
         Args:
             embedding: The encoded image.
             phrases: The phrases.
-            presences: What their grounding model says of them.
+            presences: Their presence by the grounding model.
         """
         verdicts = [_judge("presence", presence, self.least) for presence in presences]
         for witness in self.witnesses:
@@ -95,10 +94,4 @@ class PresenceGate:
 
 
 def _judge(name: str, presence: float, least: float) -> Verdict:
-    reason = f"{name} {presence:.2f} below {least:.2f}" if presence < least else ""
-    return Verdict(reason, evidence_of(presence, least))
-
-
-def _check(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise InputError(f"{name} must be between 0 and 1, not {value!r}")
+    return Verdict(why_absent(presence, least, name), evidence_of(presence, least))

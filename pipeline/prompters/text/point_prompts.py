@@ -1,7 +1,7 @@
-"""Similarity maps as prompts: the hottest cells become points on the object, the coldest off it.
+"""Turns similarity maps into points: foreground on the hottest cells, background on the coldest.
 
-The rule is CLIP Surgery's (Li et al. 2023). A map has a hottest place whatever is in the picture,
-so that a gate must have decided before that the object is there.
+The rule is CLIP Surgery's (Li et al. 2023). Every map has a hottest cell, whatever the image shows,
+so a gate must first have decided that the object is present.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class SimilarityPointsConfig:
     """How a similarity map becomes points.
 
     Attributes:
-        level: Cells of at least this heat, scaled from the least to the greatest of the map, are
-            on the object.
-        max_points: Most points of either sign, the hottest and the coldest.
-        shrink: The map is made smaller by this factor first, which smooths it.
+        level: Cells of at least this heat, scaled to [0, 1] over the map, are on the object.
+        max_points: Maximum number of foreground and of background points; the hottest and the
+            coldest stay.
+        shrink: Factor by which the map is shrunk first, which smooths it.
 
     Raises:
         InputError: A value is out of its range.
@@ -51,16 +51,16 @@ class SimilarityPointsConfig:
 def sample_points(
     similarity: Float32Array, config: SimilarityPointsConfig
 ) -> tuple[Float32Array, NDArray[np.int64]]:
-    """Choose points by a similarity map: its hottest cells, and as many of its coldest.
+    """Choose points from a similarity map: its hottest cells, and as many of its coldest.
 
     Args:
         similarity: (h, w).
-        config: How many.
+        config: Level and number of the points.
 
     Returns:
         (x, y) in cells of the map, (N, 2), the outer corner of the first cell being (0, 0), and
         labels (N,): first 1 from the hottest on, then 0 from the coldest on. There is always a
-        hot one; of a flat map it is the middle, and the only point.
+        foreground point; for a flat map it is the only point, in the middle.
     """
     rows, columns = similarity.shape
     size = (max(1, rows // config.shrink), max(1, columns // config.shrink))
@@ -80,17 +80,17 @@ def sample_points(
 
 
 class PointPrompts:
-    """Makes a prompt of several points from the similarity map of a phrase.
+    """Turns the similarity map of a phrase into one prompt of several points.
 
     Args:
-        config: Which points.
+        config: How points are chosen.
     """
 
     def __init__(self, config: SimilarityPointsConfig | None = None) -> None:
         self.config = config or SimilarityPointsConfig()
 
     def __call__(self, found: HeatMap, embedding: ImageEmbedding) -> PromptSet:
-        """One prompt of all points of a phrase."""
+        """Return one prompt with all points of a phrase."""
         cells, labels = sample_points(found.heat, self.config)
         return PromptSet(
             prompt_scores=np.array([found.presence], np.float32),
@@ -100,7 +100,7 @@ class PointPrompts:
         )
 
     def peak(self, found: HeatMap, embedding: ImageEmbedding) -> tuple[float, float]:
-        """The pixel (x, y) in the middle of the hottest cell."""
+        """Return the centre of the hottest cell, (x, y) in pixels."""
         row, column = np.unravel_index(int(found.heat.argmax()), found.heat.shape)
         middle = np.array([[column + 0.5, row + 0.5]], np.float32)
         x, y = _to_pixels(middle, found, embedding)[0].tolist()
@@ -108,7 +108,7 @@ class PointPrompts:
 
 
 def _to_pixels(cells: Float32Array, found: HeatMap, embedding: ImageEmbedding) -> Float32Array:
-    """Pixels (N, 2) of the input image at places (N, 2) in cells; none is outside."""
+    """Convert places (N, 2) in cells to pixels (N, 2) of the image, clipped to it."""
     rows, columns = found.heat.shape
     height, width = embedding.original_size
     pixels = cells * np.array([width / columns, height / rows]) - 0.5

@@ -1,6 +1,6 @@
-"""Phrases as prompts: a model answers, the gate decides, a maker turns answers into prompts.
+"""Turns phrases into prompts: a model answers, the gate decides, a maker makes the prompts.
 
-Which model answers, and in what form, is nothing that this module knows: heat maps, boxes and
+This module does not depend on the model or on the form of its answers: heat maps, boxes and
 similarity maps go through the same three steps.
 """
 
@@ -19,7 +19,7 @@ from .gate import PresenceGate, Verdict
 
 
 class Answer(Protocol):
-    """What a grounding model says of one phrase, whatever else it says."""
+    """What the answers of all grounding models for a phrase have in common."""
 
     @property
     def phrase(self) -> str:
@@ -28,7 +28,7 @@ class Answer(Protocol):
 
     @property
     def presence(self) -> float:
-        """How sure the model is that what the phrase names is there at all, in [0, 1]."""
+        """How sure the model is that the phrase's object is in the image at all, in [0, 1]."""
         ...
 
 
@@ -39,7 +39,7 @@ ViewT = TypeVar("ViewT")
 
 
 class Grounder(Protocol[AnswerT_co]):
-    """Answers phrases on an encoded image, each on its own and in their order."""
+    """Answers phrases on an encoded image, each independently, in order."""
 
     def __call__(
         self, embedding: ImageEmbedding, phrases: Sequence[str]
@@ -47,24 +47,24 @@ class Grounder(Protocol[AnswerT_co]):
 
 
 class PromptMaker(Protocol[AnswerT_contra]):
-    """Turns the answer for a phrase that is there into prompts."""
+    """Turns the answer for a present phrase into prompts."""
 
     def __call__(self, found: AnswerT_contra, embedding: ImageEmbedding) -> PromptSet:
-        """Prompts of one phrase, best first; there may be none."""
+        """Return the prompts of one phrase, best first; there may be none."""
         ...
 
     def peak(self, found: AnswerT_contra, embedding: ImageEmbedding) -> tuple[float, float] | None:
-        """Where the phrase matches best, (x, y) in pixels, whether it is there or not."""
+        """Return where the phrase matches best, (x, y) in pixels, whether present or not."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Judged(Generic[AnswerT]):
-    """An answer, and what the gate says of it.
+    """An answer with its verdict.
 
     Attributes:
-        answer: The grounding model's.
-        verdict: The gate's.
+        answer: What the grounding model says.
+        verdict: What the gate decides.
     """
 
     answer: AnswerT
@@ -72,11 +72,11 @@ class Judged(Generic[AnswerT]):
 
 
 class CachedGrounder(Generic[ViewT, AnswerT]):
-    """A grounder that sees a picture once: further phrases on the same embedding cost little.
+    """A grounder that looks at an image once: further phrases on the same embedding are cheap.
 
     Args:
-        look: What the model sees in an encoded image.
-        ground: Answers phrases on what was seen.
+        look: Computes what all phrases need from an encoded image.
+        ground: Answers phrases from the output of ``look``.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class CachedGrounder(Generic[ViewT, AnswerT]):
 
 
 class TextPrompter(Generic[AnswerT]):
-    """Turns phrases into prompts, or into a reason why there is nothing to prompt for.
+    """Turns phrases into prompts, or into reasons why they are absent.
 
     Args:
         grounder: Answers phrases.
         maker: Turns answers into prompts.
-        gate: Decides what is there.
+        gate: Decides which phrases are present.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class TextPrompter(Generic[AnswerT]):
             phrases: Checked phrases.
 
         Returns:
-            Prompts in the order of the phrases, as few sets as their layouts allow, and the
-            phrases that are not there.
+            Prompts in the order of the phrases, in as few sets as their layouts allow, and the
+            absent phrases.
         """
         return self.prompts(embedding, self.ask(embedding, phrases))
 
     def ask(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[Judged[AnswerT]]:
-        """Answer phrases and judge which are there; the first half of a call."""
+        """Answer phrases and judge which are present; the first half of a call."""
         answers = self.grounder(embedding, phrases)
         verdicts = self.gate(embedding, phrases, [answer.presence for answer in answers])
         return [Judged(*pair) for pair in zip(answers, verdicts, strict=True)]
@@ -131,7 +131,7 @@ class TextPrompter(Generic[AnswerT]):
     def prompts(
         self, embedding: ImageEmbedding, judged: Sequence[Judged[AnswerT]]
     ) -> tuple[list[PromptSet], tuple[RejectedMask, ...]]:
-        """Make the prompts of what is there; the second half of a call."""
+        """Make the prompts of the present phrases; the second half of a call."""
         found: list[PromptSet] = []
         rejected: list[RejectedMask] = []
         for item in judged:
@@ -140,29 +140,29 @@ class TextPrompter(Generic[AnswerT]):
             if len(prompts):
                 found.append(prompts)
             else:
-                why = reason or "nothing in the picture can be prompted for"
+                why = reason or "the model found no place to prompt"
                 rejected.append(RejectedMask(item.answer.phrase, why, item.answer.presence))
         return list(_join_alike(found)), tuple(rejected)
 
     def presence(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
-        """How sure the grounding is that each phrase's object is in the picture, in [0, 1]."""
+        """Return how sure the model is that each phrase's object is in the image, in [0, 1]."""
         return [answer.presence for answer in self.grounder(embedding, phrases)]
 
     def peaks(
         self, embedding: ImageEmbedding, phrases: Sequence[str]
     ) -> list[tuple[float, float] | None]:
-        """Where each phrase matches best, (x, y) in pixels, whether it is there or not.
+        """Return where each phrase matches best, (x, y) in pixels, whether present or not.
 
-        A detector that finds no box at all for a phrase has no such place.
+        None for a phrase for which a detector has no box at all.
         """
         return [self.maker.peak(found, embedding) for found in self.grounder(embedding, phrases)]
 
     def ungated(self) -> TextPrompter[AnswerT]:
-        """Return the same prompter with its gate open."""
+        """Return the same prompter without its gate."""
         return TextPrompter(self.grounder, self.maker, PresenceGate())
 
 
 def _join_alike(prompts: Sequence[PromptSet]) -> Iterator[PromptSet]:
-    """Join neighbours of one layout, so that they are decoded together."""
+    """Join neighbours of the same layout, so that they are decoded together."""
     for _, alike in groupby(prompts, key=lambda item: item.layout):
         yield PromptSet.join(list(alike))

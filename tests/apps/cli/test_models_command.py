@@ -114,7 +114,7 @@ def test_missing_weights_fail_at_once_without_network(tmp_path: Path) -> None:
     source, preset = done.stdout.splitlines()
     assert "run `hf download facebook/sam-vit-base`" in source
     assert "run `promptseg models fetch base`" in preset
-    assert "the preset pocket works now" in preset
+    assert "the preset pocket works without them" in preset
 
 
 @pytest.mark.parametrize(

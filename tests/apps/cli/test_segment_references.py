@@ -134,15 +134,15 @@ def test_concepts_by_name_and_by_file(run, cat, pocket, asked, tmp_path) -> None
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--reference", "IMAGE"], "--reference: 1 pictures and 0 regions; give each picture one"),
-        (["--reference-mask", "MASK"], "--reference: 0 pictures and 1 regions"),
+        (["--reference", "IMAGE"], "--reference: 1 image and 0 regions; give each image one"),
+        (["--reference-mask", "MASK"], "--reference: 0 images and 1 region"),
         (
             ["--reference", "IMAGE", "--reference-mask", "MASK", "--reference-point", "3,4"],
-            "--reference: 1 pictures and 2 regions",
+            "--reference: 1 image and 2 regions",
         ),
         (
             ["-t", "cat", "--negative-reference", "IMAGE"],
-            "--negative-reference: 1 pictures and 0 regions; give each picture one "
+            "--negative-reference: 1 image and 0 regions; give each image one "
             "--negative-reference-mask,",
         ),
         (
@@ -152,11 +152,11 @@ def test_concepts_by_name_and_by_file(run, cat, pocket, asked, tmp_path) -> None
         (
             ["--reference", "IMAGE", "--reference-mask", "MASK", "--reference-label", "a",
              "--reference-label", "b"],
-            "--reference-label: 2 labels for 1 pictures; give one for all or one for each",
+            "--reference-label: 2 labels for 1 image; give one for all or one for each",
         ),
         (
             ["--reference", "IMAGE", "--reference-mask", "MASK", "--reference-label", " "],
-            "the label of a reference must be a text",
+            "the label of a reference must be a non-empty text",
         ),
         (
             ["--reference", "IMAGE", "--reference-box", "9,9,1,1"],
