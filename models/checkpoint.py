@@ -1,8 +1,8 @@
 """Reading weights from files, and loading them strictly.
 
-Only tensors are ever read: safetensors, or PyTorch files with ``weights_only``. Whatever is
-wrong with a file ends in a CheckpointError that says what was expected, what was found and what
-to do.
+Only tensors are read: from safetensors, or from PyTorch files with ``weights_only``. Any problem
+with a file is raised as a CheckpointError that says what was expected, what was found and what to
+do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError
 
-# What a folder may hold, most wanted first; each may also be sharded behind an index.
+# Weights files that a folder may have, preferred one first; an index names the shards of one.
 _FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -29,7 +29,7 @@ _FOLDER_FILES = (
     "pytorch_model.bin.index.json",
 )
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-# Training scripts wrap the weights in a dictionary with more beside them.
+# Training scripts store the weights under one of these keys, beside other things.
 _WRAPPERS = ("state_dict", "model")
 _EXAMPLES = 3
 
@@ -39,13 +39,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: A ``.safetensors``, ``.pth``, ``.pt``, ``.bin`` or ``.ckpt`` file, the index JSON
-            of a sharded one, or a folder in the layout of the Hugging Face hub.
+            of a sharded checkpoint, or a folder in the layout of the Hugging Face hub.
 
     Returns:
         Name -> tensor on the CPU; half-precision tensors become float32.
 
     Raises:
-        CheckpointError: There is no such file, it cannot be read, or it holds no weights.
+        CheckpointError: The file does not exist, cannot be read or holds no weights.
     """
     path = Path(path)
     if path.is_dir():
@@ -64,17 +64,17 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def load_strictly(
     model: nn.Module, state: Mapping[str, Tensor], *, source: str | Path, name: str, hint: str = ""
 ) -> None:
-    """Copy weights into a model, all of them and nothing else.
+    """Copy weights into a model, requiring exactly the model's tensors.
 
     Args:
-        model: Gets the weights.
+        model: The model to load.
         state: Name -> tensor.
-        source: Where they come from, for the message.
-        name: The model's name, for the message.
-        hint: What the weights look like and what to do, for the message.
+        source: Where the weights come from, for the error message.
+        name: Name of the model, for the error message.
+        hint: What the weights look like and what to do, for the error message.
 
     Raises:
-        CheckpointError: A tensor is missing, left over or of another shape.
+        CheckpointError: A tensor is missing, unexpected or has another shape.
     """
     wanted = model.state_dict()
     missing = [key for key in wanted if key not in state]
@@ -99,7 +99,7 @@ def load_strictly(
 
 
 def _some(what: str, items: Sequence[str]) -> str:
-    """Such as "7 missing (a, b, c, ...)"; empty for no items."""
+    """Format items as "7 missing (a, b, c, ...)"; "" if there are none."""
     if not items:
         return ""
     more = ", ..." if len(items) > _EXAMPLES else ""
@@ -127,7 +127,7 @@ def _read_sharded(index: Path) -> dict[str, Tensor]:
         ) from error
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(shards.values())):
-        # An index names files beside it; anything else would read files nobody asked for.
+        # Only files beside the index are read: a path could lead anywhere.
         if Path(shard).name != shard:
             raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
         if not (index.parent / shard).is_file():
@@ -161,21 +161,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({_one_line(error)}); download it again"
+            f"{path} is not a complete safetensors file ({_one_line(error)}); download it again"
         ) from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    # Mapping the file instead of reading it halves the peak memory; old files cannot be mapped.
+    # Memory-mapping the file halves the peak memory; files in the old format cannot be mapped.
     try:
         with warnings.catch_warnings():
-            # PyTorch warns of pickles that others wrote; they load or fail with a reason below.
+            # PyTorch warns about foreign pickles; they load, or fail with a reason below.
             warnings.simplefilter("ignore")
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except pickle.UnpicklingError as error:
-        # Both broken bytes and a harmful or foreign object end here.
+        # Raised for damaged files as well as for harmful or foreign objects.
         raise CheckpointError(
             f"{path} is not a plain PyTorch state dict: it is damaged, or it holds objects other "
             f"than tensors, which are never loaded ({_one_line(error)}); download it again from "
@@ -183,7 +183,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is not a whole PyTorch file ({_one_line(error)}); download it again"
+            f"{path} is not a complete PyTorch file ({_one_line(error)}); download it again"
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -196,7 +196,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     foreign = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if foreign:
         raise CheckpointError(
-            f"{path} is not a state dict, it has {_some('entries that are no tensors', foreign)}; "
+            f"{path} is not a state dict, it has {_some('entries that are not tensors', foreign)}; "
             "save model.state_dict()"
         )
     return {str(key): value for key, value in content.items()}

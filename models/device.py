@@ -1,4 +1,4 @@
-"""The arithmetic that networks run in: full precision, or autocast inside a single call."""
+"""Devices, and the arithmetic of networks: full precision, or autocast within a single call."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _DTYPES = {
 
 
 def read_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A type of floating-point numbers by its name or by itself.
+    """Return the floating-point type of that name; a type itself is checked and returned.
 
     Raises:
-        InputError: It is none that networks are run in here.
+        InputError: Networks are not run in that type here.
     """
     found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found is None or found not in _DTYPES.values():
@@ -34,15 +34,15 @@ def read_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def read_device(device: str | torch.device) -> torch.device:
-    """A device that networks can be put on.
+    """Return a device that networks can be put on.
 
     Raises:
-        InputError: There is no such device, or none that the installed PyTorch can use.
+        InputError: There is no such device, or the installed PyTorch cannot use it.
     """
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    # No driver, a build without it, a number beyond the last one, no name of a device at all.
+    # No driver, a build without support, an index out of range, or not the name of a device.
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0][:160].rstrip(".")
         raise InputError(
@@ -53,11 +53,11 @@ def read_device(device: str | torch.device) -> torch.device:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Run what is inside in ``dtype``; weights stay as they are and nothing is set globally.
+    """Run the enclosed calls in ``dtype``; weights are unchanged and nothing is set globally.
 
     Args:
-        device: Where the network runs.
-        dtype: Of :func:`read_dtype`; float32 changes nothing.
+        device: Device that the network runs on.
+        dtype: A type from :func:`read_dtype`; float32 has no effect.
     """
     if dtype == torch.float32:
         return nullcontext()
@@ -65,11 +65,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def check_support(device: torch.device, dtype: torch.dtype) -> None:
-    """Find out, before a network runs, whether it can.
+    """Check that networks can run in a type on a device, before one does.
 
     Args:
-        device: Where the network is to run.
-        dtype: Of :func:`read_dtype`.
+        device: Device that the network will run on.
+        dtype: A type from :func:`read_dtype`.
 
     Raises:
         InputError: The installed PyTorch cannot run networks in ``dtype`` on ``device``.
@@ -88,7 +88,7 @@ def _runs(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a convolution and a matrix product come out in ``dtype``."""
     x = torch.zeros(1, 1, 2, 2, device=device)
     with warnings.catch_warnings():
-        # Where autocast does not know the type it warns and switches itself off.
+        # With an unsupported type, autocast warns and disables itself.
         warnings.simplefilter("ignore")
         try:
             with torch.autocast(device.type, dtype=dtype):

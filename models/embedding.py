@@ -1,4 +1,4 @@
-"""Encoded images: what a segmentation model keeps of a picture, and the picture itself."""
+"""Encoded images: the features that models compute from an image, and the image itself."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """What an image encoder gives for one image.
+    """The output of an image encoder for one image.
 
     Attributes:
         image_embeddings: (1, C, h, w).
-        high_res_features: Finer maps for the mask decoder, coarse to fine; empty for the
-            published models.
-        backbone_features: Maps that other heads on the same backbone read; empty where the
-            backbone serves masks alone.
+        high_res_features: Finer maps for the mask decoder, coarse to fine; empty for SAM.
+        backbone_features: Maps that other heads on the same backbone read; empty if the backbone
+            serves masks only.
     """
 
     image_embeddings: Tensor
@@ -26,7 +25,7 @@ class ImageFeatures:
     backbone_features: tuple[Tensor, ...] = ()
 
     def to_float32(self) -> ImageFeatures:
-        """Return the same in float32, whatever arithmetic it was made in."""
+        """Return the same features in float32."""
         return ImageFeatures(
             image_embeddings=self.image_embeddings.float(),
             high_res_features=tuple(x.float() for x in self.high_res_features),
@@ -36,13 +35,13 @@ class ImageFeatures:
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbedding:
-    """What the segmenter keeps of an encoded image; decode as many prompts as wanted from it.
+    """An encoded image, from which any number of prompts can be decoded.
 
     Attributes:
-        features: The image encoder's output.
+        features: Output of the image encoder.
         original_size: (H, W) of the input image.
-        input_size: (H', W') of the picture within the model input.
-        model_id: Name of the model that made it; "" if unnamed.
+        input_size: (H', W') of the image within the model input, without padding.
+        model_id: Name of the model that encoded the image; "" if unnamed.
         image: The RGB image itself, (H, W, 3) uint8, read-only; text grounders read it.
     """
 
@@ -56,7 +55,7 @@ class ImageEmbedding:
         """Return the image.
 
         Raises:
-            ValueError: It was not kept.
+            ValueError: The embedding does not keep it.
         """
         if self.image is None:
             raise ValueError("text and references need an embedding that keeps its image")

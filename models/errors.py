@@ -1,10 +1,10 @@
 """Errors that a caller may want to catch.
 
 PromptsegError
-+-- InputError (also ValueError)        bad input of the user
++-- InputError (also ValueError)        the user's input cannot be used
 +-- CheckpointError                     weights are missing, broken or another model's
 |   +-- MissingWeightsError             published weights are not on this machine
-+-- ModelNotFoundError (also LookupError)  no model or preset of that name
++-- ModelNotFoundError (also LookupError)  nothing has that name
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class MissingWeightsError(CheckpointError):
     """Published weights are not on this machine.
 
     Attributes:
-        what: Which, and where they were looked for; the message without its remedy.
+        what: Which weights are missing and where they were looked for: the message without its
+            remedy.
     """
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -35,4 +36,4 @@ class MissingWeightsError(CheckpointError):
 
 
 class ModelNotFoundError(PromptsegError, LookupError):
-    """There is no model or preset of that name; the message lists those there are."""
+    """Nothing has that name; the message lists the names that exist."""

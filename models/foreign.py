@@ -1,4 +1,4 @@
-"""Reading what others wrote: only regular files, of bounded size, and JSON of the expected types."""
+"""Reading foreign files: only regular ones, of bounded size, and JSON of the expected types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import InputError
 
 T = TypeVar("T")
 
-# "... - at `$.regions[0].label`", as msgspec tells where a value is wrong.
+# "... - at `$.regions[0].label`", where msgspec says that a value is wrong.
 _PLACE = re.compile(r"(?s)(.*) - at `(?:key in )?\$\.?(.*)`")
 
 
@@ -23,9 +23,9 @@ def read_regular(path: Path, what: str, *, limit: int) -> bytes:
     """Return the content of a regular file.
 
     Args:
-        path: Of the file.
-        what: What it is called in errors, such as "the concept 'mug.safetensors'".
-        limit: Most bytes.
+        path: Path of the file.
+        what: What errors call it, such as "the concept 'mug.safetensors'".
+        limit: Maximum size in bytes.
 
     Raises:
         InputError: It is missing, not a regular file (a folder, a pipe, a device), larger than
@@ -69,7 +69,7 @@ def decode_json(content: bytes | str, kind: type[T], what: str) -> T:
     Args:
         content: JSON in UTF-8, with or without a byte order mark.
         kind: A ``msgspec.Struct`` or any type that msgspec can check.
-        what: What it is called in errors, such as "index.jsonl, line 3".
+        what: What errors call it, such as "index.jsonl, line 3".
 
     Raises:
         InputError: It is not JSON, or not of that type; the message names the field.

@@ -1,4 +1,4 @@
-"""From a uint8 picture to a network's input, shared by all families of models."""
+"""Turning a uint8 image into a network's input, for all families of models."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Dense image features for matching: the same place of two objects has like vectors."""
+"""Dense image features for matching: corresponding parts of two objects have similar vectors."""

@@ -1,4 +1,4 @@
-"""What every feature extractor gives: a grid of vectors and where its cells lie in the image."""
+"""Dense features: a grid of vectors, and where its cells lie in the image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..embedding import ImageEmbedding
 
 @dataclass(frozen=True, eq=False)
 class DenseFeatures:
-    """Vectors of an image's cells.
+    """A feature vector for each cell of a grid over an image.
 
-    Cell (row, column) covers the pixels from ``row * cell_size[0]`` to ``(row + 1) *
-    cell_size[0]`` downwards and likewise to the right; those of the last row and column may
+    Cell (row, column) spans the pixels from ``row * cell_size[0]`` to ``(row + 1) *
+    cell_size[0]`` vertically, and likewise horizontally. Cells of the last row and column may
     overhang the image.
 
     Attributes:
@@ -27,7 +27,7 @@ class DenseFeatures:
         image_size: (H, W) of the image.
         input_size: (H', W') that the image was resized to for the model.
         cell_size: Height and width of a cell in pixels of the image.
-        model_id: Name of the model; features of different models cannot be compared.
+        model_id: Name of the model; only features of the same model can be compared.
     """
 
     tokens: Tensor
@@ -38,15 +38,15 @@ class DenseFeatures:
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """Rows and columns of the grid."""
+        """Number of rows and columns of the grid."""
         return int(self.tokens.shape[0]), int(self.tokens.shape[1])
 
     def to(self, device: torch.device) -> DenseFeatures:
-        """Return the same on a device."""
+        """Return the same features on another device."""
         return replace(self, tokens=self.tokens.to(device))
 
     def cell_centres(self) -> NDArray[np.float32]:
-        """Pixel (x, y) in the middle of each cell, (h * w, 2), row by row; none is outside."""
+        """Centres (h * w, 2) of the cells as pixels (x, y), row by row, clipped to the image."""
         height, width = self.image_size
         rows, columns = np.indices(self.grid_size, dtype=np.float64)
         x = np.clip((columns + 0.5) * self.cell_size[1] - 0.5, 0, width - 1)
@@ -55,13 +55,14 @@ class DenseFeatures:
         return centres
 
     def cell_coverage(self, mask: NDArray[np.bool_]) -> Tensor:
-        """Share of each cell that a mask covers.
+        """Fraction of each cell that a mask covers.
 
         Args:
-            mask: (H, W), of the image.
+            mask: (H, W), at the size of the image.
 
         Returns:
-            (h, w) float32 in [0, 1]; of a cell that overhangs the image, the part inside counts.
+            (h, w) float32 in [0, 1]; of a cell that overhangs the image, only the part inside
+            counts.
 
         Raises:
             ValueError: The mask has another size than the image.
@@ -79,10 +80,10 @@ class DenseFeatures:
 
         Args:
             cells: (h, w).
-            size: Rows and columns wanted.
+            size: Rows and columns of the new grid.
 
         Returns:
-            (*size), bilinear.
+            (*size), bilinearly interpolated.
         """
         y = _centres(size[0]) * (self.image_size[0] / (self.cell_size[0] * self.grid_size[0]))
         x = _centres(size[1]) * (self.image_size[1] / (self.cell_size[1] * self.grid_size[1]))
@@ -97,12 +98,12 @@ class DenseFeatures:
 
 
 def _centres(count: int) -> Tensor:
-    """Middles of ``count`` equal parts of [0, 1]."""
+    """Centres of ``count`` equal parts of [0, 1]."""
     return (torch.arange(count) + 0.5) / count
 
 
 def _overlaps(cells: int, step: float, pixels: int) -> NDArray[np.float64]:
-    """Length (cells, pixels) of each pixel that lies in each cell along one axis."""
+    """Lengths (cells, pixels) of the overlap of each cell with each pixel along one axis."""
     starts = np.arange(cells)[:, None] * step
     left = np.maximum(starts, np.arange(pixels))
     right = np.minimum(starts + step, np.arange(pixels) + 1)
@@ -110,11 +111,11 @@ def _overlaps(cells: int, step: float, pixels: int) -> NDArray[np.float64]:
 
 
 class FeatureExtractor(Protocol):
-    """Anything that gives dense features of an image."""
+    """Computes dense features of images."""
 
     @property
     def model_id(self) -> str:
-        """Name of the model, which its features carry."""
+        """Name of the model, which is stored with its features."""
         ...
 
     def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:

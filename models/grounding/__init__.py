@@ -1,1 +1,1 @@
-"""Text in, evidence in the picture out: which places match a phrase, and whether any does."""
+"""Grounding phrases in images: where a phrase matches, and whether it matches at all."""

@@ -1,8 +1,8 @@
 """Grounding DINO: boxes of what a phrase names.
 
 Source: Liu et al. 2023, "Grounding DINO: Marrying DINO with Grounded Pre-Training for Open-Set
-Object Detection". The model is that of transformers. Its image backbone does not see the text and
-runs once for a picture; each phrase is a caption of its own.
+Object Detection". The model is that of transformers. Its image backbone does not depend on the text
+and runs once per image; each phrase is a separate caption.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .hugging_face import check_batch_size, check_phrase, load_pretrained, text_
 if TYPE_CHECKING:
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
-# The backbone's feature maps (1, C, h, w), each with the mask (1, h, w) of what is no padding.
+# The backbone's feature maps (1, C, h, w), each with a mask (1, h, w) that is false on padding.
 FeatureMaps = tuple[tuple[Tensor, Tensor], ...]
 
-# What the stand-in for the backbone gives; each thread has its own.
+# Maps that the wrapped backbone returns instead of running; each thread has its own.
 _REMEMBERED: ContextVar[FeatureMaps | None] = ContextVar("remembered", default=None)
 
 
 @dataclass(frozen=True, eq=False)
 class GroundingDinoView:
-    """A picture as the image backbone sees it; independent of the phrases.
+    """Features of one image, independent of the phrases.
 
     Attributes:
-        features: Its maps.
+        features: Maps of the image backbone.
         input_size: (H', W') of the model's input.
-        image_size: (H, W) of the picture.
+        image_size: (H, W) of the image.
     """
 
     features: FeatureMaps
@@ -50,7 +50,7 @@ class GroundingDinoView:
 
 
 class _RememberingBackbone(nn.Module):
-    """A backbone that can give maps it gave before, once for each phrase of a batch."""
+    """A backbone that can return given maps, repeated for each phrase of a batch."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _RememberingBackbone(nn.Module):
 
     @contextmanager
     def remember(self, features: FeatureMaps) -> Iterator[None]:
-        """What to give instead of running."""
+        """Return these maps instead of running, within the context."""
         token = _REMEMBERED.set(features)
         try:
             yield
@@ -66,7 +66,7 @@ class _RememberingBackbone(nn.Module):
             _REMEMBERED.reset(token)
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
-        """Feature maps and masks of pictures (B, 3, H', W')."""
+        """Feature maps and masks of images (B, 3, H', W')."""
         remembered = _REMEMBERED.get()
         if remembered is None:
             return self.backbone(pixel_values, pixel_mask)
@@ -78,14 +78,14 @@ class _RememberingBackbone(nn.Module):
 
 
 class GroundingDino:
-    """Finds boxes for phrases, each scored on its own.
+    """Finds boxes for phrases, each scored independently.
 
     Args:
-        model: Of transformers, in evaluation mode; it is changed: its backbone
-            learns to remember, and its captions get the positions of its training.
-        processor: Of the same checkpoint.
-        dtype: What the model runs in; see :func:`read_dtype`.
-        batch_size: Phrases that go through the model at once, which bounds the memory.
+        model: A transformers model in evaluation mode. It is modified: its backbone is wrapped,
+            and its captions get the positions that they had in training.
+        processor: The processor of the same checkpoint.
+        dtype: Type that the model computes in; see :func:`read_dtype`.
+        batch_size: Number of phrases that go through the model together, which bounds memory.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class GroundingDino:
 
     @torch.inference_mode()
     def look(self, image: NDArray[np.uint8]) -> GroundingDinoView:
-        """See a picture (H, W, 3) uint8 RGB once, for any number of phrases."""
+        """Encode an image (H, W, 3) uint8 RGB once, for any number of phrases."""
         device = self.model.device
         inputs = self.processor.image_processor(Image.fromarray(image), return_tensors="pt")
         pixels = inputs["pixel_values"].to(device)
@@ -123,16 +123,16 @@ class GroundingDino:
 
     @torch.inference_mode()
     def ground(self, phrases: Sequence[str], view: GroundingDinoView) -> list[Detections]:
-        """Find what each phrase names.
+        """Find the objects that each phrase names.
 
-        A box's score is the highest that one of the phrase's own tokens has with it.
+        A box's score is the highest score of any of the phrase's tokens for it.
 
         Args:
             phrases: What to look for.
-            view: Of :meth:`look`.
+            view: The result of :meth:`look`.
 
         Returns:
-            Boxes for each phrase, in their order.
+            Boxes of each phrase, in the order of the phrases.
 
         Raises:
             InputError: A phrase has no known word or is too long.
@@ -145,17 +145,17 @@ class GroundingDino:
         return found
 
     def _caption(self, phrase: str) -> str:
-        """The phrase as the model was taught: lower case, with the one period that ends it.
+        """The phrase as captions were in training: in lower case, ending in its only period.
 
         Raises:
-            InputError: It has no known word or is too long.
+            InputError: The phrase has no known word or is too long.
         """
-        # Periods and question marks within it would make several phrases of it.
+        # Periods and question marks inside would split it into several phrases.
         words = phrase.lower().replace(".", " ").replace("?", " ").split()
         caption = " ".join(words) + "."
         tokenizer = self.processor.tokenizer
         tokens = tokenizer(caption)["input_ids"]
-        # The first token begins every caption; the last two are its period and its end.
+        # The first token starts every caption; the last two are the period and the end token.
         check_phrase(
             phrase, tokens[1:-2], length=len(tokens), limit=self._limit, tokenizer=tokenizer
         )
@@ -166,7 +166,7 @@ class GroundingDino:
     ) -> list[Detections]:
         device = self.model.device
         text = self.processor.tokenizer(captions, padding=True, return_tensors="pt").to(device)
-        # The model reads the picture's size off its pixels, and all else from the backbone.
+        # The model takes only the image's size from the pixels, the rest from the backbone.
         pixels = torch.zeros(1, device=device).expand(len(captions), 3, *view.input_size)
         with autocast(device, self.dtype), self.backbone.remember(view.features):
             output = self.model(
@@ -191,11 +191,12 @@ class GroundingDino:
 def _positions(sees: Tensor) -> Tensor:
     """The positions that the tokens of captions had in training.
 
-    A phrase and its period are one block that counts from 0; the tokens around it are at 0 as
-    well. transformers 5.0 to 5.22 put the period at 0.
+    A phrase and its period are one block, numbered from 0; the tokens around it have position 0
+    too. transformers 5.0 to 5.22 give the period position 0.
 
     Args:
-        sees: Which token sees which, (B, L, L) bool; those around the block see themselves alone.
+        sees: Which token attends to which, (B, L, L) bool; the tokens around the block attend only
+            to themselves.
 
     Returns:
         (B, L) int64.
@@ -205,7 +206,7 @@ def _positions(sees: Tensor) -> Tensor:
 
 
 def _place_for_text(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Replace the positions, the fourth input of the text model."""
+    """Replace the position ids, the fourth input of the text model."""
     ids, sees, types, _positions_given, *others = inputs
     return ids, sees, types, _positions(sees.reshape(len(ids), ids.shape[1], -1)), *others
 
@@ -213,7 +214,7 @@ def _place_for_text(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, .
 def _place_for_fusion(
     _: nn.Module, inputs: tuple[object, ...], named: dict[str, Any]
 ) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """Replace the positions among the inputs of the encoder that joins text and image."""
+    """Replace the position ids in the inputs of the encoder that fuses text and image."""
     positions = _positions(~named["text_self_attention_masks"])
     return inputs, {**named, "text_position_ids": positions}
 
@@ -228,11 +229,11 @@ def create_grounding_dino(
     """Load Grounding DINO.
 
     Args:
-        checkpoint: A folder in the hub's layout, or the id of a fetched model, such as
+        checkpoint: A folder in the hub's layout, or the hub id of a model on this machine, such as
             "IDEA-Research/grounding-dino-tiny" or "IDEA-Research/grounding-dino-base".
-        device: Where the model goes.
-        dtype: What it runs in: fp32, bf16 or fp16.
-        batch_size: Phrases that go through the model at once.
+        device: Device to put the model on.
+        dtype: Type that it computes in: fp32, bf16 or fp16.
+        batch_size: Number of phrases that go through the model together.
 
     Raises:
         CheckpointError: The checkpoint is missing, broken or another model's.

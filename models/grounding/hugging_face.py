@@ -1,6 +1,6 @@
-"""Detectors of the transformers library: from a folder or from what was fetched of the hub.
+"""Loading detectors of the transformers library from a folder or from the hub's cache.
 
-Nothing here reaches for the network: what is missing is said at once.
+Nothing here uses the network; missing files are an error at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..hub.find import find_folder, how_to_fetch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-# Older versions have no SAM 3, and pad pictures for OWLv2 with another colour than its training.
+# Older versions lack SAM 3, and pad images for OWLv2 in another colour than in its training.
 _REMEDY = "`pip install 'transformers>=5.0' torchvision`"
 _EXAMPLES = 3
 _LONGEST_QUOTE = 100
@@ -33,29 +33,29 @@ def load_pretrained(
     model_types: Sequence[str],
     device: str | torch.device,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A model with all its weights, in float32 and evaluation mode, and its processor.
+    """Load a model with all its weights, in float32 and evaluation mode, and its processor.
 
     Args:
-        checkpoint: A folder in the layout of the Hugging Face hub, or the id of a model there
-            that was fetched before.
+        checkpoint: A folder in the layout of the Hugging Face hub, or the hub id of a model that
+            is on this machine.
         model: Name of the model's class in transformers.
         processor: Name of the processor's class.
-        model_types: What the folder's ``config.json`` may call the model.
-        device: Where the model goes.
+        model_types: Accepted values of ``model_type`` in the folder's ``config.json``.
+        device: Device to put the model on.
 
     Raises:
         CheckpointError: transformers is missing or too old, or the checkpoint is missing, broken
             or another model's.
     """
-    # The folder first: a wrong path should not cost the import, which takes seconds.
+    # The folder first: with a wrong path there is no need for the import, which takes seconds.
     folder = Path(checkpoint)
     if not folder.is_dir():
         folder = find_folder(checkpoint, ("config.json",)) or folder
     if not folder.is_dir():
         command = how_to_fetch(checkpoint)
         raise CheckpointError(
-            f"{str(checkpoint)!r} is not there, neither as a folder nor among the models fetched "
-            f"from the hub: {f'run `{command}`, or ' if command else ''}give the folder of a "
+            f"{str(checkpoint)!r} is neither a folder nor a model of the hub that is on this "
+            f"machine: {f'run `{command}`, or ' if command else ''}give the folder of a "
             "downloaded model"
         )
     _check_model_type(folder, model_types)
@@ -66,25 +66,25 @@ def load_pretrained(
                 folder,
                 local_files_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are told below
+                ignore_mismatched_sizes=True,  # they are reported below
             )
             processing = processor_class.from_pretrained(folder, local_files_only=True)
     except ImportError as error:
         raise CheckpointError(
             f"{model} needs another library ({_quote(error)}): {_REMEDY}"
         ) from error
-    # A broken folder fails anywhere in transformers, with any kind of error.
+    # A broken folder can fail anywhere in transformers, with any type of error.
     except Exception as error:
         raise CheckpointError(
             f"{folder} cannot be read as a {model_types[0]} model ({_quote(error)}); "
             "download the folder again"
         ) from error
-    # Without its files a tokenizer is made of special tokens alone, and nobody is told.
+    # Without its files a tokenizer silently consists of special tokens alone.
     if len(processing.tokenizer) < network.config.text_config.vocab_size:
         raise CheckpointError(
             f"the tokenizer in {folder} lacks words of its model; download the folder again"
         )
-    # What is left over does no harm: older versions saved more than the weights.
+    # Unexpected keys are harmless: older versions saved more than the weights.
     wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if wrong:
         raise CheckpointError(
@@ -97,17 +97,17 @@ def load_pretrained(
 def check_phrase(
     phrase: str, own: Sequence[int], *, length: int, limit: int, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Refuse what the model cannot read.
+    """Check that the model can read a phrase.
 
     Args:
-        phrase: As the user gave it.
-        own: Ids of the phrase's own tokens, without special ones.
-        length: Of all its tokens.
-        limit: Most tokens that the model reads.
-        tokenizer: Knows the id of what it does not know.
+        phrase: The phrase as the user gave it.
+        own: Token ids of the phrase, without special tokens.
+        length: Number of tokens, special ones included.
+        limit: Maximum number of tokens that the model reads.
+        tokenizer: The model's tokenizer, which has the id of unknown words.
 
     Raises:
-        InputError: The phrase is too long, or there is no known word in it.
+        InputError: The phrase is too long or has no known word.
     """
     if all(token == tokenizer.unk_token_id for token in own):
         raise InputError(
@@ -122,13 +122,13 @@ def check_phrase(
 
 
 def text_limit(model: PreTrainedModel) -> int:
-    """Most tokens that the positions of a model's text encoder reach."""
-    config: Any = model.config  # each model's own class
+    """Maximum number of tokens that a model's text encoder has positions for."""
+    config: Any = model.config  # its class depends on the model
     return int(config.text_config.max_position_embeddings)
 
 
 def check_batch_size(batch_size: int) -> int:
-    """The number of phrases that go through a model at once.
+    """Return the batch size if it is valid.
 
     Raises:
         InputError: It is not positive.
@@ -169,7 +169,7 @@ def _import(name: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no report while weights are read; what is wrong with them is raised."""
+    """Silence progress bars and reports while weights are read; problems are raised instead."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

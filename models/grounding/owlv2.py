@@ -1,8 +1,8 @@
 """OWLv2: boxes of what a phrase names.
 
 Source: Minderer et al. 2023, "Scaling Open-Vocabulary Object Detection". The model is that of
-transformers. Its image tower and its boxes do not depend on the text and come once for a picture;
-a phrase is one vector that every box is compared with.
+transformers. Its image encoder and its boxes do not depend on the text and are computed once per
+image; a phrase is a single vector that is compared with every box.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Owlv2View:
-    """What the image tower sees in a picture; independent of the phrases.
+    """Features and boxes of one image, independent of the phrases.
 
     Attributes:
-        features: A vector for each of the Q boxes, (1, Q, C).
-        boxes_xyxy: (Q, 4) in pixels of the picture, which they may overhang.
-        image_size: (H, W) of the picture.
+        features: (1, Q, C), a vector for each of the Q boxes.
+        boxes_xyxy: (Q, 4) in pixels of the image, which they may overhang.
+        image_size: (H, W) of the image.
     """
 
     features: Tensor
@@ -42,15 +42,15 @@ class Owlv2View:
 
 
 class Owlv2:
-    """Finds boxes for phrases, each scored on its own.
+    """Finds boxes for phrases, each scored independently.
 
-    Phrases are read as they are: "a photo of a" is not put before them.
+    Phrases are used as they are, without "a photo of a" in front.
 
     Args:
-        model: Of transformers, in evaluation mode.
-        processor: Of the same checkpoint.
-        dtype: What the model runs in; see :func:`read_dtype`.
-        batch_size: Phrases that go through the model at once, which bounds the memory.
+        model: A transformers model in evaluation mode.
+        processor: The processor of the same checkpoint.
+        dtype: Type that the model computes in; see :func:`read_dtype`.
+        batch_size: Number of phrases that go through the model together, which bounds memory.
     """
 
     def __init__(
@@ -69,15 +69,15 @@ class Owlv2:
 
     @torch.inference_mode()
     def look(self, image: NDArray[np.uint8]) -> Owlv2View:
-        """See a picture (H, W, 3) uint8 RGB once, for any number of phrases."""
+        """Encode an image (H, W, 3) uint8 RGB once, for any number of phrases."""
         device = self.model.device
         inputs = self.processor.image_processor(Image.fromarray(image), return_tensors="pt")
         with autocast(device, self.dtype):
             feature_map = self.model.image_embedder(inputs["pixel_values"].to(device))[0].float()
-        # The heads are small and stay in full precision: bf16 rounds a box to 1/256 of the frame.
+        # The small heads stay in full precision: bf16 would round boxes to 1/256 of the frame.
         features = feature_map.flatten(1, 2)
         boxes = self.model.box_predictor(features, feature_map)
-        # The processor pads the picture to a square at its right or its bottom.
+        # The processor pads the image to a square at the right or the bottom.
         side = max(image.shape[:2])
         return Owlv2View(
             features=features,
@@ -87,14 +87,14 @@ class Owlv2:
 
     @torch.inference_mode()
     def ground(self, phrases: Sequence[str], view: Owlv2View) -> list[Detections]:
-        """Find what each phrase names.
+        """Find the objects that each phrase names.
 
         Args:
             phrases: What to look for.
-            view: Of :meth:`look`.
+            view: The result of :meth:`look`.
 
         Returns:
-            Boxes for each phrase, in their order.
+            Boxes of each phrase, in the order of the phrases.
 
         Raises:
             InputError: A phrase is empty or too long.
@@ -146,11 +146,11 @@ def create_owlv2(
     """Load OWLv2.
 
     Args:
-        checkpoint: A folder in the hub's layout, or the id of a fetched model, such as
+        checkpoint: A folder in the hub's layout, or the hub id of a model on this machine, such as
             "google/owlv2-base-patch16-ensemble" or "google/owlv2-large-patch14-ensemble".
-        device: Where the model goes.
-        dtype: What it runs in: fp32, bf16 or fp16.
-        batch_size: Phrases that go through the model at once.
+        device: Device to put the model on.
+        dtype: Type that it computes in: fp32, bf16 or fp16.
+        batch_size: Number of phrases that go through the model together.
 
     Raises:
         CheckpointError: The checkpoint is missing, broken or another model's.

@@ -1,7 +1,7 @@
 """SAM 3 as a detector: boxes of what a phrase names.
 
 Source: Carion et al. 2025, "SAM 3: Segment Anything with Concepts". The model is that of
-transformers 5. It decides apart from the boxes whether what a phrase names is in the picture:
+transformers 5. It predicts separately from the boxes whether the object is in the image:
 
     score = sigmoid(box logit) * sigmoid(presence logit)
 """
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Sam3View:
-    """What the image encoder sees in a picture; independent of the phrases.
+    """Features of one image, independent of the phrases.
 
     Attributes:
-        features: The encoder's output.
-        image_size: (H, W) of the picture.
+        features: Output of the image encoder.
+        image_size: (H, W) of the image.
     """
 
     features: Sam3VisionEncoderOutput
@@ -41,12 +41,12 @@ class Sam3View:
 
 
 class Sam3Grounder:
-    """Finds boxes for phrases, one phrase after the other.
+    """Finds boxes for phrases, one phrase after another.
 
     Args:
-        model: Of transformers, in evaluation mode.
-        processor: Of the same checkpoint.
-        dtype: What the model runs in; see :func:`read_dtype`.
+        model: A transformers model in evaluation mode.
+        processor: The processor of the same checkpoint.
+        dtype: Type that the model computes in; see :func:`read_dtype`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Sam3Grounder:
 
     @torch.inference_mode()
     def look(self, image: NDArray[np.uint8]) -> Sam3View:
-        """See a picture (H, W, 3) uint8 RGB once, for any number of phrases."""
+        """Encode an image (H, W, 3) uint8 RGB once, for any number of phrases."""
         device = self.model.device
         inputs = self.processor.image_processor(Image.fromarray(image), return_tensors="pt")
         with autocast(device, self.dtype):
@@ -68,14 +68,14 @@ class Sam3Grounder:
 
     @torch.inference_mode()
     def ground(self, phrases: Sequence[str], view: Sam3View) -> list[Detections]:
-        """Find what each phrase names.
+        """Find the objects that each phrase names.
 
         Args:
             phrases: What to look for.
-            view: Of :meth:`look`.
+            view: The result of :meth:`look`.
 
         Returns:
-            Boxes for each phrase, in their order. Their presence is the highest score.
+            Boxes of each phrase, in the order of the phrases. Presence is the highest score.
 
         Raises:
             InputError: A phrase is empty or too long.
@@ -86,7 +86,7 @@ class Sam3Grounder:
             check_phrase(
                 phrase, tokens[1:-1], length=len(tokens), limit=self._limit, tokenizer=tokenizer
             )
-        # Masks of every query come along with the boxes, so that a batch would cost much memory.
+        # Masks of all queries are computed along with the boxes: a batch would need much memory.
         return [self._ground_one(phrase, view) for phrase in phrases]
 
     def _ground_one(self, phrase: str, view: Sam3View) -> Detections:
@@ -117,10 +117,10 @@ def create_sam3_grounder(
     """Load SAM 3.
 
     Args:
-        checkpoint: A folder in the hub's layout, or the id of a fetched model, such as
+        checkpoint: A folder in the hub's layout, or the hub id of a model on this machine, such as
             "facebook/sam3".
-        device: Where the model goes.
-        dtype: What it runs in: fp32, bf16 or fp16.
+        device: Device to put the model on.
+        dtype: Type that it computes in: fp32, bf16 or fp16.
 
     Raises:
         CheckpointError: The checkpoint is missing, broken or another model's, or the installed
@@ -132,7 +132,7 @@ def create_sam3_grounder(
         checkpoint,
         model="Sam3Model",
         processor="Sam3Processor",
-        # The published folder is that of the video model, which has this one in it.
+        # The published folder holds the video model, of which this one is a part.
         model_types=("sam3", "sam3_video"),
         device=device,
     )

@@ -1,1 +1,1 @@
-"""The pocket model: all networks of the preset whose weights are installed."""
+"""The pocket model: all networks whose weights are installed with the package."""

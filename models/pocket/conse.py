@@ -1,14 +1,14 @@
-"""Dense ConSE: phrases found through a backbone that was trained to name ImageNet's classes.
+"""Dense ConSE: grounding phrases through a backbone that was trained to name ImageNet's classes.
 
 ConSE (Norouzi et al. 2013, "Zero-shot learning by convex combination of semantic embeddings")
-describes a picture by its class probabilities and the classes by text embeddings. Here it works
-at every location: the ImageNet head runs on the feature map, and a phrase's heat is the sum of
-the class probabilities, each weighted by how near the class's name is to the phrase:
+describes an image by its class probabilities and the classes by text embeddings. Here it is applied
+at every location: the ImageNet head runs on the feature map, and a phrase's heat is the sum of the
+class probabilities, each weighted by the similarity of the class's name to the phrase:
 
     heat(x) = sum over c of p(c at x) * exp((sim(c, phrase) - max sim) / 0.05)
 
-The weights are relative, so that a phrase far from every class would borrow the nearest one's
-heat; the presence score therefore falls with the similarity of the nearest class.
+The weights are relative, so a phrase unlike every class would take over the heat of the nearest
+one; the presence score therefore falls with the similarity of the nearest class.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..errors import CheckpointError
 from ..grounding.answers import sample_cells
 from .backbone import NUM_CLASSES, EfficientNetLite2
 
-TEMPERATURE = 0.05  # of the weights of classes
-# A class this similar to the phrase is a synonym, one that dissimilar says nothing about it.
+TEMPERATURE = 0.05  # of the class weights
+# At the upper similarity a class is a synonym of the phrase, at the lower one it is unrelated.
 SIMILARITY_RANGE = (0.35, 0.75)
 NAMES_FILE = "imagenet_names.safetensors"
 
@@ -37,10 +37,10 @@ class ClassNames(nn.Module):
     """Text embeddings of the ImageNet classes' names; a class may have several.
 
     Args:
-        path: A file of ``training/class_names.py``.
+        path: A file written by ``training/class_names.py``.
 
     Raises:
-        CheckpointError: The file is missing or another one.
+        CheckpointError: The file is missing or has other content.
     """
 
     embeddings: Tensor
@@ -64,7 +64,7 @@ class ClassNames(nn.Module):
         self.register_buffer("numbers", pairs[:, 1])
 
     def similarities(self, phrases: Tensor) -> Tensor:
-        """Cosine (B, 1000) of phrases (B, 384) to the nearest name of each class."""
+        """Cosine similarity (B, 1000) of phrases (B, 384) to the nearest name of each class."""
         by_name = phrases @ self.embeddings.T
         start = phrases.new_full((len(phrases), NUM_CLASSES), -1.0)
         index = self.classes.expand(len(phrases), -1)
@@ -73,11 +73,11 @@ class ClassNames(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class ClassMaps:
-    """What the ImageNet head sees at every place of a picture.
+    """Class probabilities at every location of an image.
 
     Attributes:
         probabilities: (1000, h, w).
-        extent: Height and width of the picture in cells; the last cells may overhang it.
+        extent: Height and width of the image in cells; the last cells may overhang it.
     """
 
     probabilities: Tensor
@@ -88,8 +88,8 @@ class DenseConse(nn.Module):
     """Heat of phrases from the ImageNet classes at every location.
 
     Args:
-        backbone: With its ImageNet weights and head.
-        class_names: Embeddings of the classes' names.
+        backbone: The backbone with its ImageNet weights and head.
+        class_names: Embeddings of the class names.
     """
 
     def __init__(self, backbone: EfficientNetLite2, class_names: ClassNames) -> None:
@@ -98,11 +98,11 @@ class DenseConse(nn.Module):
         self.class_names = class_names
 
     def look(self, stride8: Tensor, input_size: tuple[int, int]) -> ClassMaps:
-        """Class probabilities at every place of a picture.
+        """Compute class probabilities at every location of an image.
 
         Args:
             stride8: The backbone's stride-8 map (1, 48, h, w), padded at the right and bottom.
-            input_size: Size (H', W') in pixels that the backbone saw the picture at.
+            input_size: (H', W') of the image in the backbone's input, without padding.
         """
         features = self.backbone.deep(stride8)[-1]
         rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
@@ -114,12 +114,12 @@ class DenseConse(nn.Module):
         """Heat and presence of phrases.
 
         Args:
-            maps: Of :meth:`look`.
-            text: MiniLM embeddings (P, 384), of length 1.
-            grid: Rows and columns of the heat.
+            maps: The result of :meth:`look`.
+            text: MiniLM embeddings (P, 384) of length 1.
+            grid: Rows and columns of the heat maps.
 
         Returns:
-            Heat (P, *grid) in [0, 1] over the whole picture, and presence (P,) in [0, 1].
+            Heat (P, *grid) in [0, 1] over the whole image, and presence (P,) in [0, 1].
         """
         similarity = self.class_names.similarities(text)
         nearest = similarity.amax(1)

@@ -1,6 +1,6 @@
 """Pocket features: the last two maps of the backbone that also serves masks and text.
 
-Each map's vectors are brought to length 1 before they are put side by side, so that neither
+Each map's vectors are normalised to length 1 before they are concatenated, so that neither
 outweighs the other. An image that was encoded for masks needs no second pass.
 """
 
@@ -26,8 +26,8 @@ class PocketFeatures:
     """Dense features of the pocket backbone.
 
     Args:
-        backbone: In evaluation mode.
-        input_size: Long side in pixels that :meth:`extract` resizes an image to.
+        backbone: The backbone, in evaluation mode.
+        input_size: Long side in pixels that :meth:`extract` resizes images to.
         model_id: Name of the backbone.
     """
 
@@ -75,12 +75,12 @@ class PocketFeatures:
         image_size: tuple[int, int],
         input_size: tuple[int, int],
     ) -> DenseFeatures:
-        """Features of an image that the backbone has seen already.
+        """Features of an image from the backbone's maps.
 
         Args:
-            maps: What the backbone returned for it; the last two are read.
+            maps: Maps that the backbone returned for the image; the last two are used.
             image_size: (H, W) of the image.
-            input_size: (H', W') of the picture in the backbone's input, without padding.
+            input_size: (H', W') of the image in the backbone's input, without padding.
         """
         rows, columns = -(-input_size[0] // STRIDE), -(-input_size[1] // STRIDE)
         parts = [F.normalize(m[0, :, :rows, :columns].float(), dim=0) for m in maps[-2:]]

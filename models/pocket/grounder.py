@@ -1,12 +1,12 @@
-"""Pocket text grounding: a trained head for the words it was taught, dense ConSE for the others.
+"""Pocket text grounding: a trained head for the words it was taught, dense ConSE for all others.
 
-How much the head is trusted with a phrase depends on how near the phrase is to the words of its
-training, and on how many pictures taught it the nearest one:
+How much the head is trusted with a phrase depends on how similar the phrase is to the words it was
+trained on, and on how many training images had the nearest one:
 
     trust = max over words of ramp(sim(word, phrase)) * pictures / (pictures + SUPPORT)
 
-The two heats are mixed as logits and the two presences as probabilities, with that weight. A
-colour word is taken off the phrase and looked for in the pixels.
+With that weight, the two heat maps are mixed as logits and the two presences as probabilities. A
+colour word is split off the phrase and looked for in the pixels.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from .conse import ClassMaps, DenseConse
 from .minilm import MiniLM, load_minilm
 from .text_head import TextHead
 
-# A phrase this similar to a word of the training is that word, one that dissimilar another.
+# At the upper similarity a phrase is a word of the training, at the lower one a different word.
 TRUST_RANGE = (0.7, 0.95)
-SUPPORT = 10.0  # pictures of a word at which the head is half trusted with it
-# ConSE's heat relative to its peak at which an object is taken to end, and the logits that the
-# heat rises over one peak.
+SUPPORT = 10.0  # number of training images of a word at which trust in the head is one half
+# Where an object ends, as a fraction of the peak of ConSE's heat, and how many logits the heat
+# spans from 0 to its peak.
 CONSE_LEVEL = 0.42
 CONSE_GAIN = 8.0
 TEXT_FILE = "text_pocket.safetensors"
@@ -46,11 +46,11 @@ _LARGEST_LOGIT = 10.0
 
 
 class KnownWords(nn.Module):
-    """The words that the text head was taught.
+    """The words that the text head was trained on.
 
     Args:
-        embeddings: MiniLM embeddings (W, 384), of length 1.
-        pictures: How many pictures taught each, (W,).
+        embeddings: MiniLM embeddings (W, 384) of length 1.
+        pictures: (W,), number of training images of each word.
     """
 
     embeddings: Tensor
@@ -62,7 +62,7 @@ class KnownWords(nn.Module):
         self.register_buffer("pictures", pictures)
 
     def trust(self, text: Tensor) -> Tensor:
-        """How much the head is to be trusted with phrases (P, 384); (P,) in [0, 1]."""
+        """How much to trust the head with phrases (P, 384): (P,) in [0, 1]."""
         low, high = TRUST_RANGE
         near = ((text @ self.embeddings.T - low) / (high - low)).clamp(0, 1)
         return (near * self.pictures / (self.pictures + SUPPORT)).amax(1)
@@ -70,13 +70,13 @@ class KnownWords(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """What both halves see in one picture; independent of the phrases.
+    """What both halves see in one image, independent of the phrases.
 
     Attributes:
-        cells: The text head's vectors of the picture's cells, (C, h, w).
-        extent: Height and width of the picture in those cells.
-        classes: What the ImageNet head sees.
-        image: The picture at the size of the heat maps, (h, w, 3) uint8 RGB, for its colours.
+        cells: (C, h, w), the text head's vectors of the image's cells.
+        extent: Height and width of the image in those cells.
+        classes: Class probabilities of the ImageNet head.
+        image: The image at the size of the heat maps, (h, w, 3) uint8 RGB, for its colours.
     """
 
     cells: Tensor
@@ -95,9 +95,9 @@ class PocketGrounder(nn.Module):
 
     Args:
         text_head: The trained head.
-        known: The words it was taught.
-        conse: For all other words.
-        text_encoder: Embeds the phrases; loaded at the first phrase if not given.
+        known: The words that it was trained on.
+        conse: The grounder for all other words.
+        text_encoder: Embeds the phrases; by default MiniLM, loaded at the first phrase.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class PocketGrounder(nn.Module):
 
     @cached_property
     def text_encoder(self) -> MiniLM:
-        """The text encoder; clicks and boxes never need it."""
+        """The text encoder, loaded on first use: clicks and boxes never need it."""
         return self._given_text_encoder or load_minilm().to(self.known.embeddings.device)
 
     @torch.inference_mode()
@@ -126,19 +126,19 @@ class PocketGrounder(nn.Module):
         backbone_features: Sequence[Tensor],
         input_size: tuple[int, int],
     ) -> Views:
-        """See a picture once, for any number of phrases.
+        """Prepare an image once, for any number of phrases.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            backbone_features: The four maps of the image encoder's backbone. Its early stages
-                are ConSE's as well, so that only the late ones run a second time.
-            input_size: Size (H', W') of the picture in the encoder's input, without padding.
+            backbone_features: The four maps of the image encoder's backbone. ConSE shares its
+                early stages, so that only the late ones run a second time.
+            input_size: (H', W') of the image in the encoder's input, without padding.
         """
         rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
         deep = torch.cat(tuple(backbone_features[-2:]), dim=1)[..., :rows, :columns]
         small = (-(-input_size[1] // _CELL), -(-input_size[0] // _CELL))
         return Views(
-            # Under autocast too what is seen is float32: phrases are scored outside of it.
+            # float32 under autocast too: phrases are scored outside of it.
             cells=self.text_head.embed(deep).float(),
             extent=(input_size[0] / _STRIDE, input_size[1] / _STRIDE),
             classes=self.conse.look(backbone_features[1], input_size),
@@ -147,14 +147,14 @@ class PocketGrounder(nn.Module):
 
     @torch.inference_mode()
     def ground(self, phrases: Sequence[str], views: Views) -> list[HeatMap]:
-        """Score every place for every phrase, each on its own.
+        """Score every place for every phrase, each independently.
 
         Args:
             phrases: What to look for.
-            views: Of :meth:`look`.
+            views: The result of :meth:`look`.
 
         Returns:
-            A heat map for each phrase, in their order.
+            A heat map for each phrase, in the order of the phrases.
         """
         asked = [split_colour(phrase) for phrase in phrases]
         heats, presences = self._score([named for _, named in asked], views)
@@ -182,10 +182,10 @@ class PocketGrounder(nn.Module):
 
 
 def load_text_head(path: Path) -> tuple[TextHead, KnownWords]:
-    """Read a file of ``training/train_pocket.py``: the head and the words it was taught.
+    """Read a file written by ``training/train_pocket.py``: the head and its words.
 
     Raises:
-        CheckpointError: The file is missing or another one.
+        CheckpointError: The file is missing or has other content.
     """
     try:
         state = {name: value.float() for name, value in load_file(path).items()}

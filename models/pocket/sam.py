@@ -1,12 +1,12 @@
-"""Pocket SAM: Segment Anything's parts at a size that a laptop without a GPU runs at once.
+"""Pocket SAM: Segment Anything's parts at a size that responds instantly on a laptop without a GPU.
 
-It keeps SAM's interface and names and differs where little data and compute ask for it:
+It keeps SAM's interface and names, and differs where little data and compute require it:
 
 - the image encoder is EfficientNet-Lite2 with a small convolutional neck, at stride 16 of a
   512 px input, and the decoder also reads its stride-8 and stride-4 maps (as SAM 2 does);
-- points and boxes are also drawn as maps and enter through SAM's own mask path, from which a
-  decoder of this size learns far sooner than from tokens alone;
-- ConvNeXt blocks (Liu et al. 2022) carry a prompt's evidence to its neighbourhood.
+- points and boxes are also drawn as maps that enter through SAM's own mask path, from which a
+  decoder of this size learns far faster than from tokens alone;
+- ConvNeXt blocks (Liu et al. 2022) spread a prompt's evidence to its neighbourhood.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from ..sam.transformer import TwoWayTransformer
 from .backbone import CHANNELS, PIXEL_MEAN, PIXEL_STD, EfficientNetLite2, imagenet_state_dict
 from .blocks import ConvNextBlock
 
-# Widths of the two Gaussians that a click is drawn as, in pixels of the model input.
+# Standard deviations of the two Gaussians that a click is drawn as, in pixels of the model input.
 POINT_SIGMAS = (12.0, 60.0)
 BACKBONE_PREFIX = "image_encoder.backbone."
-# A block that no other SAM has: a file with it holds trained pocket parts.
+# A block that no other SAM has: a file that contains it holds trained pocket parts.
 _POCKET_PREFIX = "mask_decoder.output_upscaling.1.dwconv."
-# Previous mask and its presence, box, foreground and background clicks.
+# Previous mask, whether there is one, box, foreground and background clicks.
 PROMPT_CHANNELS = 3 + 2 * len(POINT_SIGMAS)
 _OUTSIDE_BOX = -4.0  # largest logit of a mask beyond its box
-MASK_EVIDENCE = 3  # figures of a mask that its predicted IoU rests on
+MASK_EVIDENCE = 3  # numbers about a mask that its predicted IoU depends on
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class PocketSamConfig:
 
 
 class PocketImageEncoder(nn.Module):
-    """Backbone and neck.
+    """The backbone with a convolutional neck.
 
     Args:
         embed_dim: Width of the image embedding.
@@ -88,7 +88,7 @@ class PocketImageEncoder(nn.Module):
         )
 
     def embed(self, backbone_features: tuple[Tensor, ...]) -> ImageFeatures:
-        """Turn the backbone's four maps into what the mask decoder reads."""
+        """Turn the backbone's four maps into the features that the mask decoder reads."""
         stride4, stride8, middle, last = backbone_features
         return ImageFeatures(
             image_embeddings=self.neck(torch.cat([middle, last], dim=1)),
@@ -102,18 +102,18 @@ class PocketImageEncoder(nn.Module):
 
 
 class PocketPromptEncoder(PromptEncoder):
-    """SAM's prompt encoder whose mask path also sees points and boxes, drawn as maps.
+    """SAM's prompt encoder, whose mask path also receives points and boxes, drawn as maps.
 
-    The path's input is at 4 x the embedding grid: the previous mask's logits, where one is
-    given, +1 inside and -1 outside the box, and for foreground and background clicks a narrow
-    and a wide Gaussian each.
+    The path's input has 4 times the resolution of the embedding grid: the logits of the previous
+    mask, if there is one; +1 inside and -1 outside the box; and a narrow and a wide Gaussian each
+    for foreground and background clicks.
     """
 
     def _build_mask_downscaling(self, mask_in_chans: int, *, in_chans: int) -> nn.Sequential:
         return super()._build_mask_downscaling(mask_in_chans, in_chans=PROMPT_CHANNELS)
 
     def _pixel_grid(self) -> tuple[Tensor, Tensor]:
-        """Centres of the drawn map's cells in pixels of the model input: y (h, 1), x (w,)."""
+        """Centres of the drawn maps' cells in pixels of the model input: y (h, 1), x (w,)."""
         height, width = self.mask_input_size
         device = self.no_mask_embed.weight.device
         step_y = self.input_image_size[0] / height
@@ -123,7 +123,7 @@ class PocketPromptEncoder(PromptEncoder):
         return y[:, None], x
 
     def draw_points(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """Clicks (B, N, 2) with labels (B, N) as maps (B, 4, h, w); the nearest click counts."""
+        """Draw clicks (B, N, 2) with labels (B, N) as maps (B, 4, h, w) of the nearest click."""
         y, x = self._pixel_grid()
         centres = coords + 0.5
         dx = (x - centres[..., 0, None]).square()  # (B, N, w)
@@ -137,7 +137,7 @@ class PocketPromptEncoder(PromptEncoder):
         return torch.stack(maps, dim=1)
 
     def draw_boxes(self, boxes: Tensor) -> Tensor:
-        """Boxes (B, 4) XYXY as maps (B, 1, h, w): +1 inside, -1 outside."""
+        """Draw boxes (B, 4) XYXY as maps (B, 1, h, w): +1 inside, -1 outside."""
         y, x = self._pixel_grid()
         x0, y0, x1, y1 = (boxes + 0.5).unbind(-1)
         in_x = (x >= x0[:, None]) & (x <= x1[:, None])  # (B, w)
@@ -151,7 +151,7 @@ class PocketPromptEncoder(PromptEncoder):
         boxes: Tensor | None,
         masks: Tensor | None,
     ) -> Tensor:
-        """All prompts as maps (B, PROMPT_CHANNELS, h, w); absent kinds are zero."""
+        """Draw all prompts as maps (B, PROMPT_CHANNELS, h, w); absent kinds are zero."""
         batch_size = prompt_batch_size(points, boxes, masks)
         weight = self.no_mask_embed.weight
 
@@ -169,23 +169,25 @@ class PocketPromptEncoder(PromptEncoder):
         boxes: Tensor | None,
         masks: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """As SAM's prompt encoder; shapes as there."""
+        """Embed prompts; arguments and shapes are those of SAM's prompt encoder."""
         sparse = self.embed_sparse(points, boxes, prompt_batch_size(points, boxes, masks))
         return sparse, self.mask_downscaling(self.draw(points, boxes, masks))
 
 
 def mask_evidence(logits: Tensor) -> Tensor:
-    """What masks themselves tell of their IoU: a blurred mask is a doubtful one.
+    """What masks themselves say about their IoU: a blurred mask is a doubtful one.
 
     Args:
         logits: (B, M, h, w).
 
     Returns:
-        (B, M, MASK_EVIDENCE): the IoU of the mask with its own probabilities, as log odds; the
-        logit of the stability score's IoU between thresholds +1 and -1; the share of the grid
-        that the mask covers, as its fourth root.
+        (B, M, MASK_EVIDENCE): the log odds of the mask's IoU with its own probabilities; the log
+        odds of the IoU between the masks at thresholds +1 and -1, as in the stability score; the
+        fourth root of the share of the grid that the mask covers.
     """
-    logits = logits.float()  # a sure mask's IoU would round to 1 under autocast: no finite logit
+    logits = (
+        logits.float()
+    )  # under autocast the IoU of a clear mask would round to 1: no finite logit
     probability = logits.sigmoid()
     mask = (logits > 0).to(logits.dtype)
     inside, area = (probability * mask).sum((-2, -1)), mask.sum((-2, -1))
@@ -199,7 +201,7 @@ def mask_evidence(logits: Tensor) -> Tensor:
 class PocketMaskDecoder(MaskDecoder):
     """SAM's mask decoder with high-resolution maps and convolutional context.
 
-    Its IoU head also sees each mask's token and how decided the mask is.
+    Its IoU head also receives each mask's token and how clear-cut the mask is.
 
     Args:
         transformer_dim: Width of the tokens.
@@ -267,7 +269,7 @@ class PocketMaskDecoder(MaskDecoder):
 
 
 class PocketSam(Sam):
-    """SAM's interface over the pocket parts; the grid covers only the picture, not its padding."""
+    """The pocket parts with SAM's interface; the grid covers only the image, not its padding."""
 
     image_encoder: PocketImageEncoder
     prompt_encoder: PocketPromptEncoder
@@ -285,7 +287,7 @@ class PocketSam(Sam):
         boxes: Tensor | None,
         masks: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """All four masks on the picture's own grid (B, 4, 4h, 4w) and their IoU (B, 4)."""
+        """All four masks on the image's own grid (B, 4, 4h, 4w) and their predicted IoU (B, 4)."""
         height, width = features.image_embeddings.shape[-2:]
         sparse, dense = self.prompt_encoder(points, boxes, masks)
         return self.mask_decoder.predict_from(
@@ -305,11 +307,11 @@ class PocketSam(Sam):
         mask_input: Tensor | None = None,
         multimask_output: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Sam.decode`; beyond the picture the square logits repeat its border.
+        """Decode prompts like :meth:`Sam.decode`; beyond the image the logits repeat its border.
 
-        Boxes alone are decoded twice: the single mask of the first time is mask input of the
-        second, which the model was trained for, and the predicted IoU is the mean of the two. A
-        mask does not reach out of its box.
+        Boxes alone are decoded twice: the single mask of the first pass is the mask input of the
+        second, as in training, and the predicted IoU is the mean of the two. A mask does not
+        extend beyond its box.
         """
         points = self.pair_points(point_coords, point_labels)
         first_iou = None
@@ -370,9 +372,9 @@ def build_pocket_sam(config: PocketSamConfig) -> PocketSam:
 
 
 def with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Complete the weights of the trained parts with ImageNet's for the rest of the backbone.
+    """Complete the trained weights with the ImageNet weights of the rest of the backbone.
 
-    Weights of another model are given back as they are, for a strict load to report.
+    Weights of another model are returned unchanged, so that strict loading reports them.
 
     Raises:
         CheckpointError: The package with the backbone's weights is missing.

@@ -1,9 +1,9 @@
-"""The trained half of the pocket grounding: image features and phrases in one space.
+"""The trained half of the pocket grounder: image features and phrases in one space.
 
-A small convolutional head maps the tuned backbone's stride-16 features to vectors whose dot
-product with a linear map of a phrase's MiniLM embedding is the logit that the phrase names what
-is there. Whether the phrase's object is in the picture at all is a second logit, of the hottest
-cells and of the picture's mean vector.
+A small convolutional head maps the tuned backbone's stride-16 features to vectors. Their dot
+product with a linear map of a phrase's MiniLM embedding is the logit that the phrase names what is
+there. A second logit, from the hottest cells and the image's mean vector, says whether the phrase's
+object is in the image at all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .blocks import ConvNextBlock
 
 TEXT_DIM = 384  # of MiniLM
-HOTTEST_CELLS = 8  # whose mean logit speaks for presence
+HOTTEST_CELLS = 8  # their mean logit enters the presence
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TextHead(nn.Module):
     """Dense and global agreement of an image with phrases.
 
     Args:
-        config: Sizes.
+        config: Sizes of the head.
     """
 
     def __init__(self, config: TextHeadConfig | None = None) -> None:
@@ -63,11 +63,11 @@ class TextHead(nn.Module):
         nn.init.zeros_(self.pooled_bias.bias)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Vectors of an image's cells.
+        """Compute vectors of an image's cells.
 
         Args:
-            features: The backbone's last two maps side by side (1, in_channels, h, w), the
-                padding cut off.
+            features: The backbone's last two maps, concatenated (1, in_channels, h, w) and cropped
+                to the image.
 
         Returns:
             (dim, h, w).
@@ -76,15 +76,15 @@ class TextHead(nn.Module):
         return self.norm(cells.permute(1, 2, 0)).permute(2, 0, 1)
 
     def score(self, cells: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Score every phrase at every cell and for the whole picture.
+        """Score every phrase at every cell and for the whole image.
 
         Args:
-            cells: Of :meth:`embed`, (dim, h, w).
-            text: MiniLM embeddings (P, 384), of length 1.
+            cells: (dim, h, w), the result of :meth:`embed`.
+            text: MiniLM embeddings (P, 384) of length 1.
 
         Returns:
             Logits (P, h, w) that the phrase names what is at a cell, and logits (P,) that it
-            names anything in the picture.
+            names anything in the image.
         """
         flat = cells.flatten(1).T
         scaled = text * TEXT_DIM**0.5  # entries of about 1
@@ -97,5 +97,5 @@ class TextHead(nn.Module):
         return local.unflatten(1, cells.shape[1:]), presence
 
     def forward(self, features: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`score`, of features as :meth:`embed` takes them."""
+        """Embed an image's features and score phrases: :meth:`embed`, then :meth:`score`."""
         return self.score(self.embed(features), text)

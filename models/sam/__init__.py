@@ -1,1 +1,1 @@
-"""The Segment Anything family: encoders, prompt encoder, mask decoder, and published weights."""
+"""The Segment Anything family: its networks and reading its published weights."""

@@ -1,6 +1,7 @@
-"""Configurations of the published SAM models, and building them.
+"""Configurations of the published SAM models, and building models from them.
 
-A model is described by a JSON file in ``models/configs`` that becomes one of these dataclasses.
+Each model is described by a JSON file in ``models/configs``, which is read into one of these
+dataclasses.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from .transformer import TwoWayTransformer
 
 @dataclass(frozen=True, kw_only=True)
 class SamConfig:
-    """What every SAM has around its image encoder.
+    """Settings that all SAMs share; those of the image encoder are in the subclasses.
 
     Attributes:
         image_size: Side of the square model input in pixels.
-        patch_size: Pixels of the input for a cell of the embedding.
+        patch_size: Side of a cell of the embedding in pixels of the input.
         prompt_embed_dim: Width of the image and the prompt embeddings.
         mask_in_chans: Inner width of the prompt encoder's mask path.
         decoder_depth: Two-way blocks of the mask decoder.
         decoder_num_heads: Attention heads of the mask decoder.
         decoder_mlp_dim: Inner width of the mask decoder's MLPs.
-        num_multimask_outputs: Masks of an ambiguous prompt, beside the single one.
+        num_multimask_outputs: Number of masks for an ambiguous prompt, besides the single one.
         iou_head_depth: Layers of the IoU head.
         iou_head_hidden_dim: Inner width of the IoU head.
         pixel_mean: Mean of R, G, B in 0..255.
@@ -56,11 +57,11 @@ class SamViTConfig(SamConfig):
 
     Attributes:
         embed_dim: Width of the encoder's tokens.
-        depth: Its blocks.
+        depth: Number of blocks.
         num_heads: Attention heads of a block.
-        mlp_ratio: Inner width of an MLP over ``embed_dim``.
+        mlp_ratio: Inner width of an MLP as a multiple of ``embed_dim``.
         window_size: Side of the attention windows in tokens.
-        global_attn_indexes: Blocks that attend over the whole grid.
+        global_attn_indexes: Indices of the blocks that attend over the whole grid.
     """
 
     embed_dim: int
@@ -73,16 +74,16 @@ class SamViTConfig(SamConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SamTinyViTConfig(SamConfig):
-    """A SAM with a TinyViT (MobileSAM). Each tuple has one entry a stage.
+    """A SAM with a TinyViT (MobileSAM). Each tuple has one entry per stage.
 
     Attributes:
-        embed_dims: Width of the stages.
-        depths: Blocks of the stages.
+        embed_dims: Widths of the stages.
+        depths: Numbers of blocks of the stages.
         num_heads: Attention heads of the stages.
-        window_sizes: Side of the stages' attention windows in tokens.
+        window_sizes: Sides of the stages' attention windows in tokens.
         merge_strides: Strides between the stages.
-        mlp_ratio: Inner width of an MLP over its stage's.
-        mbconv_expand_ratio: Inner width of the first stage's blocks over the stage's.
+        mlp_ratio: Inner width of an MLP as a multiple of its stage's width.
+        mbconv_expand_ratio: Inner width of the first stage's blocks, likewise.
         local_conv_size: Kernel of the convolution inside a transformer block.
     """
 

@@ -1,4 +1,4 @@
-"""Published SAM weights in the official layout, and recognising whose weights a file holds."""
+"""Converting published SAM weights to the official layout, and recognising whose they are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 
-# MobileSAM's checkpoint still holds the ImageNet classifier that its encoder was trained with;
-# no output of SAM depends on it.
+# MobileSAM's checkpoint still contains the ImageNet classifier that its encoder was trained with;
+# SAM does not use it.
 _UNUSED_PREFIXES = ("image_encoder.norm_head.", "image_encoder.head.")
 
 _HF_MARK = "vision_encoder."
@@ -21,7 +21,7 @@ _HF_POSITIONS = (
 )
 _POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
-# Hugging Face's names as patterns, and ours; the first that matches is applied.
+# Patterns of Hugging Face names, and our names; the first match is applied.
 _HF_RULES = (
     (r"^vision_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
     (r"^vision_encoder\.layers\.(\d+)\.layer_norm([12])\.", r"image_encoder.blocks.\1.norm\2."),
@@ -54,7 +54,7 @@ _HF_MLP = re.compile(
     r"(proj_in|proj_out|layers\.(\d+))\.(weight|bias)$"
 )
 
-# (a key, its last dimension or None for any) -> the model that has it.
+# A key, its last dimension (None for any), and the model that has it.
 _SIGNATURES = (
     ("image_encoder.pos_embed", 768, "sam_vit_b"),
     ("image_encoder.pos_embed", 1024, "sam_vit_l"),
@@ -68,13 +68,14 @@ def to_official_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename published weights to the official names, which are those of this package.
 
     Args:
-        state: In the official layout, in that of Hugging Face's ``SamModel``, or MobileSAM's.
+        state: Weights in the layout of the official files, of Hugging Face's ``SamModel`` or of
+            MobileSAM.
 
     Returns:
-        Name -> tensor; names of none of these layouts are kept, for a strict load to report.
+        Name -> tensor; names of other layouts are kept, so that strict loading reports them.
 
     Raises:
-        CheckpointError: Two tensors that ought to be one and the same differ.
+        CheckpointError: Two tensors that should be identical differ.
     """
     if any(key.startswith(_HF_MARK) for key in state):
         state = _from_hugging_face(state)
@@ -85,14 +86,17 @@ def suggest_model(state: Mapping[str, Tensor], *, wanted: str) -> str:
     """Say which model the weights look like and what to do, for an error message.
 
     Args:
-        state: Name -> tensor, official names.
-        wanted: The model that was asked for.
+        state: Name -> tensor, with official names.
+        wanted: Name of the model that was requested.
 
     Returns:
-        A clause, or "" when the weights look like the wanted model's or nothing known.
+        A clause; "" if the weights look like those of the requested model or of no known one.
     """
     if any(key.startswith("image_encoder.trunk.") for key in state):
-        return "it looks like SAM 2, which is another architecture; give a checkpoint of SAM"
+        return (
+            "it looks like SAM 2, which is another architecture; give a checkpoint of SAM, or use "
+            'create_model("sam2.1_hiera_...")'
+        )
     if any(key.startswith("mask_decoder.hf_") for key in state):
         return "it looks like HQ-SAM, whose decoder differs; give a checkpoint of SAM"
     for key, last_dim, name in _SIGNATURES:
@@ -107,7 +111,7 @@ def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         if key in _HF_POSITIONS:
-            # One matrix under two names: files hold either or both.
+            # One matrix under two names; files have either or both.
             known = renamed.get(_POSITIONS)
             if known is not None and not torch.equal(known, tensor):
                 raise CheckpointError(

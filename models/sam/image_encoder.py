@@ -18,16 +18,16 @@ from .layers import LayerNorm2d
 from .transformer import MLPBlock
 
 # Attention is computed in blocks whose position bias has at most this many elements: 4 MiB of
-# float32, which stays in a CPU's last cache between being built and being added.
+# float32, which stays in a CPU's last-level cache between being built and being added.
 MAX_BIAS_ELEMENTS = 2**20
-# Tokens that pass through an MLP together; bounds its hidden activations.
+# Number of tokens that pass through an MLP together, which bounds its hidden activations.
 MLP_BLOCK_TOKENS = 1024
 
 NORM_EPS = 1e-6
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cut a map into windows, padding with zeros at the bottom and the right.
+    """Split a map into windows, padding it with zeros at the bottom and the right.
 
     Args:
         x: (B, H, W, C).
@@ -53,8 +53,8 @@ def window_unpartition(
 
     Args:
         windows: (B * n, window_size, window_size, C).
-        padded_size: (H', W') as :func:`window_partition` gave it.
-        size: (H, W) before the padding.
+        padded_size: (H', W') from :func:`window_partition`.
+        size: (H, W) before padding.
 
     Returns:
         The map (B, H, W, C).
@@ -67,7 +67,7 @@ def window_unpartition(
 
 
 def _relative_positions(length: int, rel_pos: Tensor) -> Tensor:
-    """Embeddings (length, length, c) of all distances, from a table (2 length - 1, c)."""
+    """Embeddings (length, length, c) of all distances, from a table (2 * length - 1, c)."""
     position = torch.arange(length, device=rel_pos.device)
     distance = position[:, None] - position[None, :]
     return rel_pos.index_select(0, distance.flatten() + length - 1).view(length, length, -1)
@@ -76,7 +76,7 @@ def _relative_positions(length: int, rel_pos: Tensor) -> Tensor:
 def _attention_blocks(
     batch_size: int, num_heads: int, num_tokens: int
 ) -> Iterator[tuple[slice, slice, slice]]:
-    """Slices over batch, heads and queries whose bias is at most MAX_BIAS_ELEMENTS (or a row)."""
+    """Slices over batch, heads and queries with at most MAX_BIAS_ELEMENTS of bias (or one row)."""
     per_head = num_tokens * num_tokens
     images = max(1, MAX_BIAS_ELEMENTS // (num_heads * per_head))
     heads = max(1, min(num_heads, MAX_BIAS_ELEMENTS // per_head))
@@ -94,7 +94,7 @@ def _attention_blocks(
 def attention_with_relative_positions(
     q: Tensor, k: Tensor, v: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Attention on a grid with decomposed relative positions, never all scores at once.
+    """Attention on a grid with decomposed relative positions, without all scores in memory.
 
     softmax(q k^T / sqrt(c) + q . R_h[y - y'] + q . R_w[x - x']) v, in blocks of queries.
 
@@ -102,8 +102,8 @@ def attention_with_relative_positions(
         q: Queries (B, heads, H * W, c).
         k: Keys, of the same shape.
         v: Values, of the same shape.
-        rel_pos_h: Embeddings of vertical distances (2 H - 1, c).
-        rel_pos_w: Embeddings of horizontal distances (2 W - 1, c).
+        rel_pos_h: Embeddings of vertical distances (2 * H - 1, c).
+        rel_pos_w: Embeddings of horizontal distances (2 * W - 1, c).
         size: The grid (H, W).
 
     Returns:
@@ -131,7 +131,7 @@ class Attention(nn.Module):
     Args:
         dim: Width of the tokens.
         num_heads: Attention heads; must divide ``dim``.
-        size: The grid (H, W) that is attended over.
+        size: (H, W) of the grid.
     """
 
     def __init__(self, dim: int, *, num_heads: int, size: tuple[int, int]) -> None:
@@ -165,9 +165,9 @@ class Block(nn.Module):
     Args:
         dim: Width of the tokens.
         num_heads: Attention heads.
-        mlp_ratio: Inner width of the MLP over ``dim``.
+        mlp_ratio: Inner width of the MLP as a multiple of ``dim``.
         window_size: Side of a window in tokens; 0 attends over the whole grid.
-        grid_size: The whole grid (H, W).
+        grid_size: (H, W) of the whole grid.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Patches as tokens, by one convolution.
+    """Turns patches into tokens by one convolution.
 
     Args:
         patch_size: Side of a patch in pixels.
@@ -223,7 +223,7 @@ class PatchEmbed(nn.Module):
 
 
 def build_neck(in_chans: int, out_chans: int) -> nn.Sequential:
-    """The convolutions that bring an encoder's last map to the decoder's width."""
+    """Convolutions from an encoder's last map to the width of the decoder."""
     return nn.Sequential(
         nn.Conv2d(in_chans, out_chans, kernel_size=1, bias=False),
         LayerNorm2d(out_chans),
@@ -242,7 +242,7 @@ def check_square_input(pixel_values: Tensor, image_size: int) -> None:
 
 
 class ImageEncoderViT(nn.Module):
-    """Vision transformer from a normalised square image to an embedding at its patches' grid.
+    """Vision transformer from a normalised square image to an embedding on the grid of patches.
 
     Args:
         img_size: Side of the square input in pixels; a multiple of ``patch_size``.
@@ -250,10 +250,10 @@ class ImageEncoderViT(nn.Module):
         embed_dim: Width of the tokens.
         depth: Number of blocks.
         num_heads: Attention heads of a block.
-        mlp_ratio: Inner width of an MLP over ``embed_dim``.
+        mlp_ratio: Inner width of an MLP as a multiple of ``embed_dim``.
         out_chans: Width of the embedding.
         window_size: Side of the windows in tokens.
-        global_attn_indexes: Blocks that attend over the whole grid instead.
+        global_attn_indexes: Indices of the blocks that attend over the whole grid instead.
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class ImageEncoderViT(nn.Module):
             (B, out_chans, img_size / patch_size, img_size / patch_size).
 
         Raises:
-            InputError: The input has another shape.
+            InputError: The input does not have that shape.
         """
         check_square_input(pixel_values, self.img_size)
         x = self.patch_embed(pixel_values) + self.pos_embed

@@ -17,7 +17,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) over C."""
-        x = x.float()  # under autocast too, as PyTorch's own layer norm: squares overflow float16
+        x = x.float()  # under autocast too, like PyTorch's layer norm: squares overflow float16
         mean = x.mean(1, keepdim=True)
         centred = x - mean
         variance = centred.square().mean(1, keepdim=True)

@@ -17,7 +17,7 @@ from .transformer import TwoWayTransformer
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them (hypernetworks and IoU head)."""
+    """Linear layers with ReLU in between (hypernetworks and IoU head)."""
 
     def __init__(self, *, input_dim: int, hidden_dim: int, output_dim: int, depth: int) -> None:
         super().__init__()
@@ -32,14 +32,15 @@ class MLP(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Predicts masks and the IoU of each from image and prompt embeddings.
+    """Predicts masks and their IoU from image and prompt embeddings.
 
-    Token 0 after the IoU token gives the single mask, the others whole, part and subpart.
+    The first token after the IoU token gives the single mask, the others give whole, part and
+    subpart.
 
     Args:
         transformer_dim: Width of the tokens.
         transformer: The two-way transformer.
-        num_multimask_outputs: Masks of an ambiguous prompt, beside the single one.
+        num_multimask_outputs: Number of masks for an ambiguous prompt, besides the single one.
         iou_head_depth: Layers of the IoU head.
         iou_head_hidden_dim: Inner width of the IoU head.
     """
@@ -98,7 +99,7 @@ class MaskDecoder(nn.Module):
             image_pe: (1, C, H, W).
             sparse_prompt_embeddings: (B, N, C).
             dense_prompt_embeddings: (B, C, H, W).
-            multimask_output: Give whole, part and subpart; otherwise the single mask.
+            multimask_output: Return whole, part and subpart instead of the single mask.
 
         Returns:
             Mask logits (B, M, 4H, 4W) and predicted IoU (B, M), M = 3 or 1.
@@ -115,14 +116,14 @@ class MaskDecoder(nn.Module):
     def choose_outputs(
         masks: Tensor, iou_predictions: Tensor, multimask_output: bool
     ) -> tuple[Tensor, Tensor]:
-        """Of all (B, 4, ...) masks keep the three ambiguous ones or the single one."""
+        """Select the three ambiguous ones or the single one of all masks (B, 4, ...)."""
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         return masks[:, chosen], iou_predictions[:, chosen]
 
     def run_transformer(
         self, source: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend tokens and image to each other.
+        """Let tokens and image attend to each other.
 
         Args:
             source: Image plus dense prompt embeddings (B, C, H, W).
@@ -142,7 +143,7 @@ class MaskDecoder(nn.Module):
         return hidden[:, 0], mask_tokens, upscaled.transpose(1, 2).reshape(source.shape)
 
     def apply_hypernetworks(self, mask_tokens: Tensor, upscaled: Tensor) -> Tensor:
-        """Dot each mask token's weights with the map (B, C', H', W'); gives (B, 4, H', W')."""
+        """Dot products (B, 4, H', W') of each mask token's weights with a map (B, C', H', W')."""
         weights = torch.stack(
             [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )

@@ -19,7 +19,7 @@ class PositionEmbeddingRandom(nn.Module):
     """Random Fourier features of positions (Tancik et al. 2020).
 
     Args:
-        num_pos_feats: Half the width of an encoding (sines and cosines of as many frequencies).
+        num_pos_feats: Number of frequencies, half the width of an encoding (sines and cosines).
     """
 
     positional_encoding_gaussian_matrix: Tensor
@@ -34,7 +34,7 @@ class PositionEmbeddingRandom(nn.Module):
         return torch.cat([projected.sin(), projected.cos()], dim=-1)
 
     def forward(self, size: tuple[int, int]) -> Tensor:
-        """Encode the cell centres of a grid of ``size`` (H, W); gives (C, H, W)."""
+        """Encode the cell centres of a grid of ``size`` (H, W), as (C, H, W)."""
         height, width = size
         matrix = self.positional_encoding_gaussian_matrix
         y = (torch.arange(height, device=matrix.device, dtype=matrix.dtype) + 0.5) / height
@@ -53,8 +53,8 @@ class PromptEncoder(nn.Module):
 
     Args:
         embed_dim: Width of the embeddings.
-        image_embedding_size: Grid of the image embedding (H, W).
-        input_image_size: Size of the padded model input in pixels (H, W).
+        image_embedding_size: (H, W) of the grid of the image embedding.
+        input_image_size: (H, W) of the padded model input in pixels.
         mask_in_chans: Inner width of the mask path.
     """
 
@@ -98,7 +98,7 @@ class PromptEncoder(nn.Module):
 
     def _embed_points(self, points: Tensor, labels: Tensor, *, pad: bool) -> Tensor:
         points = points + 0.5  # centres of pixels
-        if pad:  # without a box, a padding point stands where its second corner would be
+        if pad:  # without a box, a padding point takes its place
             points = torch.cat([points, points.new_zeros(points.shape[0], 1, 2)], dim=1)
             labels = torch.cat([labels, labels.new_full((labels.shape[0], 1), -1)], dim=1)
         encoded = self.pe_layer.forward_with_coords(points, self.input_image_size)
@@ -118,7 +118,7 @@ class PromptEncoder(nn.Module):
     def embed_sparse(
         self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, batch_size: int
     ) -> Tensor:
-        """Tokens (B, N, C) of points (coordinates, labels) and boxes; N may be 0."""
+        """Embed points (coordinates, labels) and boxes as tokens (B, N, C); N may be 0."""
         tokens = []
         if points is not None:
             coords, labels = points
@@ -135,7 +135,7 @@ class PromptEncoder(nn.Module):
         boxes: Tensor | None,
         masks: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Embed B prompts of any mix of kinds.
+        """Embed B prompts of any combination of kinds.
 
         Args:
             points: Coordinates (B, N, 2) in pixels of the model input, (x, y), and labels
@@ -160,7 +160,7 @@ class PromptEncoder(nn.Module):
 def prompt_batch_size(
     points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
 ) -> int:
-    """Number of prompts B that the given parts describe; 1 when nothing is given."""
+    """Number of prompts B that the given parts describe; 1 if nothing is given."""
     if points is not None:
         return points[0].shape[0]
     if boxes is not None:

@@ -1,4 +1,4 @@
-"""The Segment Anything model: image encoder, prompt encoder and mask decoder in one.
+"""The Segment Anything model: image encoder, prompt encoder and mask decoder together.
 
 Source: Kirillov et al. 2023, "Segment Anything".
 """
@@ -26,13 +26,13 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 class PromptableModel(Protocol):
     """A model that encodes an image once and decodes masks for prompts on it.
 
-    The model input is a frame of its own: the picture, scaled, lies at its top left. Prompts come
-    in pixels of that frame, logits span a square of ``image_size`` pixels of it.
+    The scaled image is at the top left of the model input. Prompts are in pixels of the model
+    input, and logits span a square of ``image_size`` pixels of it.
     """
 
     @property
     def model_id(self) -> str:
-        """Name of the model; "" if it has none."""
+        """Name of the model; "" if unnamed."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class PromptableModel(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Side of the square that the logits span, in pixels of the model input."""
+        """Side in pixels of the square of the model input that the logits span."""
         ...
 
     @property
@@ -52,12 +52,12 @@ class PromptableModel(Protocol):
 
     @property
     def mask_threshold(self) -> float:
-        """Logits above it are mask."""
+        """Logits above it belong to the mask."""
         ...
 
     @property
     def num_multimask_outputs(self) -> int:
-        """Masks of an ambiguous prompt."""
+        """Number of masks for an ambiguous prompt."""
         ...
 
     def eval(self) -> object:
@@ -65,10 +65,10 @@ class PromptableModel(Protocol):
         ...
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        """Turn an image (H, W, 3) uint8 RGB into what :meth:`encode_image` takes.
+        """Turn an image (H, W, 3) uint8 RGB into the input of :meth:`encode_image`.
 
         Returns:
-            Pixel values (1, 3, H'', W'') and the size (H', W') of the picture within them.
+            Pixel values (1, 3, H'', W'') and the size (H', W') of the image within them.
         """
         ...
 
@@ -89,12 +89,12 @@ class PromptableModel(Protocol):
         """Decode B prompts on one encoded image.
 
         Args:
-            features: Of :meth:`encode_image`.
+            features: The result of :meth:`encode_image`.
             point_coords: (B, N, 2) in pixels of the model input, (x, y).
             point_labels: (B, N): 1 foreground, 0 background, -1 padding.
             boxes: (B, 4) XYXY in pixels of the model input.
             mask_input: (B, 1, *mask_input_size) logits.
-            multimask_output: ``num_multimask_outputs`` masks for a prompt instead of one.
+            multimask_output: Return ``num_multimask_outputs`` masks per prompt instead of one.
 
         Returns:
             Low-resolution logits (B, M, *mask_input_size) and predicted IoU (B, M).
@@ -104,11 +104,11 @@ class PromptableModel(Protocol):
     def postprocess_masks(
         self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
     ) -> Tensor:
-        """Bring low-resolution logits to the image's size.
+        """Upscale low-resolution logits to the image's size.
 
         Args:
             logits: (M, 1, *mask_input_size).
-            input_size: (H', W') of :meth:`preprocess`.
+            input_size: (H', W') from :meth:`preprocess`.
             original_size: (H, W) of the image.
 
         Returns:
@@ -118,7 +118,7 @@ class PromptableModel(Protocol):
 
 
 class Sam(nn.Module):
-    """Masks for prompts on an image.
+    """Decodes masks for prompts on an image.
 
     Args:
         image_encoder: Maps (1, 3, H', W') to an embedding (1, C, h, w).
@@ -127,10 +127,10 @@ class Sam(nn.Module):
         image_size: Long side of the model input in pixels.
         pixel_mean: Mean of R, G, B in 0..255.
         pixel_std: Standard deviation of R, G, B in 0..255.
-        pad_to_square: The encoder needs a square input, padded at the right and the bottom.
+        pad_to_square: Whether the input is padded to a square, at the right and the bottom.
 
     Attributes:
-        model_id: Name under which the model was created; "" if it has none.
+        model_id: Name that the model was created by; "" if unnamed.
     """
 
     pixel_mean: Tensor
@@ -171,14 +171,14 @@ class Sam(nn.Module):
 
     @property
     def num_multimask_outputs(self) -> int:
-        """Masks of an ambiguous prompt, beside the single one."""
+        """Number of masks for an ambiguous prompt, besides the single one."""
         return self.mask_decoder.num_mask_tokens - 1
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        """Turn an image (H, W, 3) uint8 RGB into what :meth:`encode_image` takes.
+        """Turn an image (H, W, 3) uint8 RGB into the input of :meth:`encode_image`.
 
         Returns:
-            Pixel values (1, 3, H'', W'') and the size (H', W') of the picture within them.
+            Pixel values (1, 3, H'', W'') and the size (H', W') of the image within them.
         """
         size = longest_side_size(image.shape[:2], self.image_size)
         if self.pad_to_square:
@@ -207,18 +207,18 @@ class Sam(nn.Module):
         """Decode B prompts on one encoded image.
 
         Args:
-            features: Of :meth:`encode_image`.
+            features: The result of :meth:`encode_image`.
             point_coords: (B, N, 2) in pixels of the model input, (x, y).
             point_labels: (B, N): 1 foreground, 0 background, -1 padding.
             boxes: (B, 4) XYXY in pixels of the model input.
             mask_input: (B, 1, *mask_input_size) logits.
-            multimask_output: Three masks for a prompt instead of the single one.
+            multimask_output: Return three masks per prompt instead of the single one.
 
         Returns:
             Low-resolution logits (B, M, *mask_input_size) and predicted IoU (B, M).
 
         Raises:
-            ValueError: Coordinates without labels, or labels without coordinates.
+            ValueError: Only one of coordinates and labels is given.
         """
         points = self.pair_points(point_coords, point_labels)
         sparse, dense = self.prompt_encoder(points, boxes, mask_input)
@@ -234,13 +234,13 @@ class Sam(nn.Module):
     def postprocess_masks(
         self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
     ) -> Tensor:
-        """Bring low-resolution logits to the image's size, as the official code does.
+        """Upscale low-resolution logits to the image's size, as the official code does.
 
-        They are upscaled to the padded input, the padding is cut off, and the rest is upscaled.
+        They are upscaled to the padded input, cropped to the image and upscaled again.
 
         Args:
             logits: (M, 1, h, w).
-            input_size: (H', W') of the picture within the model input.
+            input_size: (H', W') of the image within the model input.
             original_size: (H, W) of the image.
 
         Returns:
@@ -255,7 +255,7 @@ class Sam(nn.Module):
     def pair_points(
         point_coords: Tensor | None, point_labels: Tensor | None
     ) -> tuple[Tensor, Tensor] | None:
-        """Coordinates and labels as one value; ValueError when only one of them is given."""
+        """Return coordinates and labels as a pair; ValueError if only one of them is given."""
         if point_coords is None and point_labels is None:
             return None
         if point_coords is None or point_labels is None:

@@ -86,7 +86,7 @@ class Sam2(nn.Module):
 
     @property
     def num_multimask_outputs(self) -> int:
-        """Masks of an ambiguous prompt, beside the single one."""
+        """Number of masks for an ambiguous prompt, besides the single one."""
         return self.model.mask_decoder.num_multimask_outputs
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:

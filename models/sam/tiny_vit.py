@@ -2,7 +2,7 @@
 
 Sources: Wu et al. 2022, "TinyViT: Fast Pretraining Distillation for Small Vision Transformers";
 Zhang et al. 2023, "Faster Segment Anything" (MobileSAM: the last merging keeps the resolution,
-and SAM's neck stands in place of the classifier). Parameter names are the published ones.
+and SAM's neck replaces the classifier). Parameter names are the published ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NUM_STAGES = 4
 
 
 class Conv2dBN(nn.Module):
-    """A convolution without bias and batch normalisation."""
+    """A convolution without bias, followed by batch normalisation."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class PatchEmbed(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted bottleneck: widen, depthwise convolution, narrow, around a residual."""
+    """Inverted bottleneck: expansion, depthwise convolution and projection, with a residual."""
 
     def __init__(self, dim: int, *, expand_ratio: float) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class MBConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Between stages: another width and, with stride 2, half the resolution."""
+    """Changes the width between stages and, with stride 2, halves the resolution."""
 
     def __init__(self, dim: int, out_dim: int, *, stride: int) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ class PatchMerging(nn.Module):
 
 
 def attention_bias_index(window_size: int) -> Tensor:
-    """Which bias each pair of tokens in a window reads, (N, N) with N = window_size ** 2.
+    """Index (N, N) of the bias of each pair of tokens in a window, with N = window_size ** 2.
 
-    Pairs at the same absolute distance (|dy|, |dx|) share one: number |dy| * window_size + |dx|.
+    Pairs at the same absolute distance (|dy|, |dx|) share the bias |dy| * window_size + |dx|.
     """
     position = torch.arange(window_size)
     distance = (position[:, None] - position[None, :]).abs()  # (window, window)
@@ -109,7 +109,7 @@ def attention_bias_index(window_size: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention inside a window with a learned bias for each absolute distance."""
+    """Self-attention within a window, with a learned bias for each absolute distance."""
 
     attention_bias_index: Tensor
 
@@ -123,14 +123,14 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.empty(num_heads, window_size**2))
         nn.init.trunc_normal_(self.attention_biases, std=0.02)
-        # Published checkpoints do not hold the index: it follows from the window.
+        # Published checkpoints do not contain the index: it follows from the window size.
         self.register_buffer(
             "attention_bias_index", attention_bias_index(window_size), persistent=False
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map windows (B, N, C) to (B, N, C)."""
-        # In the projection each head's queries, keys and values lie next to each other.
+        # In the projection, each head's queries, keys and values are adjacent.
         qkv = self.qkv(self.norm(x)).unflatten(-1, (self.num_heads, 3, -1))
         q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)  # (B, heads, N, c), not copied
         bias = self.attention_biases[:, self.attention_bias_index]  # (heads, N, N)
@@ -161,8 +161,8 @@ class TinyViTBlock(nn.Module):
         dim: Width of the map.
         num_heads: Attention heads.
         window_size: Side of a window in tokens.
-        mlp_ratio: Inner width of the MLP over ``dim``.
-        local_conv_size: Kernel of the convolution between attention and MLP.
+        mlp_ratio: Inner width of the MLP as a multiple of ``dim``.
+        local_conv_size: Kernel size of the convolution between attention and MLP.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class TinyViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         tokens = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-        # Windows are padded before the norm inside the attention, as the published model does.
+        # Windows are padded before the norm inside the attention, as in the published model.
         windows, padded_size = window_partition(tokens, self.window_size)
         attended = self.attn(windows.flatten(1, 2)).view_as(windows)
         size = (tokens.shape[1], tokens.shape[2])
@@ -189,11 +189,11 @@ class TinyViTBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution and the merging to the next.
+    """Blocks at one resolution, and the merging to the next stage.
 
     Args:
         blocks: Modules from (B, C, H, W) to the same shape.
-        downsample: The merging, if another stage follows.
+        downsample: The merging; None in the last stage.
     """
 
     def __init__(self, blocks: list[nn.Module], *, downsample: PatchMerging | None) -> None:
@@ -211,18 +211,18 @@ class Stage(nn.Module):
 class TinyViT(nn.Module):
     """TinyViT from a normalised square image to an embedding at stride 16.
 
-    The first stage is convolutional, the other three attend inside windows.
+    The first stage is convolutional, the other three attend within windows.
 
     Args:
         img_size: Side of the square input in pixels; a multiple of 16.
         embed_dims: Width of each of the four stages.
-        depths: Blocks of each stage.
+        depths: Number of blocks of each stage.
         num_heads: Attention heads of each stage; the first is not used.
         window_sizes: Side of the windows of each stage in tokens; the first is not used.
         merge_strides: Strides of the three mergings between stages.
-        mlp_ratio: Inner width of an MLP over the stage's.
-        mbconv_expand_ratio: Inner width of the first stage's blocks over the stage's.
-        local_conv_size: Kernel of the convolution inside a transformer block.
+        mlp_ratio: Inner width of an MLP as a multiple of its stage's width.
+        mbconv_expand_ratio: Inner width of the first stage's blocks, likewise.
+        local_conv_size: Kernel size of the convolution inside a transformer block.
         out_chans: Width of the embedding.
     """
 
@@ -282,7 +282,7 @@ class TinyViT(nn.Module):
             (B, out_chans, img_size / 16, img_size / 16).
 
         Raises:
-            InputError: The input has another shape.
+            InputError: The input does not have that shape.
         """
         check_square_input(pixel_values, self.img_size)
         x = self.patch_embed(pixel_values)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose inner width may be smaller than the embedding's.
+    """Multi-head attention whose inner width may be smaller than that of the embedding.
 
     Args:
         embedding_dim: Width of queries, keys, values and output.
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, c)
 
     def forward(self, *, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from ``q`` (B, Nq, C) to ``k``, ``v`` (B, Nk, C); gives (B, Nq, C)."""
+        """Attend from ``q`` (B, Nq, C) to ``k`` and ``v`` (B, Nk, C); returns (B, Nq, C)."""
         out = F.scaled_dot_product_attention(
             self._split_heads(self.q_proj(q)),
             self._split_heads(self.k_proj(k)),
@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
 
 class MLPBlock(nn.Module):
-    """Two linear layers with an activation between them."""
+    """Two linear layers with an activation in between."""
 
     def __init__(self, *, embedding_dim: int, mlp_dim: int, act: type[nn.Module] = nn.GELU) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class TwoWayAttentionBlock(nn.Module):
         embedding_dim: Width of tokens and of the image embedding.
         num_heads: Attention heads.
         mlp_dim: Inner width of the MLP.
-        attention_downsample_rate: Narrowing of the two cross attentions.
-        skip_first_layer_pe: The first block's queries are the position encodings themselves, so
-            its self-attention adds none and replaces the queries.
+        attention_downsample_rate: Reduction of the inner width of the two cross-attentions.
+        skip_first_layer_pe: Set in the first block, whose queries are the position encodings
+            themselves: its self-attention adds none and replaces the queries.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class TwoWayAttentionBlock(nn.Module):
             key_pe: Position encodings of the image (B, HW, C).
 
         Returns:
-            The updated queries and keys, in the shapes they came in.
+            The updated queries and keys, in their original shapes.
         """
         if self.skip_first_layer_pe:
             queries = self.self_attn(q=queries, k=queries, v=queries)
@@ -132,14 +132,14 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """A stack of two-way blocks and a last attention from tokens to the image.
+    """A stack of two-way blocks and a final attention from tokens to image.
 
     Args:
         depth: Number of blocks.
         embedding_dim: Width of tokens and image embedding.
         num_heads: Attention heads.
         mlp_dim: Inner width of the MLPs.
-        attention_downsample_rate: Narrowing of the cross attentions.
+        attention_downsample_rate: Reduction of the inner width of the cross-attentions.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class TwoWayTransformer(nn.Module):
         Args:
             image_embedding: (B, C, H, W).
             image_pe: Position encoding of the image grid, (B or 1, C, H, W).
-            point_embedding: Tokens (B, N, C); they are their own position encodings.
+            point_embedding: Tokens (B, N, C), which also serve as their position encodings.
 
         Returns:
             Tokens (B, N, C) and image embedding, flattened, (B, HW, C).

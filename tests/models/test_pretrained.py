@@ -59,11 +59,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("missing", ["owner/model", "nowhere", "/no/where/at/all", "a b?"])
 def test_what_is_missing_is_said(name: str, missing: str, cache: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is not there.*: give the folder"):
+    with pytest.raises(CheckpointError, match=r"neither a folder nor.*: give the folder"):
         CREATE[name](Path(missing))
     # Only what may be an id is to be fetched.
     command = r"run `hf download owner/model`, or " if missing == "owner/model" else ""
-    with pytest.raises(CheckpointError, match=rf"is not there.*: {command}give the folder"):
+    with pytest.raises(CheckpointError, match=rf"neither a folder nor.*: {command}give the folder"):
         CREATE[name](missing)
 
 

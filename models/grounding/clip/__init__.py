@@ -1,1 +1,1 @@
-"""OpenCLIP for phrases: dense features and the whole picture's presence."""
+"""OpenCLIP for phrases: heat maps from dense features, presence from the whole image."""

@@ -1,4 +1,4 @@
-"""Phrases to CLIP's text features, each through an ensemble of prompt templates."""
+"""CLIP's text features of phrases, averaged over an ensemble of prompt templates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Tokenizer = Callable[..., Tensor]
 
-# What CLIP Surgery adds to the 80 templates of ImageNet's zero-shot classifier.
+# Templates that CLIP Surgery adds to the 80 of ImageNet's zero-shot classifier.
 SCENE_TEMPLATES = (
     "there is a {} in the scene.",
     "there is the {} in the scene.",
@@ -27,25 +27,25 @@ SCENE_TEMPLATES = (
     "this is the {} in the scene.",
     "this is one {} in the scene.",
 )
-BATCH_SIZE = 64  # texts that are encoded together
-CACHE_SIZE = 1024  # phrases whose features are kept, some kilobytes each
+BATCH_SIZE = 64  # texts encoded together
+CACHE_SIZE = 1024  # phrases whose features are cached, a few kilobytes each
 
 
 def default_templates() -> tuple[str, ...]:
-    """The 85 templates of CLIP Surgery, "{}" standing for the phrase."""
+    """The 85 templates of CLIP Surgery, with "{}" in place of the phrase."""
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     return (*(template("{}") for template in OPENAI_IMAGENET_TEMPLATES), *SCENE_TEMPLATES)
 
 
 class ClipText:
-    """Text features of phrases, the recent ones remembered.
+    """Text features of phrases, with a cache of recent ones.
 
     Args:
-        model: Whose text encoder is asked.
-        tokenizer: Of the model; called with texts and ``context_length``.
-        templates: "{}" stands for the phrase in each.
-        dtype: What the encoder runs in.
+        model: The model whose text encoder is used.
+        tokenizer: The model's tokenizer, called with texts and ``context_length``.
+        templates: Texts with "{}" in place of the phrase.
+        dtype: Type that the encoder computes in.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class ClipText:
 
     @torch.inference_mode()
     def encode(self, phrases: Sequence[str]) -> Tensor:
-        """Features (P, C) of length 1, of one phrase or more.
+        """Features (P, C) of length 1, of one or more phrases.
 
-        A phrase's templates are encoded apart from those of others, so that its features do not
-        depend on what else is asked for.
+        Each phrase is encoded separately, so that its features do not depend on the other
+        phrases.
 
         Raises:
             InputError: A phrase has more tokens than the model reads.
@@ -76,7 +76,7 @@ class ClipText:
         return torch.stack([self._feature(phrase) for phrase in phrases])
 
     def check(self, phrases: Sequence[str]) -> None:
-        """Refuse what names nothing.
+        """Check that no phrase is empty.
 
         Raises:
             InputError: A phrase has no tokens.
@@ -109,7 +109,7 @@ class ClipText:
         """Token ids (T, context length)."""
         length = int(self.model.context_length)
         tokens = self.tokenizer(list(texts), context_length=length)
-        # Tokenizers cut in silence; with room for one token more, what was cut shows.
+        # Tokenizers truncate silently; room for one more token reveals it.
         longer = self.tokenizer(list(texts), context_length=length + 1)
         for text, row, whole in zip(texts, tokens, longer, strict=True):
             if not torch.equal(row, whole[:length]):
@@ -120,13 +120,13 @@ class ClipText:
         return tokens
 
     def _run(self, tokens: Tensor) -> Tensor:
-        """Features (T, C) of any length, of tokens (T, context length)."""
+        """Features (T, C), of any length, of tokens (T, context length)."""
         model = self.model
         projection = getattr(model, "text_projection", None)
         if not _reads_to_the_end_token(model) or not isinstance(projection, nn.Parameter):
             return model.encode_text(tokens)
-        # Under a causal mask what follows the end token has no effect on it. Most texts are
-        # short, and leaving out their padding makes them several times faster to encode.
+        # Under a causal mask, tokens after the end token do not affect it. Most texts are short,
+        # and without their padding they are encoded several times faster.
         ends = tokens.argmax(1)
         length = int(ends.max()) + 1
         x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
@@ -135,7 +135,7 @@ class ClipText:
 
 
 def _reads_to_the_end_token(model: CLIP | CustomTextCLIP) -> bool:
-    """Whether the text encoder is CLIP's own: causal, read out at the token of the highest id."""
+    """Whether the text encoder is CLIP's own: causal, read out at the token with the highest id."""
     return (
         getattr(model, "text_pool_type", "") == "argmax"
         and getattr(model, "attn_mask", None) is not None

@@ -1,7 +1,7 @@
-"""open_clip models from their names and weights, without network.
+"""Loading open_clip models from their names and weights, without using the network.
 
-Weights are a file, or a folder as the Hugging Face hub has it for open_clip: the weights beside
-``open_clip_config.json``, which says what model they are and how its pixels are prepared.
+Weights are a file, or a folder in the hub's layout for open_clip: the weights beside
+``open_clip_config.json``, which describes the model and how its input is normalised.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from open_clip import CLIP, CustomTextCLIP
 
 CONFIG_FILE = "open_clip_config.json"
-# Most wanted first.
+# Preferred one first.
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 _PARTS = ("vision_cfg", "text_cfg")
-# Settings under which open_clip builds another attention than PyTorch's.
+# Settings with which open_clip replaces PyTorch's attention by its own.
 _CUSTOM = (
     "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"
 )  # fmt: skip
@@ -39,14 +39,14 @@ _EXAMPLES = "such as ViT-B-16, ViT-B-32-quickgelu or ViT-L-14"
 
 @dataclass(frozen=True, eq=False)
 class LoadedClip:
-    """A model with what goes before it.
+    """A model with its tokenizer and preprocessing.
 
     Attributes:
-        model: Of open_clip, in evaluation mode, on the CPU.
-        tokenizer: Of the model.
-        mean: Of the channels, for pixels in 0..1.
-        std: Of the channels, for pixels in 0..1.
-        interpolation: "bicubic" or "bilinear", how pictures are resized.
+        model: The open_clip model, in evaluation mode, on the CPU.
+        tokenizer: The model's tokenizer.
+        mean: Channel means, for pixels in 0..1.
+        std: Channel standard deviations, for pixels in 0..1.
+        interpolation: How images are resized: "bicubic" or "bilinear".
     """
 
     model: CLIP | CustomTextCLIP
@@ -57,21 +57,21 @@ class LoadedClip:
 
 
 def load_clip(name: str, checkpoint: str | Path | None, *, seed: int = 0) -> LoadedClip:
-    """Build a model of open_clip whose image encoder is a plain vision transformer.
+    """Build an open_clip model whose image encoder is a plain vision transformer.
 
     Args:
-        name: Of open_clip, such as "ViT-B-16"; any name if the weights lie beside a config.
-        checkpoint: A weights file, a folder, or the id of a model on the Hugging Face hub that is
-            on this machine. None leaves the weights random.
-        seed: Of the random weights; the global random state is not touched.
+        name: A name of open_clip, such as "ViT-B-16"; with a config beside the weights, any name.
+        checkpoint: A weights file, a folder, or the hub id of a model on this machine. None leaves
+            the weights random.
+        seed: Seed of the random weights; the global random state is not touched.
 
     Raises:
-        ModelNotFoundError: open_clip has no model of that name, or it is of a kind that has no
-            dense features here.
+        ModelNotFoundError: open_clip has no model of that name, or dense features of its kind are
+            not supported.
         CheckpointError: The weights are missing, broken or another model's.
     """
     weights = None if checkpoint is None else find_clip_weights(checkpoint)
-    # Importing open_clip takes seconds; a wrong path should not cost them.
+    # Importing open_clip takes seconds, which a wrong path should not cost.
     import open_clip
 
     config = {} if weights is None else _read_config(weights.parent / CONFIG_FILE)
@@ -93,7 +93,7 @@ def load_clip(name: str, checkpoint: str | Path | None, *, seed: int = 0) -> Loa
     model = _build(name, spec, seed)
     if weights is not None:
         state = read_state_dict(weights)
-        if all(key.startswith("module.") for key in state):  # as distributed training leaves it
+        if all(key.startswith("module.") for key in state):  # saved by distributed training
             state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
         load_strictly(model, state, source=weights, name=name)
     pixels = config.get("preprocess_cfg", {})
@@ -107,13 +107,14 @@ def load_clip(name: str, checkpoint: str | Path | None, *, seed: int = 0) -> Loa
 
 
 def find_clip_weights(checkpoint: str | Path) -> Path:
-    """Path of a weights file: of a file, of a folder, or of a hub id on this machine.
+    """Return the weights file of a checkpoint: a file, a folder or a hub id.
 
     Args:
-        checkpoint: A path, or "owner/name". A path that exists is never taken for an id.
+        checkpoint: A path, or a hub id "owner/name" of a model on this machine. A path that exists
+            is never taken for an id.
 
     Raises:
-        CheckpointError: There is none; the message says what to fetch or to give.
+        CheckpointError: There is no such file; the message says what to fetch or to give.
     """
     path = Path(checkpoint)
     if not path.exists():
@@ -128,7 +129,7 @@ def find_clip_weights(checkpoint: str | Path) -> Path:
         return found[0]
     if not path.exists():
         command = how_to_fetch(checkpoint)
-        fetch = f"if it is one of the hub, run `{command}`, or " if command else ""
+        fetch = f"if it is a hub id, run `{command}`, or " if command else ""
         raise CheckpointError(
             f"{str(checkpoint)!r} is neither a file, nor a folder, nor a model of the hub that is "
             f"on this machine; {fetch}give the path of {_WANTED}"
@@ -150,7 +151,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """A hub's open_clip config; {} where there is none."""
+    """Read the hub's open_clip config; {} if there is none."""
     if not path.is_file():
         return {}
     try:
@@ -166,7 +167,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _sizes(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells models apart."""
+    """The settings that tell models apart."""
     import open_clip
 
     vision, default = spec["vision_cfg"], open_clip.CLIPVisionCfg()
@@ -183,13 +184,13 @@ def _check_kind(name: str, spec: Mapping[str, Any]) -> None:
     elif isinstance(vision.get("layers"), (list, tuple)):
         reason = "its image encoder is a ResNet"
     elif vision.get("attentional_pool") or "multimodal_cfg" in spec:
-        reason = "it pools its patches by attention (CoCa), which leaves them no place"
+        reason = "it pools its patches by attention (CoCa), so that features have no place"
     elif vision.get("block_type") == "custom" or any(vision.get(key) for key in _CUSTOM):
-        reason = "its attention has other parts than a plain vision transformer's"
+        reason = "its attention is not that of a plain vision transformer"
     elif text.get("hf_model_name"):
-        reason = f"its text encoder is {text['hf_model_name']}, which is not open_clip's own"
+        reason = f"its text encoder is {text['hf_model_name']}, not open_clip's own"
     elif text.get("tokenizer_mode"):
-        reason = f"its tokenizer has a mode of its own, {text['tokenizer_mode']!r}"
+        reason = f"its tokenizer runs in the mode {text['tokenizer_mode']!r}"
     if reason:
         raise ModelNotFoundError(
             f"{name} gives no dense features: {reason}; choose a plain vision transformer of "
