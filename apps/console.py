@@ -14,7 +14,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Bar:
-    """A progress bar on stderr, if that is a terminal; hidden while something is printed."""
+    """A progress bar on stderr if that is a terminal; hidden while something is printed."""
 
     def __init__(
         self, total: int, console: Console | None, description: str = "segmenting"
@@ -41,7 +41,7 @@ class Bar:
             self.progress.start()
 
     def hide(self) -> None:
-        """Take the bar away until it is shown again."""
+        """Hide the bar until it is shown again."""
         if self.progress is not None:
             self.progress.stop()
 
@@ -51,7 +51,7 @@ class Bar:
             self.progress.advance(self.task)
 
     def update(self, done: int, total: int) -> None:
-        """Show how many are done of how many there are."""
+        """Show how many of how many are done."""
         if self.progress is not None:
             self.progress.update(self.task, completed=done, total=total)
 
@@ -72,11 +72,11 @@ def describe_error(error: Exception) -> str:
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code of a failure: 2 if other input would do, else 1."""
+    """Return the exit code of a failure: 2 if other input would help, else 1."""
     bad_input = isinstance(error, (InputError, ModelNotFoundError, CheckpointError))
     return EXIT_BAD_INPUT if bad_input else EXIT_FAILED
 
 
 def printable(text: str) -> str:
-    """Return text that any stream can encode: bytes of a file name that are not UTF-8 become ?."""
+    """Return text that any stream can encode: bytes of a path that are not UTF-8 become "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..models.errors import InputError
-from ..pipeline.files import write_whole
+from ..pipeline.files import remove_leftovers, write_whole
 
 _LONGEST_SHOWN = 80
 
@@ -74,6 +74,7 @@ class Journal:
         Raises:
             OSError: It cannot be written.
         """
+        remove_leftovers(self.path.parent)
         lines = [_dump({self._key: self._asked}), *map(_dump, entries)]
         write_whole(self.path, "".join(lines).encode())
 

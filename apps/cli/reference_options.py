@@ -1,4 +1,4 @@
-"""Options that show an object: pictures, and the mask, box or click that says what is meant."""
+"""Options that show an object: images, each with a mask, a box or a point that marks it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from ...models.errors import InputError
+from ..wording import count
 from .query_options import read_box, read_click
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ _ORDER = "promptseg.option_order"
 
 
 class OrderedCommand(TyperCommand):
-    """A command that knows in which order its options were given, of unlike names too."""
+    """A command that knows in which order its options were given, across different options."""
 
     # The context is click's; some versions of typer bring their own click.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, and keep the names of the parameters in their order, one for each value."""
+        """Parse, and keep the names of the parameters in order, one per value."""
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         ctx.meta[_ORDER] = [parameter.name for parameter in order]
         return super().parse_args(ctx, args)
@@ -34,11 +35,11 @@ class OrderedCommand(TyperCommand):
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and what is meant on it; just one of mask, box and point is given.
+    """An image and the object on it, marked by exactly one of mask, box and point.
 
     Attributes:
-        image: Path of the picture.
-        label: What masks found by it are called; None for the default.
+        image: Path of the image.
+        label: What its masks are called; None for the default.
         mask: Path of the mask.
         box: XYXY in pixels.
         point: (x, y) in pixels.
@@ -51,10 +52,10 @@ class Example:
     point: tuple[float, float] | None = None
 
     def load(self) -> Reference:
-        """Read the picture and the mask.
+        """Read the image and the mask.
 
         Raises:
-            InputError: They cannot be read or do not fit together; the message names the picture.
+            InputError: They cannot be read or do not fit together; the message names the image.
         """
         from ...pipeline.prompters.reference.examples import LABEL, Reference
 
@@ -74,16 +75,16 @@ class Example:
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """Names of the options that go together, as on the command line.
+    """Names of the options that belong together, as on the command line.
 
     Attributes:
-        picture: Such as "--reference".
+        image: Such as "--reference".
         mask: Such as "--reference-mask".
         box: Such as "--reference-box".
         point: Such as "--reference-point".
     """
 
-    picture: str
+    image: str
     mask: str
     box: str
     point: str
@@ -102,44 +103,44 @@ CONCEPT = RegionOptions("--reference", "--mask", "--box", "--point")
 def read_examples(
     ctx: typer.Context,
     options: RegionOptions,
-    pictures: Sequence[str] | None,
+    images: Sequence[str] | None,
     masks: Sequence[str] | None,
     boxes: Sequence[str] | None,
     points: Sequence[str] | None,
     labels: Sequence[str] | None = None,
 ) -> tuple[Example, ...]:
-    """Give the first picture the first region, whatever its kind, the second the second, ...
+    """Pair images with regions in the order given, whatever the kind of region.
 
     Args:
-        ctx: Of an ``OrderedCommand``.
-        options: What the options are called; a parameter is called as its option is.
-        pictures: Values of the first option, as given.
-        masks: Of the second.
-        boxes: Of the third.
-        points: Of the fourth.
-        labels: One for all, or one for each picture.
+        ctx: Context of an ``OrderedCommand``.
+        options: Names of the options; each parameter is named like its option.
+        images: Values of the first option, as given.
+        masks: Values of the second.
+        boxes: Values of the third.
+        points: Values of the fourth.
+        labels: One for all, or one for each image.
 
     Raises:
-        InputError: There are not as many regions as pictures, or a region cannot be read.
+        InputError: The numbers of regions and images differ, or a region cannot be read.
     """
     given = {options.mask: masks, options.box: boxes, options.point: points}
     regions = list(_in_order(ctx.meta[_ORDER], given))
-    count = len(pictures or ())
-    if len(regions) != count:
+    number = len(images or ())
+    if len(regions) != number:
         raise InputError(
-            f"{options.picture}: {count} pictures and {len(regions)} regions; give each picture "
-            f"one {options.mask}, {options.box} or {options.point}, in the same order"
+            f"{options.image}: {count(number, 'image')} and {count(len(regions), 'region')}; give "
+            f"each image one {options.mask}, {options.box} or {options.point}, in the same order"
         )
     names: Sequence[str | None] = [None] if not labels else list(labels)
-    if len(names) not in (1, count):
+    if len(names) not in (1, number):
         raise InputError(
-            f"{options.picture}-label: {len(names)} labels for {count} pictures; give one for "
-            "all or one for each"
+            f"{options.image}-label: {count(len(names), 'label')} for {count(number, 'image')}; "
+            "give one for all or one for each"
         )
     if len(names) == 1:
-        names = list(names) * count
+        names = list(names) * number
     examples = []
-    for image, label, (option, value) in zip(pictures or (), names, regions, strict=True):
+    for image, label, (option, value) in zip(images or (), names, regions, strict=True):
         if option == options.mask:
             examples.append(Example(image, label, mask=value))
         elif option == options.box:
@@ -164,7 +165,7 @@ def encode_examples(
 
 
 def concept_path(name: str) -> Path:
-    """File of a concept: the path itself, or of a bare name NAME.safetensors in this folder."""
+    """Path of a concept's file: as given, or NAME.safetensors for a bare name."""
     bare = Path(name).name == name and not name.endswith(CONCEPT_SUFFIX)
     return Path(f"{name}{CONCEPT_SUFFIX}" if bare else name)
 
@@ -172,7 +173,7 @@ def concept_path(name: str) -> Path:
 def _in_order(
     order: Sequence[str | None], given: Mapping[str, Sequence[str] | None]
 ) -> Iterator[tuple[str, str]]:
-    """Options and values as they were given, those of other options left out."""
+    """Yield these options with their values in the order they were given."""
     parameters = {name.lstrip("-").replace("-", "_"): name for name in given}
     values = {name: iter(given[name] or ()) for name in given}
     for parameter in order:

@@ -156,7 +156,7 @@ def _merge_notes(entries: Iterable[Entry]) -> list[str]:
     for entry in entries:
         for note in entry.notes:
             # Notes that differ in their numbers only are of one kind.
-            kind = re.sub(r"[0-9]+( masks?)?", "#", note)
+            kind = re.sub(r"[0-9]+( empty)?( masks?)?", "#", note)
             first.setdefault(kind, f"{Path(entry.image).name}: {note}")
             images.setdefault(kind, set()).add(entry.image)
     merged = []

@@ -143,7 +143,7 @@ class Runner:
                 if self.options.formats:
                     exports = stack.enter_context(self._open_exports(pictures))
                 codes = self._do_all(pictures, log, exports)
-            # When the exports are complete.
+            # Once the exports are complete.
             self._finish(pictures, log)
         except KeyboardInterrupt:
             say_error(self.errors, f"stopped{_way_on(log)}")
@@ -204,7 +204,7 @@ class Runner:
         """Segment one image, write its files, and return what prints the report."""
         from ...pipeline.images import load_image
 
-        # Before the models: a wrong path is told at once.
+        # Before the models, so that a wrong path is reported at once.
         pixels = load_image(path)
         segment = self._prepare(path)
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Pictures with masks in COCO's two layouts: instances and panoptic JSON.
+"""Annotated pictures in COCO's two layouts: instances and panoptic JSON.
 
 Source: Lin et al. 2014, "Microsoft COCO", and Kirillov et al. 2019, "Panoptic Segmentation"; the
 layouts are described at https://cocodataset.org/#format-data.
@@ -22,9 +22,9 @@ from ...models.errors import InputError
 from ..exports.coco_layout import decode_segmentation, is_panoptic
 from .pictures import BoolMask, Collection, Target, Truth
 
-# The panoptic PNG's value of pixels that nobody has labelled.
+# The id of unlabelled pixels in a panoptic PNG.
 _UNLABELLED = 0
-# COCO's names of merged stuff: "wall-other-merged" is a wall.
+# Endings of COCO's merged stuff: "wall-other-merged" is a wall.
 _MERGED = re.compile(r"(-(other|merged|stuff))+$")
 
 
@@ -35,7 +35,7 @@ class Segment:
     Attributes:
         label: Class name.
         thing: False for stuff such as sky.
-        crowd: Many objects of the class marked as one.
+        crowd: Whether it is many objects annotated as one.
         shape: COCO's polygons or run lengths, or the id in the panoptic PNG.
     """
 
@@ -52,9 +52,9 @@ class CocoPicture:
     Attributes:
         image_path: The photograph.
         source: Stem of the COCO file.
-        size: (H, W) by the COCO file.
-        segments: All that is annotated.
-        panoptic_path: PNG of segment ids; None where the segments have their own shapes.
+        size: (H, W) according to the COCO file.
+        segments: Everything annotated.
+        panoptic_path: PNG of segment ids; None if the segments have their own shapes.
     """
 
     image_path: Path
@@ -79,10 +79,10 @@ class CocoPicture:
         return frozenset(segment.label for segment in self.segments)
 
     def load_truth(self) -> Truth:
-        """Read the masks. What only a crowd covers, or nobody has labelled, is void.
+        """Read the masks. Pixels that only a crowd covers, or that are unlabelled, are void.
 
         Raises:
-            InputError: A shape or the PNG cannot be read, or is not of the picture's size.
+            InputError: A shape or the PNG cannot be read, or differs from the picture in size.
         """
         ids = None if self.panoptic_path is None else _read_panoptic_png(self.panoptic_path)
         if ids is not None and ids.shape != self.size:
@@ -118,8 +118,8 @@ class CocoPicture:
 
     def _size_error(self, what: str, found: Sequence[int]) -> InputError:
         return InputError(
-            f"{self.name}: {what!r} is {found[0]} x {found[1]} pixels, but the COCO file gives "
-            f"the picture {self.size[0]} x {self.size[1]} (H x W); give the files that belong to it"
+            f"{self.name}: {what!r} is {found[0]} x {found[1]} pixels, but the COCO file says "
+            f"{self.size[0]} x {self.size[1]} (H x W); give the files that belong to it"
         )
 
 
@@ -128,11 +128,11 @@ def read_coco(path: Path, images: Path | None = None, panoptic: Path | None = No
 
     Args:
         path: The JSON file.
-        images: Folder of the photographs; looked for near the file if not given.
-        panoptic: Folder of the panoptic PNGs; looked for near the file if not given.
+        images: Folder of the photographs; searched for near the file by default.
+        panoptic: Folder of the panoptic PNGs; searched for near the file by default.
 
     Raises:
-        InputError: The file is not of COCO's layout, or the folders cannot be found.
+        InputError: The file is not in COCO's layout, or the folders cannot be found.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -148,7 +148,7 @@ def read_coco(path: Path, images: Path | None = None, panoptic: Path | None = No
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{str(path)!r} is not of COCO's instances or panoptic layout: {error!r}"
+            f"{str(path)!r} is not in COCO's instances or panoptic layout: {error!r}"
         ) from error
 
 
@@ -204,7 +204,7 @@ def _label(name: str, thing: bool) -> str:
 
 
 def _find_folder(what: str, option: str, given: Path | None, path: Path, first: str) -> Path:
-    """Return the folder that has the first picture, of those where COCO's files usually lie."""
+    """Return the folder that has the first picture, trying where COCO's files usually are."""
     # annotations/instances_val2017.json, val2017/ beside annotations/ or beside the file, and
     # annotations/panoptic_val2017/ for the PNGs.
     split = path.stem.rpartition("_")[2]
@@ -216,7 +216,7 @@ def _find_folder(what: str, option: str, given: Path | None, path: Path, first: 
             return folder
     looked = ", ".join(repr(str(folder)) for folder in dict.fromkeys(folders))
     raise InputError(
-        f"the {what} of {str(path)!r} are not there: no {first!r} in {looked}; "
+        f"the {what} of {str(path)!r} are missing: no {first!r} in {looked}; "
         f"give their folder with {option}"
     )
 

@@ -1,7 +1,8 @@
-"""A sheet of small pictures to look at: what was predicted, over what is true."""
+"""A sheet of thumbnails that shows predictions over true masks."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...pipeline.checks import UInt8Array
 from ...pipeline.drawing import MASK_OPACITY, PALETTE, outline
+from ...pipeline.files import write_whole
 from .tasks.base import Shown
 
 CELL = 260
@@ -18,17 +20,17 @@ _COLUMNS = 4
 _MARGIN = 10
 _CAPTION = 20
 _FONT_SIZE = 13
-# Share of a cell's side that the example picture in its corner takes.
+# Side of the example picture in the corner, as a share of the cell's.
 _EXAMPLE = 0.38
 _PREDICTION, _TRUTH, _ASKED = PALETTE[6], PALETTE[0], PALETTE[3]
 
 
 def draw_sheet(title: str, shown: Sequence[Shown]) -> Image.Image:
-    """Draw all predictions as a grid: filled what was predicted, outlined what is true.
+    """Draw predictions as a grid: predicted masks filled, true masks outlined.
 
     Args:
         title: The first line.
-        shown: The cells, row by row; with none, the sheet says so.
+        shown: The cells, row by row; if there are none, the sheet says so.
 
     Returns:
         An RGB image, as wide as four cells.
@@ -43,7 +45,7 @@ def draw_sheet(title: str, shown: Sequence[Shown]) -> Image.Image:
     font = ImageFont.load_default(_FONT_SIZE)
     room = sheet.width - 2 * _MARGIN
     draw.text((_MARGIN, _MARGIN), _fit(title, font, room), fill="black", font=font)
-    legend = "filled: predicted    outlined: true    yellow: box, clicks or example asked with"
+    legend = "filled: predicted    outlined: true    yellow: the box, clicks or example given"
     draw.text((_MARGIN, _MARGIN + _CAPTION), legend if shown else "nothing went wrong",
               fill="#555555", font=font)  # fmt: skip
     for i, item in enumerate(shown):
@@ -56,19 +58,18 @@ def draw_sheet(title: str, shown: Sequence[Shown]) -> Image.Image:
 
 
 def save_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write a sheet as a PNG, as a whole or not at all, its folder made if need be.
+    """Write a sheet as a PNG, whole or not at all; its folder is created if needed.
 
     Raises:
         OSError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    sheet.save(partial, format="PNG")
-    partial.replace(path)
+    content = io.BytesIO()
+    sheet.save(content, format="PNG")
+    write_whole(path, content.getvalue())
 
 
 def _draw_cell(item: Shown) -> Image.Image:
-    """A square with the picture in its middle."""
+    """A square cell with the picture centred."""
     picture = _small(item.image, CELL)
     canvas = np.array(picture)
     _tint(canvas, _small_mask(item.prediction, picture.size), _PREDICTION)

@@ -1,14 +1,14 @@
-"""Photographs with region masks: the ``index.jsonl`` layout that training and evaluation read.
+"""Annotated photographs in the ``index.jsonl`` layout, which training and evaluation read.
 
-A data folder holds ``index.jsonl``, one JSON object a line::
+A data folder holds ``index.jsonl``, one JSON object per line::
 
     {"image": "images/a.webp", "mask": "masks/a.png", "source": "voc", "split": "train",
      "licence": "...", "regions": [{"label": "dog", "ids": [12], "instances": false}, ...]}
 
 The mask is a PNG of uint8 region ids; 0 is background or unlabelled, 255 is void and counts
 neither for nor against a prediction. A region is the union of its ids. With ``instances`` each
-id is one object of its own, unless an id also belongs to another region: then the region is one
-object made of parts (a person of garments).
+id is an object of its own, unless an id also belongs to another region: then the region is one
+object made of parts (a person made of garments).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Region:
         label: Class name.
         ids: Values in the mask file.
         instances: Each id is one object.
-        thing: False for stuff such as sky and grass, True for things, None where unknown.
+        thing: False for stuff such as sky and grass, True for things, None if unknown.
     """
 
     label: str
@@ -75,7 +75,7 @@ class Sample:
         """The mask file, (H, W) uint8.
 
         Raises:
-            InputError: It cannot be read, or holds anything but one byte a pixel.
+            InputError: It cannot be read, or does not hold one byte per pixel.
         """
         try:
             with Image.open(self.mask_path) as mask:
@@ -103,7 +103,7 @@ class Sample:
         )
 
     def objects(self) -> list[tuple[str, tuple[int, ...]]]:
-        """What a box or a click can mean: labels with the ids of one object or class region."""
+        """What a box or a click can mean: labels, each with the ids of an object or a region."""
         uses = Counter(i for region in self.regions for i in region.ids)
         found: list[tuple[str, tuple[int, ...]]] = []
         for region in self.regions:
@@ -137,11 +137,11 @@ def read_index_collection(folder: str | Path, split: str) -> Collection:
 
 def _read_all(path: Path) -> list[Sample]:
     if not path.is_file():
-        raise InputError(f"{path.parent}: expected a data folder with index.jsonl, found none")
+        raise InputError(f"{path.parent} has no index.jsonl; give a data folder")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
@@ -155,7 +155,7 @@ def _of_split(samples: list[Sample], split: str | None, path: Path) -> list[Samp
 
 
 def _vocabulary(samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
-    """Labels of things, or of what may be things, by source."""
+    """Labels of things, or of what may be a thing, by source."""
     labels: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         labels[sample.source] |= {r.label for r in sample.regions if r.thing is not False}
@@ -174,4 +174,6 @@ def _read_line(path: Path, number: int, line: str) -> Sample:
             folder / row["image"], folder / row["mask"], row["source"], row["split"], regions
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}, line {number}: not a sample of the layout: {error!r}") from error
+        raise InputError(
+            f"{path}, line {number}: not a valid sample: {error!r}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Figures of merit of masks and of decisions whether something is there."""
+"""Figures of merit for masks, and for decisions whether something is there."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def mask_iou(
 def contour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels (H, W) of a mask with one of their four neighbours outside it.
 
-    The picture's border is no contour: where an object leaves the picture, nothing is known of
-    its outline.
+    The picture's border is not a contour: where an object leaves the picture, its outline is
+    unknown.
     """
     edge: NDArray[np.bool_] = mask & ~ndimage.binary_erosion(mask, border_value=1)
     return edge
@@ -63,7 +63,7 @@ def boundary_f(
 
 
 def _box_around(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Where a mask is, and one pixel more, so that its contour is the same in the cut-out."""
+    """Slices around a mask with a margin of one pixel, so that its contour stays the same."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return slice(0, 0), slice(0, 0)
@@ -87,7 +87,7 @@ def matthews(present: ArrayLike, decided: ArrayLike, weights: ArrayLike | None =
     Args:
         present: (N,) bool, the phrase's object is in the picture.
         decided: (N,) bool, a mask was given.
-        weights: (N,) what each phrase counts; 1 each by default.
+        weights: (N,) weight of each phrase; 1 each by default.
     """
     truth, guess = np.asarray(present, bool), np.asarray(decided, bool)
     share = np.ones(len(truth)) if weights is None else np.asarray(weights, np.float64)
@@ -98,7 +98,7 @@ def matthews(present: ArrayLike, decided: ArrayLike, weights: ArrayLike | None =
 
 
 def balanced_weights(present: ArrayLike) -> NDArray[np.float64]:
-    """What each of N phrases counts, (N,), so that present and absent ones weigh the same."""
+    """Weights (N,) of N phrases with which present and absent ones count the same in total."""
     truth = np.asarray(present, bool)
     count = max(1, int(truth.sum())), max(1, int((~truth).sum()))
     weights: NDArray[np.float64] = np.where(truth, 0.5 / count[0], 0.5 / count[1])
@@ -112,7 +112,7 @@ def roc_auc(present: ArrayLike, scores: ArrayLike) -> float:
 
     Args:
         present: (N,) bool.
-        scores: (N,) the higher, the surer that it is there.
+        scores: (N,), higher for a phrase that is more surely there.
     """
     truth = np.asarray(present, bool)
     ranks = stats.rankdata(np.asarray(scores, np.float64))

@@ -1,4 +1,4 @@
-"""What a measurement needs of a picture, wherever its masks come from."""
+"""Annotated pictures as measurements see them, whatever file layout they come from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...models.errors import InputError
 
 BoolMask = NDArray[np.bool_]
 
-# Objects of less than this share of their picture do not count in any measurement.
+# Objects that cover less than this share of their picture do not count in any measurement.
 MIN_AREA = 0.01
 
 
@@ -44,7 +44,7 @@ class Truth:
     Attributes:
         valid: (H, W) bool; false where a pixel counts neither for nor against a prediction.
         objects: What a box or a click can mean.
-        classes: Regions of the classes that can be asked for by name or by example, a class one.
+        classes: What can be asked for by name or by example: one region per class.
     """
 
     valid: BoolMask
@@ -53,15 +53,15 @@ class Truth:
 
 
 class Picture(Protocol):
-    """A photograph with region masks, of any layout."""
+    """An annotated photograph, of any layout."""
 
     @property
     def name(self) -> str:
-        """Unique in its data."""
+        """Unique in its data set."""
 
     @property
     def source(self) -> str:
-        """What figures are grouped by."""
+        """The group that its figures are reported in."""
 
     @property
     def image_path(self) -> Path:
@@ -73,7 +73,7 @@ class Picture(Protocol):
 
     @property
     def labels(self) -> frozenset[str]:
-        """All that is known to be in it: stuff, small things and crowds as well."""
+        """Everything known to be in it, including stuff, small things and crowds."""
 
     def load_truth(self) -> Truth:
         """Read the masks, small objects included.
@@ -88,8 +88,8 @@ class Collection:
     """Pictures and what is known of their labels.
 
     Attributes:
-        pictures: To be measured.
-        vocabulary: The labels that phrases are drawn from, by source; of all pictures of the
+        pictures: The pictures to measure.
+        vocabulary: The labels that phrases are drawn from, by source; from all pictures of the
             source, measured or not.
         supercategories: The data's own grouping of labels; empty if it has none.
     """
@@ -105,11 +105,11 @@ def large(targets: Iterable[Target]) -> list[Target]:
 
 
 def check_pictures(pictures: Iterable[Picture], remedy: str) -> None:
-    """Refuse pictures of one name, and pictures whose files are not there.
+    """Refuse pictures that share a name, and pictures whose files are missing.
 
     Args:
-        pictures: To be measured.
-        remedy: What helps if files are missing.
+        pictures: The pictures to measure.
+        remedy: What to do if files are missing.
 
     Raises:
         InputError: Names the first picture that is wrong.

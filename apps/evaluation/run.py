@@ -130,7 +130,7 @@ def _configs(name: str, part: object, depth: int = 2) -> list[str]:
 
 
 def figures_by_source(task: Task, rows: Sequence[Row]) -> Figures:
-    """Figures by source, and of all rows under "all"; nothing if there are no rows."""
+    """Figures by source, and of all rows under "all"; empty if there are no rows."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["source"]].append(row)

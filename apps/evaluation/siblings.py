@@ -1,7 +1,7 @@
-"""Which labels are siblings (cow and horse), and which may name one and the same thing.
+"""Which labels are siblings (cow and horse), and which may name the same thing.
 
-An absent phrase is only a fair question if nobody would say that its object is in the picture
-after all: a label that may name something present is never asked as absent.
+Asking for an absent object is only fair if nobody could say that it is in the picture after all, so
+a label that may name something present is never asked as absent.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-# Labels that name the same.
+# Labels that name the same thing.
 _SYNONYMS = (
     ("person", "people", "man", "men", "woman", "women", "boy", "girl", "child", "children", "kid",
      "baby", "human", "pedestrian", "rider", "player"),
@@ -47,7 +47,7 @@ _SYNONYMS = (
     ("jewelry", "jewellery"),
 )  # fmt: skip
 
-# General words, and what they may name as well.
+# General words, and what else they may name.
 _COVERS: Mapping[str, tuple[str, ...]] = {
     "bag": ("backpack", "suitcase", "wallet", "clutch"),
     "shoes": ("boots", "sandals", "heels", "pumps", "flats", "sneakers", "loafers", "wedges",
@@ -76,8 +76,7 @@ _COVERS: Mapping[str, tuple[str, ...]] = {
     "vehicle": ("car", "bus", "truck", "train", "boat", "aeroplane", "motorcycle", "bicycle"),
 }  # fmt: skip
 
-# Groups of siblings, the first table first: a label's siblings are those of the first table that
-# knows any that can be asked for.
+# Groups of siblings; a label's siblings come from the first table that has any to ask for.
 _COCO_GROUPS = (
     ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
     ("traffic light", "fire hydrant", "stop sign", "parking meter", "bench"),
@@ -112,7 +111,7 @@ _TABLES = (_COCO_GROUPS, _VOC_GROUPS, _CLOTHES_GROUPS)
 
 
 def normalise(label: str) -> str:
-    """Return a label as the tables write it: lower case, spaces for hyphens and underscores."""
+    """Return a label as the tables spell it: lower case, spaces for hyphens and underscores."""
     return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
 
 
@@ -122,7 +121,7 @@ def is_person(label: str) -> bool:
 
 
 def may_name_the_same(first: str, second: str) -> bool:
-    """Whether two labels may be given to one object: synonyms, or one general, one special."""
+    """Whether two labels may fit one object: synonyms, or a general and a specific word."""
     one, other = _names(first), _names(second)
     if one & other:
         return True
@@ -132,13 +131,13 @@ def may_name_the_same(first: str, second: str) -> bool:
 def siblings(
     label: str, candidates: Sequence[str], supercategories: Mapping[str, str]
 ) -> list[str]:
-    """Return those of the candidates that are siblings of a label.
+    """Return the candidates that are siblings of a label.
 
     Args:
         label: A label.
-        candidates: Labels that can be asked for; those that may name the same are left out.
-        supercategories: The data's own grouping, label -> group; where it knows the label, it
-            decides alone.
+        candidates: Labels that can be asked for; those that may name the same thing are left out.
+        supercategories: The data's own grouping, label -> group; if it has the label, it alone
+            decides.
     """
     others = [name for name in candidates if not may_name_the_same(label, name)]
     if label in supercategories:
@@ -162,15 +161,15 @@ def draw_absent(
     """Draw phrases that are not in a picture.
 
     Args:
-        present: What the picture is asked for that is there.
-        here: All that is known to be in it.
-        vocabulary: What can be asked for.
+        present: The present labels that are asked for.
+        here: All labels known to be in the picture.
+        vocabulary: Labels that can be asked for.
         supercategories: The data's own grouping; see :func:`siblings`.
-        rng: Draws.
+        rng: Source of the draws.
 
     Returns:
-        As many labels as there are present ones, drawn from all that are absent; and a sibling
-        for each present one that has any left, no two the same. A label can be in both.
+        As many labels as there are present ones, drawn from all absent ones; and a sibling for each
+        present label that has any left, no two the same. A label can be in both lists.
     """
     absent = [
         label for label in vocabulary if not any(may_name_the_same(label, name) for name in here)
@@ -193,7 +192,7 @@ def _names(label: str) -> frozenset[str]:
 
 
 def _covered(names: Collection[str]) -> frozenset[str]:
-    """What any of the names may mean as a general word, with the synonyms of that."""
+    """What the names may cover as general words, with synonyms."""
     special = {label for name in names for label in _COVERS.get(name, ())}
     return frozenset().union(*(_names(label) for label in special))
 

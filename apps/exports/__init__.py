@@ -1,7 +1,8 @@
-"""Results in the formats of others: datasets to train on, annotation tools, image editors.
+"""Results in common formats: for training datasets, annotation tools and image editors.
 
-Every format is written from the same :class:`~promptseg.pipeline.result.Result`, image by image; a
-file stands when it is whole. Importing this package is cheap: the formats are imported when used.
+Every format is written from the same :class:`~promptseg.pipeline.result.Result`, image by image,
+and each file is written whole or not at all. Importing this package is cheap: the formats are
+imported when they are used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What all exporters have in common."""
+"""The base class of the exporters, and how classes are numbered and files are named."""
 
 from __future__ import annotations
 
 import io
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from PIL import Image
 
 from ...models.errors import InputError
+from ...pipeline.files import remove_leftovers
 from ..console import printable
 
 if TYPE_CHECKING:
@@ -20,38 +22,40 @@ if TYPE_CHECKING:
 
 
 class Exporter(ABC):
-    """Writes results of many images into a folder, each complete before the next begins.
+    """Writes the results of many images into a folder, one complete image after the other.
 
-    Files of images from earlier runs in the same folder stay, and so do the numbers of their
-    classes. Adding an image again replaces what was there of it.
+    Files from earlier runs in the same folder are kept, and so are the numbers of their classes.
+    Adding an image again replaces its earlier result.
 
     Args:
-        folder: Where to write; made when needed.
-        labels: Classes to number first, in this order: all that is looked for, so that their
-            numbers do not depend on what is found where. Others follow as they are found.
+        folder: Where to write; created when needed.
+        labels: Classes to number first, in this order: everything that is looked for, so that
+            the numbers do not depend on what is found. Others follow as they are found.
         images: Folder that the names of the images are relative to, for formats that refer to
-            the photographs; None if they are no files.
+            the image files; None if there are none.
 
     Raises:
-        InputError: A file that is there cannot be added to.
+        InputError: An existing file cannot be added to.
         OSError: A file cannot be read.
     """
 
     # Name in FORMATS.
     name: ClassVar[str]
-    # Whether files are named like the images without their endings.
+    # Whether files are named like the images, without their endings.
     by_stem: ClassVar[bool] = True
 
     def __init__(
         self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
     ) -> None:
+        for place, _, _ in os.walk(folder):
+            remove_leftovers(Path(place))
         self.folder = folder
         self.labels = ClassNames(labels)
         self.images = images
 
     @abstractmethod
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
-        """Write what was found in an image.
+        """Write the result of an image.
 
         Args:
             name: The image's path below its folder, with slashes: "holiday/beach.jpg".
@@ -59,19 +63,19 @@ class Exporter(ABC):
             result: What was found in it; it may be empty.
 
         Returns:
-            What the format cannot hold of it, a line each.
+            What the format cannot hold, one line each.
 
         Raises:
-            InputError: The name is not of a path below the folder.
+            InputError: The name is not a path below the folder.
             OSError: A file cannot be written.
         """
 
     @abstractmethod
     def has(self, name: str) -> bool:
-        """Return whether an image's result has been written, also by an earlier run."""
+        """Return whether an image's result has been written, by this run or an earlier one."""
 
     def close(self) -> None:  # noqa: B027 - most formats have nothing left to write
-        """Write what is not written yet."""
+        """Write whatever is still pending."""
 
     def __enter__(self) -> Exporter:
         return self
@@ -81,10 +85,10 @@ class Exporter(ABC):
 
 
 class ClassNames:
-    """Names of classes by their numbers, which never change.
+    """Names of classes and their numbers, which never change.
 
     Args:
-        names: Those to begin with, numbered from 0.
+        names: The first names, numbered from 0.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -93,7 +97,7 @@ class ClassNames:
         self.numbers_of(names)
 
     def numbers_of(self, labels: Iterable[str]) -> list[int]:
-        """Return the number of each label; new ones get the next numbers."""
+        """Return the number of each label; new labels get the next numbers."""
         found = []
         for label in labels:
             name = class_name(label)
@@ -115,7 +119,7 @@ def stem(name: str) -> str:
     """Return an image's name without its ending: the path of its files below a folder.
 
     Raises:
-        InputError: The name is not of a path below a folder.
+        InputError: The name is not a path below a folder.
     """
     path = PurePosixPath(name)
     if not path.name or path.is_absolute() or ".." in path.parts:

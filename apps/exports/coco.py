@@ -1,4 +1,4 @@
-"""Many images in one COCO file of instances.
+"""One COCO instances file for all images.
 
 Source: Lin et al. 2014, "Microsoft COCO"; https://cocodataset.org/#format-data and, for the
 scores, #format-results.
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from ...pipeline.result import Result
 
 COCO_FILE = "annotations.json"
-# The file is written again when this share of its images is new, so that a long run writes it a
-# bounded number of times; what came since is in a file beside it.
+# The file is rewritten when this share of its images is new, so that the number of writes of a long
+# run is bounded; until then, new images are in a file beside it.
 _NEW_SHARE = 1 / 20
 
 
 class CocoExporter(Exporter):
     """Writes annotations.json, with masks as compressed run lengths, exact to the pixel.
 
-    An image has the number it got first, and so has a category; the annotations of an image that
-    is added again take over the numbers of those they replace. A COCO file of others that lies
-    there is added to.
+    Images and categories keep the ids they got first; the annotations of an image that is added
+    again take over the ids of those they replace. A COCO file from elsewhere that is already there
+    is added to.
 
-    Between two writes of the file, images are kept in a file of lines beside it, and are read from
-    there by the next run if this one is interrupted.
+    Between two writes of the file, new images are kept in a file of JSON lines beside it; if the
+    run is interrupted, the next one reads them from there.
     """
 
     name = "coco"
@@ -60,7 +60,7 @@ class CocoExporter(Exporter):
         self._new = 0
         for entry in self._read_pending():
             self._insert(entry)
-        # At once: a line that was cut off must not be added to.
+        # At once, because nothing may be appended to a line that was cut off.
         self.close()
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
@@ -93,7 +93,7 @@ class CocoExporter(Exporter):
             with self._pending_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, allow_nan=False) + "\n")
         if empty and self.polygons:
-            return [f"{self.name}: {count(empty, 'mask')} without a pixel, written as run lengths"]
+            return [f"{self.name}: {count(empty, 'empty mask')} written as run lengths"]
         return []
 
     def has(self, name: str) -> bool:
@@ -115,7 +115,7 @@ class CocoExporter(Exporter):
         return document
 
     def _index(self) -> None:
-        """Look up what the file has by name and number."""
+        """Index the file's content by name and id."""
         document = self._document
         self._images: dict[str, dict[str, Any]] = {}
         for entry in document.pop("images", []):
@@ -146,7 +146,7 @@ class CocoExporter(Exporter):
         return number
 
     def _insert(self, entry: Mapping[str, Any]) -> None:
-        """Put an image and its annotations in the place of what was there of it."""
+        """Put an image and its annotations in place of its earlier ones."""
         name = entry["file_name"]
         known = self._images.get(name)
         if known is None:
@@ -187,7 +187,7 @@ class CocoExporter(Exporter):
 
     def _read_pending(self) -> list[dict[str, Any]]:
         try:
-            # Without the last line, where an interruption cut it off.
+            # Without the last line, which an interruption may have cut off.
             lines = self._pending_path.read_text(encoding="utf-8").split("\n")[:-1]
             entries = [json.loads(line) for line in lines]
         except FileNotFoundError:
@@ -207,11 +207,11 @@ class CocoExporter(Exporter):
 
 
 class CocoPolygonsExporter(CocoExporter):
-    """Writes annotations.json with masks as polygons, which pycocotools draws to the same pixels.
+    """Writes annotations.json with masks as polygons, which pycocotools fills to the same pixels.
 
-    Each part is a polygon; holes are joined with the outline by a seam. A mask without a pixel,
-    which has no polygon, is written as run lengths. Readers that count the polygon's rim in
-    (supervision) make masks larger by up to a pixel.
+    Each part of a mask is a polygon; holes are joined to the outline by a seam. An empty mask,
+    which has no polygon, is written as run lengths. Readers that include a polygon's boundary
+    (supervision) make masks up to a pixel larger.
     """
 
     name = "coco-polygons"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _PictureExporter(Exporter):
-    """Writes a folder for each image with one PNG for each mask, best first."""
+    """Writes a folder per image with one PNG per mask, best first."""
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         pictures = [to_png(self._draw(image, mask)) for mask in result.masks]
@@ -39,7 +39,7 @@ class _PictureExporter(Exporter):
 
 
 class CutoutExporter(_PictureExporter):
-    """Writes IMAGE/mask_01_LABEL.png: RGBA as large as the image, black and clear outside."""
+    """Writes IMAGE/mask_01_LABEL.png: RGBA of the image's size, transparent outside the mask."""
 
     name = "cutout"
 
@@ -50,7 +50,7 @@ class CutoutExporter(_PictureExporter):
 
 
 class PngExporter(_PictureExporter):
-    """Writes IMAGE/mask_01_LABEL.png: white where the mask is."""
+    """Writes IMAGE/mask_01_LABEL.png: white inside the mask, black outside."""
 
     name = "png"
 

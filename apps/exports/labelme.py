@@ -1,4 +1,4 @@
-"""The JSON files of labelme, one an image.
+"""The JSON files of labelme, one per image.
 
 Source: https://github.com/wkentaro/labelme, the files that its version 5 writes.
 """
@@ -23,10 +23,10 @@ LABELME_VERSION = "5.5.0"
 
 
 class LabelmeExporter(Exporter):
-    """Writes IMAGE.json with polygons, which labelme and supervision draw to the same pixels.
+    """Writes IMAGE.json with polygons, which labelme and supervision fill to the same pixels.
 
-    Each part of a mask is a polygon, and the parts of one mask share a group; holes are joined
-    with the outline by a seam. The score is in the description.
+    Each part of a mask is a polygon, and the parts of one mask share a group; holes are joined to
+    the outline by a seam. The score is in the description.
     """
 
     name = "labelme"
@@ -63,7 +63,7 @@ class LabelmeExporter(Exporter):
             "imageWidth": width,
         }
         write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
-        return [f"{self.name}: {count(empty, 'mask')} without a pixel, left out"] if empty else []
+        return [f"{self.name}: {count(empty, 'empty mask')} left out"] if empty else []
 
     def has(self, name: str) -> bool:
         return self._path(name).is_file()
@@ -72,7 +72,7 @@ class LabelmeExporter(Exporter):
         return self.folder / f"{stem(name)}.json"
 
     def _image_path(self, name: str, folder: Path) -> str:
-        """Return the photograph's path relative to the folder of its JSON."""
+        """Return the image's path relative to the folder of its JSON."""
         if self.images is None:
             return PurePosixPath(name).name
         photograph = self.images.absolute() / name

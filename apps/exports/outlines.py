@@ -1,15 +1,15 @@
 """Masks as polygons that fill to the same pixels.
 
-Polygons are drawn by two kinds of readers, and each is given the vertices that it needs:
+There are two kinds of readers, and each needs different vertices:
 
-- pycocotools takes the pixels whose centres lie inside, x being 0 at the left edge of the first
-  pixel. `edge_polygons` go along the pixels' edges.
-- OpenCV (ultralytics, supervision) and Pillow (labelme) cut or round the vertices to whole pixels
-  and take these, the lines between them and the inside. `pixel_polygons` go through the pixels at
-  the rim, with fractions that give the same pixel when cut as when rounded.
+- pycocotools fills the pixels whose centres lie inside; x is 0 at the left edge of the first pixel.
+  `edge_polygons` run along the pixels' edges.
+- OpenCV (ultralytics, supervision) and Pillow (labelme) truncate or round vertices to whole pixels
+  and fill these, the lines between them and the inside. `pixel_polygons` run through the pixels at
+  the rim, with fractions that give the same pixel whether truncated or rounded.
 
-A part is a 4-connected region. A hole is joined with its surroundings by a seam: a line across the
-part, there and back, that adds and takes nothing.
+A part is a 4-connected region. A hole is joined to its surroundings by a seam: a line across the
+part and back that adds and removes nothing.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from scipy.spatial import Delaunay
 from ...pipeline.checks import BoolArray
 from ...pipeline.masks import cut, tight_box
 
-# (n, 2) vertices (x, y); the last is joined with the first.
+# (n, 2) vertices (x, y); the last is joined to the first.
 Polygon = NDArray[np.float64]
 
-# Where in a pixel a vertex lies, by the side of the pixel that it stands for. Cut or rounded, both
+# Offsets of a vertex within its pixel, for the near and the far side. Truncated or rounded, both
 # give the pixel, and a single pixel still has an area.
 _NEAR = 0.05
 _FAR = 0.45
@@ -43,8 +43,8 @@ class Joined:
     Attributes:
         polygon: Its vertices; None for an empty mask.
         parts: How many parts the mask has.
-        added: How many pixels the lines between the parts fill at most.
-        lost: How many pixels the parts have that are left out.
+        added: At most so many pixels are filled by the lines between the parts.
+        lost: Number of pixels in the parts that are left out.
     """
 
     polygon: Polygon | None
@@ -68,9 +68,9 @@ def pixel_polygons(mask: BoolArray) -> list[Polygon]:
 def joined_polygon(mask: BoolArray) -> Joined:
     """Return an (H, W) mask as one polygon through the rim's pixels.
 
-    Parts are joined by lines there and back, which readers fill with a width of one pixel; the
-    lines are those that fill least (a minimum spanning tree of the parts). Parts of fewer pixels
-    than the line to them would fill are left out: that is nearer to the mask.
+    Parts are joined by lines there and back, which readers fill one pixel wide; the lines are those
+    that fill the fewest pixels (a minimum spanning tree of the parts). Parts with fewer pixels than
+    the line to them would fill are left out, which is closer to the mask.
     """
     rims, offset = _trace(mask, through_pixels=True)
     parts = rims.parts
@@ -123,7 +123,7 @@ class _Sides:
 
 
 class _Rims:
-    """The closed rims of a mask, as corners of which each knows the next.
+    """The closed rims of a mask, as corners that each know the next.
 
     The mask is on the right hand of who walks along: outer rims turn clockwise on the screen, rims
     of holes the other way. Where two pixels touch at a corner only, the rim turns between them.
@@ -217,10 +217,10 @@ class _Rims:
         self._next[one], self._next[other] = count, count + 2
 
     def join_parts(self) -> tuple[int, int]:
-        """Make one rim of all that is worth it.
+        """Join the rims of all parts that are worth a line.
 
         Returns:
-            How many pixels the lines between the parts fill at most, and how many are left out.
+            At most how many pixels the lines fill, and how many pixels are left out.
         """
         lines = _lines_between_parts(self._mask)
         for one, other in lines.drawn:
@@ -272,7 +272,7 @@ class _Lines:
 
 
 def _lines_between_parts(mask: BoolArray) -> _Lines:
-    """Find the lines that make the largest part and others one whole, at the least cost."""
+    """Find the cheapest lines that join other parts to the largest."""
     part, _ = ndimage.label(mask)
     y, x = np.nonzero(mask & ~ndimage.binary_erosion(mask))
     of = part[y, x] - 1
@@ -319,11 +319,11 @@ def _nearest_pairs(
 
     The shortest lines that join points are among the sides of their Delaunay triangles.
     """
-    # Three points far off: without them, points in one line have no triangles.
+    # Three points far away: without them, points on one line have no triangles.
     far = 4.0 * max(x.max(), y.max()) + 4
     corners = np.array([[-far, -far], [3 * far, -far], [-far, 3 * far]])
-    # Moved by next to nothing: on a grid, where many lie on one circle, it takes several times as
-    # long.
+    # Moved very slightly: on a grid, where many points lie on one circle, triangulation takes
+    # several times as long.
     points = np.stack([x, y], axis=1) + np.random.default_rng(0).uniform(-0.01, 0.01, (len(x), 2))
     triangles = Delaunay(np.concatenate([points, corners])).simplices
     ends = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])

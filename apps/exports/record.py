@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class JsonExporter(Exporter):
-    """Writes IMAGE.json: the image's name and `Result.to_dict`, which keeps everything."""
+    """Writes IMAGE.json: the image's name and `Result.to_dict`, which leaves nothing out."""
 
     name = "json"
 

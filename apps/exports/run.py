@@ -23,7 +23,7 @@ NOTES_FILE = "notes.txt"
 
 
 class Exports:
-    """The exporters of a run: each format in a folder of its name.
+    """The exporters of a run, each writing to a folder named like its format.
 
     Use it as a context manager: it is closed even if a run fails, and what was added is kept.
 
@@ -61,10 +61,10 @@ class Exports:
         ]
 
     def add(self, image: str | Path, pixels: UInt8Array, result: Result) -> list[str]:
-        """Write what was found in an image, in all formats.
+        """Write the result of an image in all formats.
 
         Args:
-            image: Its path.
+            image: Path of the image.
             pixels: (H, W, 3) uint8 RGB.
             result: What was found in it.
 
@@ -78,12 +78,12 @@ class Exports:
         return [note for item in self._exporters for note in item.add(name, pixels, result)]
 
     def has(self, image: str | Path) -> bool:
-        """Return whether all formats have an image's result, also from an earlier run."""
+        """Return whether all formats have an image's result, from this run or an earlier one."""
         name = self._name(image)
         return all(item.has(name) for item in self._exporters)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write whatever is still pending."""
         for item in self._exporters:
             item.close()
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC's PNGs of classes and of objects.
+"""PASCAL VOC's PNGs of classes and objects.
 
 Source: Everingham et al. 2010, "The PASCAL Visual Object Classes Challenge", and the development
 kit's colour map.
@@ -33,9 +33,9 @@ _LARGEST = 254
 class VocExporter(Exporter):
     """Writes SegmentationClass/, SegmentationObject/ and labels.txt.
 
-    0 is the background, in both PNGs. A class is the number of its line in labels.txt, from 0; an
-    object the number of its mask, from 1. Where masks overlap, the better one is on top. Scores
-    are not kept. PNGs have VOC's colours, or 16 bits and none where a number is above 254.
+    In both PNGs 0 is the background. A class is the number of its line in labels.txt, from 0; an
+    object is the number of its mask, from 1. Where masks overlap, the better one is on top. Scores
+    are not kept. PNGs have VOC's colours; with a number above 254 they have 16 bits and no colours.
     """
 
     name = "voc"
@@ -61,7 +61,7 @@ class VocExporter(Exporter):
         classes = np.array([0, *(number + 1 for number in numbers)], np.uint16)[objects]
         notes: list[str] = []
         write_whole(self.folder / CLASS_FOLDER / below, self._png(classes, "classes", notes))
-        # Last: where it stands, the other one stands too.
+        # Last, so that where it exists the other one does too.
         write_whole(self.folder / OBJECT_FOLDER / below, self._png(objects, "objects", notes))
         visible = np.bincount(objects.ravel(), minlength=len(result) + 1)[1:]
         covered = result.masks.sum(axis=(1, 2)) - visible
@@ -93,7 +93,7 @@ class VocExporter(Exporter):
 
 
 def palette() -> UInt8Array:
-    """Return VOC's (256, 3) colours: the bits of a number, dealt to red, green and blue in turn."""
+    """Return VOC's (256, 3) colours: a number's bits go to red, green and blue in turn."""
     numbers = np.arange(256)
     colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):

@@ -1,4 +1,4 @@
-"""YOLO's segmentation labels: a line a mask, its class and one polygon.
+"""YOLO's segmentation labels: one line per mask, with its class and one polygon.
 
 Source: https://docs.ultralytics.com/datasets/segment/.
 """
@@ -23,12 +23,12 @@ LABELS_FOLDER = "labels"
 
 
 class YoloExporter(Exporter):
-    """Writes labels/IMAGE.txt and data.yaml; the photographs belong into images/ beside labels/.
+    """Writes labels/IMAGE.txt and data.yaml; the images belong in images/ beside labels/.
 
-    A mask is one polygon. Holes are joined with the outline by a seam, which loses nothing; parts
-    are joined by lines, which readers fill one pixel wide, but for specks with fewer pixels than
-    their line, which are left out. Scores are not kept. An image in which
-    nothing was found has an empty file: an example of the background.
+    A mask is one polygon. Holes are joined to the outline by a seam, which loses nothing. Parts are
+    joined by lines, which readers fill one pixel wide; specks with fewer pixels than their line are
+    left out. Scores are not kept. An image in which nothing was found gets an empty file, which
+    makes it an example of the background.
     """
 
     name = "yolo"
@@ -48,7 +48,7 @@ class YoloExporter(Exporter):
         path = self._path(name)
         numbers = self.labels.numbers_of(result.labels)
         if self._written != self.labels.names or not (self.folder / DATA_FILE).exists():
-            self._write_settings()  # first: no label may lack its name
+            self._write_settings()  # first, so that every class in a label file has a name
         height, width = result.image_size
         lines: list[str] = []
         several = added = lost = 0
@@ -65,11 +65,11 @@ class YoloExporter(Exporter):
         if several:
             notes.append(
                 f"{self.name}: {count(several, 'mask')} in several parts, joined by lines "
-                f"(up to {added} pixels more) or left out (up to {lost} fewer)"
+                f"(adds up to {added} pixels) or left out (loses up to {lost})"
             )
-        if len(lines) < len(result):
-            notes.append(f"{self.name}: {count(len(result) - len(lines), 'mask')} without a pixel, "
-                         "left out")  # fmt: skip
+        empty = len(result) - len(lines)
+        if empty:
+            notes.append(f"{self.name}: {count(empty, 'empty mask')} left out")
         return notes
 
     def has(self, name: str) -> bool:
@@ -92,7 +92,7 @@ class YoloExporter(Exporter):
         return settings
 
     def _names(self) -> list[str]:
-        """Return the names of the classes in data.yaml, a list or a mapping of numbers."""
+        """Return the names of the classes in data.yaml, where they are a list or a mapping."""
         names = self._settings.get("names", [])
         if isinstance(names, dict) and set(names) == set(range(len(names))):
             names = [names[i] for i in range(len(names))]

@@ -1,4 +1,4 @@
-"""What all tasks of a measurement have in common."""
+"""The base class of the tasks, and what they share."""
 
 from __future__ import annotations
 

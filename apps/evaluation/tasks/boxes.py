@@ -1,4 +1,4 @@
-"""Boxes: the single mask for each object's tight box."""
+"""Boxes: the mask for each object's tight box."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import Row, Shown, Task, lowest_iou, mean, open_picture
 
 
 class BoxTask(Task):
-    """One row an object of at least 1% of the picture."""
+    """One row per object that covers at least 1% of the picture."""
 
     name: ClassVar[str] = "boxes"
 
@@ -56,7 +56,7 @@ class BoxTask(Task):
         }
 
     def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
-        """Objects of the lowest IoU."""
+        """Objects with the lowest IoU."""
         return lowest_iou(rows, count)
 
     def show(self, picture: Picture, rows: Sequence[Row]) -> list[Shown]:

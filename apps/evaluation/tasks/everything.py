@@ -1,4 +1,4 @@
-"""Everything: which objects are among the masks of a picture that nobody asked about."""
+"""Everything: which objects are among the masks that are found without a query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEVELS = np.linspace(0.5, 0.95, 10)
 
 
 class EverythingTask(Task):
-    """One row an object of at least 1% of the picture, and one for the picture itself."""
+    """One row per object that covers at least 1% of the picture, and one for the picture."""
 
     name: ClassVar[str] = "everything"
 
@@ -35,7 +35,7 @@ class EverythingTask(Task):
         return rows
 
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Recall of objects, and what it takes."""
+        """Recall of objects, and its cost."""
         figures: dict[str, float] = {}
         ious = np.array([row["iou"] for row in rows if "label" in row])
         if ious.size:

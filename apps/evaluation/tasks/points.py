@@ -16,13 +16,13 @@ from ..pictures import BoolMask, Picture, Target, large
 from .base import Row, Shown, Task, mean, open_picture
 
 CLICKS = (1, 3, 5)
-# Clicks after which failures are looked for: one alone is often ambiguous.
+# The worst rows are chosen after so many clicks: a single one is often ambiguous.
 _TELLING = 3
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """What there is after a click."""
+    """The state after a click."""
 
     clicks: tuple[tuple[float, float, int], ...]
     found: MaskCandidates
@@ -35,10 +35,11 @@ class _Step:
 
 
 class PointTask(Task):
-    """One row an object of at least 1% of the picture, clicked on five times, twice over.
+    """One row per object that covers at least 1% of the picture, clicked on five times, twice.
 
-    Once three masks are decoded and the IoU token chooses, once the single mask. In both a click
-    falls on the centre of the largest error of the mask so far, whose logits are given back.
+    The first time three masks are decoded and the IoU token chooses, the second time the single
+    mask is. Either way, each click falls on the centre of the largest error of the mask so far,
+    whose logits are the next prompt.
     """
 
     name: ClassVar[str] = "points"
@@ -89,7 +90,7 @@ class PointTask(Task):
             yield step
 
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Mean IoU of the three ways to a mask, and how true the IoU token is."""
+        """Mean IoU of the three ways to get a mask, and the accuracy of the IoU token."""
         if not rows:
             return {}
         figures: dict[str, float] = {"objects": len(rows)}
@@ -114,7 +115,7 @@ class PointTask(Task):
         return figures
 
     def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
-        """Objects of the lowest IoU of the chosen mask after three clicks."""
+        """Objects whose chosen mask has the lowest IoU after three clicks."""
         return sorted(rows, key=lambda row: (_telling_iou(row), -row["area"]))[:count]
 
     def show(self, picture: Picture, rows: Sequence[Row]) -> list[Shown]:

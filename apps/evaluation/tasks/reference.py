@@ -20,7 +20,7 @@ from ..pictures import BoolMask, Collection, Picture, Truth, large
 from ..siblings import may_name_the_same
 from .base import Row, Settings, Shown, Task, lowest_iou, mean, open_picture, union
 
-# Examples in one query, whose masks are held together; examples whose features are kept.
+# References per query, whose masks are in memory together; examples whose features are cached.
 _AT_ONCE = 16
 _KEPT = 256
 
@@ -38,7 +38,7 @@ class Pair:
     """Examples of one class on one or more pictures, to be found on a target picture or not.
 
     Attributes:
-        examples: The first ones do not depend on how many are asked for.
+        examples: The examples; the first ones do not depend on how many are asked for.
         present: Whether the target picture has the class.
     """
 
@@ -52,13 +52,13 @@ class Pair:
 
 
 class ReferenceTask(Task):
-    """One row a pair of pictures: all ordered pairs of a class within a source, or some of them.
+    """One row per pair of pictures: all ordered pairs of a class within a source, or some of them.
 
-    For each target there are as many pairs with an example of a class that it lacks, drawn from
-    the same source. With more than one example a pair, further ones come to that of the pair.
+    Each target gets as many pairs with an example of a class that it lacks, drawn from the same
+    source. With several examples per pair, further ones are added to the pair's first.
 
     Attributes:
-        pairs: By the target's name.
+        pairs: The pairs by the target's name.
 
     Raises:
         InputError: The pipeline takes no references.
@@ -75,7 +75,7 @@ class ReferenceTask(Task):
         self._encoded: dict[Example, EncodedReference] = {}
 
     def measure(self, picture: Picture) -> list[Row]:
-        """Look on a picture for all that it is paired with."""
+        """Look on a picture for everything that it is paired with."""
         pairs = self.pairs[picture.name]
         if not pairs:
             return []
@@ -84,13 +84,13 @@ class ReferenceTask(Task):
         return [judge(pair, found, truth) for pair, found in zip(pairs, masks, strict=True)]
 
     def encode(self, examples: Sequence[Example]) -> EncodedReference:
-        """One reference of all examples; each example is encoded once."""
+        """One reference made of all examples; each example is encoded once."""
         first, *further = [self._encode(item) for item in examples]
         shots = (*first.shots, *(shot for item in further for shot in item.shots))
         return replace(first, shots=shots)
 
     def _find(self, image: UInt8Array, asked: Sequence[tuple[Example, ...]]) -> list[BoolMask]:
-        """Masks (N, H, W) by each pair's examples; those of unlike labels are kept apart."""
+        """Masks (N, H, W) for each pair's examples; those of different labels stay separate."""
         masks: list[BoolMask] = []
         for start in range(0, len(asked), _AT_ONCE):
             references = [self.encode(examples) for examples in asked[start : start + _AT_ONCE]]
@@ -100,7 +100,7 @@ class ReferenceTask(Task):
         return masks
 
     def _encode(self, example: Example) -> EncodedReference:
-        """The example's features, kept for the next targets."""
+        """The example's features, cached for the next targets."""
         encoded = self._encoded.pop(example, None)
         if encoded is None:
             image, mask = self._read(example)
@@ -125,7 +125,7 @@ class ReferenceTask(Task):
         return {"pairs": hashlib.sha256(json.dumps(listed).encode()).hexdigest()}
 
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Masks of what is there, and decisions where it is and where it is not."""
+        """Figures of the masks where the class is present, and of the decisions."""
         present = [row for row in rows if row["present"]]
         absent = [row for row in rows if not row["present"]]
         figures: dict[str, float] = {}
@@ -151,7 +151,7 @@ class ReferenceTask(Task):
         return figures
 
     def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
-        """One half what was missed, the other what was found though absent."""
+        """Half of them classes that were missed, half classes that were found though absent."""
         false = [row for row in rows if not row["present"] and row["found"]]
         missed = lowest_iou((row for row in rows if row["present"]), count)
         taken = min(len(false), max(count - len(missed), count // 2))
@@ -180,7 +180,7 @@ def judge(pair: Pair, masks: BoolMask, truth: Truth) -> Row:
     Args:
         pair: What was asked.
         masks: (N, H, W), what was found; N may be 0.
-        truth: Of the target.
+        truth: True masks of the target.
     """
     row: Row = {
         "label": pair.label,
@@ -202,8 +202,8 @@ def _make_pairs(pictures: Iterable[Picture], most: int | None, shots: int) -> di
 
     Args:
         pictures: All pictures.
-        most: Most pairs of a class with itself; None for all.
-        shots: Examples a pair, or as many as the class has on other pictures than the target.
+        most: At most so many pairs per class; None for all.
+        shots: Examples per pair, or as many as the class has on pictures other than the target.
     """
     shows: dict[str, dict[str, list[str]]] = defaultdict(dict)  # source -> label -> pictures
     examples: dict[str, dict[str, list[str]]] = defaultdict(dict)
@@ -211,7 +211,7 @@ def _make_pairs(pictures: Iterable[Picture], most: int | None, shots: int) -> di
     for picture in pictures:
         for region in large(picture.load_truth().classes):
             shows[picture.source].setdefault(region.label, []).append(picture.name)
-            if not region.mask.all():  # else nothing tells the object from what is around it
+            if not region.mask.all():  # else there is no background to tell it from
                 examples[picture.source].setdefault(region.label, []).append(picture.name)
     pairs: dict[str, list[Pair]] = {picture.name: [] for picture in pictures}
     for source, by_label in examples.items():
@@ -240,12 +240,12 @@ def _make_pairs(pictures: Iterable[Picture], most: int | None, shots: int) -> di
 def _draw_ordered(
     names: Sequence[str], targets: Sequence[str], most: int | None, seed: str
 ) -> list[tuple[str, str]]:
-    """All pairs of an example and another picture, or some of them, always the same."""
+    """All pairs of an example and another picture, or a reproducible draw of them."""
     count = len(names) * len(targets)
     if most is None or most >= count:
         numbers = np.arange(count)
     else:
-        # A few more, for those of a picture with itself.
+        # A few more, because pairs of a picture with itself are dropped.
         rng = np.random.default_rng(list(seed.encode()))
         numbers = rng.choice(count, min(count, most + len(names)), replace=False)
     pairs = [(names[i // len(targets)], targets[i % len(targets)]) for i in numbers]
@@ -261,7 +261,7 @@ def _draw_absent(
 
 
 def _draw_further(first: str, names: Sequence[str], target: str, count: int) -> list[str]:
-    """An example's picture and further ones, always the same: `count` if there are so many."""
+    """An example's picture and further ones, drawn reproducibly: `count` if there are as many."""
     others = [name for name in names if name not in (first, target)]
     rng = np.random.default_rng(list(f"{first} {target}".encode()))
     return [first, *(others[i] for i in rng.permutation(len(others))[: count - 1])]

@@ -1,4 +1,4 @@
-"""Text: what is there and what is not, asked for by name."""
+"""Text: present and absent classes, asked for by name."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..siblings import draw_absent, is_person
 from .base import Row, Settings, Shown, Task, lowest_iou, mean, open_picture, union
 
 PRESENT, RANDOM, SIBLING = "present", "random", "sibling"
-# Phrases in one query: their masks are held together.
+# Phrases per query, whose masks are in memory together.
 _AT_ONCE = 16
 
 
 class TextTask(Task):
-    """One row a phrase: the classes that are there, absent ones at random, absent siblings.
+    """One row per phrase: present classes, absent classes at random, and absent siblings.
 
     Raises:
         InputError: The pipeline takes no text.
@@ -55,7 +55,7 @@ class TextTask(Task):
         embedding = self.pipe.segmenter.encode_image(image)
         presence = dict(zip(phrases, self.prompter.presence(embedding, phrases), strict=True))
         masks = self._find(self.pipe, embedding, phrases)
-        # The gate only takes away: what is found with it is found without it.
+        # The gate only removes: what is found with it is found without it too.
         lost = [phrase for phrase in phrases if not len(masks[phrase])]
         loose = self._find(self.pipe.ungated(), embedding, lost)
         peaks = dict(zip(present, self.prompter.peaks(embedding, list(present)), strict=True))
@@ -76,7 +76,7 @@ class TextTask(Task):
     def _find(
         pipe: Pipeline, embedding: ImageEmbedding, phrases: Sequence[str]
     ) -> dict[str, BoolMask]:
-        """Masks (N, H, W) of each phrase; phrases of one query do not touch each other."""
+        """Masks (N, H, W) of each phrase; the phrases of a query are answered independently."""
         masks: dict[str, BoolMask] = {}
         for start in range(0, len(phrases), _AT_ONCE):
             asked = phrases[start : start + _AT_ONCE]
@@ -86,7 +86,7 @@ class TextTask(Task):
         return masks
 
     def depends_on(self) -> dict[str, str]:
-        """The labels that absent phrases are drawn from, and what is asked of each."""
+        """The labels that absent phrases are drawn from, and how each is asked."""
         drawn_from = [
             {key: list(labels) for key, labels in self.collection.vocabulary.items()},
             dict(self.collection.supercategories),
@@ -98,7 +98,7 @@ class TextTask(Task):
         }
 
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Masks of what is there, with people apart, and honesty for each kind of absent ones."""
+        """Figures of masks, people separately, and of decisions for each kind of absent phrase."""
         present = [row for row in rows if row["kind"] == PRESENT]
         people = [row for row in present if is_person(row["label"])]
         others = [row for row in present if not is_person(row["label"])]
@@ -114,9 +114,9 @@ class TextTask(Task):
         return figures
 
     def class_figures(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Masks where the class is there, and decisions where it is and where it is not."""
+        """Figures of the masks where the class is present, and of the decisions."""
         present = [row for row in rows if row["kind"] == PRESENT]
-        # A label drawn in both ways was asked once.
+        # A label drawn both ways was asked only once.
         asked = {row["picture"]: row for row in rows if row["kind"] != PRESENT}
         figures = _mask_figures(present)
         if present:
@@ -124,7 +124,7 @@ class TextTask(Task):
         return figures | _emptiness(list(asked.values()))
 
     def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
-        """One half what was missed, the other what was found though absent, the surest first."""
+        """Half of them phrases that were missed, half found though absent, most certain first."""
         false = [row for row in rows if row["kind"] != PRESENT and row["found"]]
         once = {(row["picture"], row["label"]): row for row in false}
         surest = sorted(once.values(), key=lambda row: -row["presence"])
@@ -164,7 +164,7 @@ def _row(
 
 
 def _is_inside(point: tuple[float, float] | None, target: Target) -> bool:
-    """Whether the pixel nearest to a point is the target's; no point is nowhere."""
+    """Whether the pixel nearest to a point belongs to the target; false without a point."""
     if point is None:
         return False
     height, width = target.mask.shape
@@ -184,7 +184,7 @@ def _mask_figures(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _honesty(present: Sequence[Row], absent: Sequence[Row]) -> dict[str, float]:
-    """Figures of the decisions, present and absent phrases weighing the same."""
+    """Figures of the decisions; present and absent phrases count the same in total."""
     figures = _emptiness(absent)
     if present and absent:
         rows = [*present, *absent]

@@ -72,8 +72,8 @@ def test_the_preset_and_the_device_are_asked_for(run, shown, loaded) -> None:
     ("arguments", "says"),
     [
         (["mug"], "show what the concept is: give --reference IMAGE with --mask, --box or --point"),
-        (["mug", "--mask", "MASK"], "--reference: 0 pictures and 1 regions; give each picture one"),
-        (["mug", "--reference", "IMAGE"], "--reference: 1 pictures and 0 regions"),
+        (["mug", "--mask", "MASK"], "--reference: 0 images and 1 region; give each image one"),
+        (["mug", "--reference", "IMAGE"], "--reference: 1 image and 0 regions"),
         (["mug", "--reference", "IMAGE", "--box", "1,2,3"], "--box: '1,2,3' is not X0,Y0,X1,Y1"),
         (["mug", "--reference", "IMAGE", "--point", "1,2,3"], "--point: '1,2,3' is not X,Y in"),
         (["mug", "--reference", "IMAGE", "--point", "500,2"], "lies outside the image"),

@@ -229,7 +229,7 @@ def test_panoptic_pngs_that_are_not_there_or_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no 'one.png' in .*give their folder with --panoptic"):
         read_coco(path)
     write_png(tmp_path / "one.png", ids[:10])
-    with pytest.raises(InputError, match=r"is 10 x 32 pixels, but the COCO file gives .* 24 x 32"):
+    with pytest.raises(InputError, match=r"is 10 x 32 pixels, but the COCO file says 24 x 32"):
         read_coco(path).pictures[0].load_truth()
     (tmp_path / "one.png").write_text("no picture")
     with pytest.raises(InputError, match="cannot be read"):
@@ -244,7 +244,7 @@ def changed(**changes: Any) -> dict[str, Any]:
     ("content", "says"),
     [
         ("{not json", "is not JSON"),
-        ("[]", "is not of COCO's instances or panoptic layout"),
+        ("[]", "is not in COCO's instances or panoptic layout"),
         ("{}", "layout: KeyError('categories')"),
         (changed(images=None), "has no pictures"),
         (changed(images=[]), "has no pictures"),

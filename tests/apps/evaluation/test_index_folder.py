@@ -99,7 +99,7 @@ def test_no_regions_no_objects() -> None:
 
 def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "lost"):
-        with pytest.raises(InputError, match=r"expected a data folder with index\.jsonl"):
+        with pytest.raises(InputError, match=r"has no index\.jsonl; give a data folder"):
             read_index(folder)
 
 
@@ -137,7 +137,7 @@ def without(key: str) -> dict[str, Any]:
 )
 def test_a_line_of_another_layout_is_named(tmp_path: Path, line: Any) -> None:
     write(tmp_path, row("a"), line)
-    with pytest.raises(InputError, match=r"index\.jsonl, line 2: not a sample"):
+    with pytest.raises(InputError, match=r"index\.jsonl, line 2: not a valid sample"):
         read_index(tmp_path)
 
 

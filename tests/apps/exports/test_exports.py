@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -157,6 +158,23 @@ class Killed(BaseException):
     """The process ends here, whatever it wanted to do."""
 
 
+class CutOff:
+    """An open file; the process is killed halfway through writing to it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def __enter__(self) -> CutOff:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+    def write(self, content: bytes) -> None:
+        self.stream.write(bytes(content)[: len(content) // 2])
+        raise Killed
+
+
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_a_kill_in_a_write_leaves_whole_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_name: str
@@ -167,19 +185,17 @@ def test_a_kill_in_a_write_leaves_whole_files(
     with kind(whole, images=tmp_path) as exporter:
         for name, result in RESULTS.items():
             exporter.add(name, IMAGE, result)
-    write_bytes = Path.write_bytes
+    open_file = Path.open
     for n in range(100):
-        out, calls = tmp_path / f"killed-{n}", 0
+        out, writes = tmp_path / f"killed-{n}", count()
 
-        def cut_off(path: Path, content: bytes, n: int = n) -> int:
-            nonlocal calls
-            calls += 1
-            if calls > n:
-                write_bytes(path, content[: len(content) // 2])
-                raise Killed
-            return write_bytes(path, content)
+        def open_to_cut(
+            path: Path, mode: str = "r", *given: Any, n: int = n, writes=writes, **named: Any
+        ) -> Any:
+            stream = open_file(path, mode, *given, **named)
+            return CutOff(stream) if mode in ("wb", "xb") and next(writes) >= n else stream
 
-        monkeypatch.setattr(Path, "write_bytes", cut_off)
+        monkeypatch.setattr(Path, "open", open_to_cut)
         exporter = kind(out, images=tmp_path)
         ended = False
         try:

@@ -138,8 +138,8 @@ def test_yolo_by_supervision(tmp_path: Path) -> None:
     more = int((read.mask & ~result.masks).sum())
     fewer = int((result.masks & ~read.mask).sum())
     assert notes == [
-        f"yolo: 4 masks in several parts, joined by lines (up to {more} pixels more) "
-        f"or left out (up to {fewer} fewer)"
+        f"yolo: 4 masks in several parts, joined by lines (adds up to {more} pixels) "
+        f"or left out (loses up to {fewer})"
     ]
 
 
@@ -324,9 +324,9 @@ def test_json_keeps_everything(tmp_path: Path) -> None:
     ("format_name", "notes"),
     [
         ("coco", []),
-        ("coco-polygons", ["coco-polygons: 1 mask without a pixel, written as run lengths"]),
-        ("yolo", ["yolo: 1 mask without a pixel, left out"]),
-        ("labelme", ["labelme: 1 mask without a pixel, left out"]),
+        ("coco-polygons", ["coco-polygons: 1 empty mask written as run lengths"]),
+        ("yolo", ["yolo: 1 empty mask left out"]),
+        ("labelme", ["labelme: 1 empty mask left out"]),
         ("voc", []),
         ("cutout", []),
         ("png", []),
