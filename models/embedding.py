@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import InputError
+
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
@@ -55,8 +57,8 @@ class ImageEmbedding:
         """Return the image.
 
         Raises:
-            ValueError: The embedding does not keep it.
+            InputError: The embedding does not keep it.
         """
         if self.image is None:
-            raise ValueError("text and references need an embedding that keeps its image")
+            raise InputError("text and references need an embedding that keeps its image")
         return self.image

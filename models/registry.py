@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import load_strictly, read_state_dict
+from .device import read_device
 from .errors import InputError, ModelNotFoundError
 from .grounding.answers import Detector
 from .grounding.clip.dense import DenseClip, create_dense_clip
@@ -125,10 +126,11 @@ def create_model(
 
     Raises:
         ModelNotFoundError: There is no model of that name.
+        InputError: There is no such device.
         CheckpointError: The checkpoint is missing, broken or another model's.
         InputError: SAM 2.1 was asked for without a checkpoint.
     """
-    family = _find(name)
+    family, device = _find(name), read_device(device)
     if family is None:
         return _create_sam2(name, checkpoint, device)
     # Weights first: with a wrong file there is no need to build a large model.
@@ -196,7 +198,7 @@ def create_grounder(
     """
     if name == "dense_clip":
         return create_dense_clip(name, checkpoint, device=device, dtype=dtype)
-    create = _DETECTORS.get(name)
+    create = _DETECTORS.get(name) if isinstance(name, str) else None
     if create is None:
         raise ModelNotFoundError(
             f"no grounder is called {name!r}; there are {', '.join(_GROUNDERS)}"
@@ -205,7 +207,7 @@ def create_grounder(
 
 
 def _find(name: str) -> _Family | None:
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         raise ModelNotFoundError(f"no model is called {name!r}; there are {', '.join(_MODELS)}")
     return _MODELS[name]
 

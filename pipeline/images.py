@@ -131,7 +131,7 @@ def _load(
 ) -> _Pixels:
     """Read an image or a mask from whatever holds it."""
     if isinstance(source, np.ndarray):
-        return from_array(source)
+        return from_array(np.asarray(source))  # subclasses index otherwise
     if is_tensor(source):
         return from_array(_channels_last(source.detach().cpu().numpy()))
     if isinstance(source, Image.Image):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import InputError
-from ..checks import Float32Array, check_shape, read_floats, set_field
+from ..checks import Float32Array, Numbers, check_shape, read_array, read_floats, set_field
 from ..marks import POINT_LABELS
 
 
@@ -46,7 +46,7 @@ class PromptSet:
             raise InputError("point_coords and point_labels go together; only one was given")
         if self.point_coords is not None:
             coords = read_floats("point_coords", self.point_coords, (count, None, 2))
-            point_labels = np.asarray(self.point_labels)
+            point_labels = read_array("point_labels", cast("Numbers", self.point_labels))
             check_shape("point_labels", point_labels.shape, coords.shape[:2])
             if not np.isin(point_labels, POINT_LABELS).all():
                 raise InputError("point_labels must be 1 (foreground), 0 (background) or -1")

@@ -8,18 +8,19 @@ thresholded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...models.device import autocast, check_support, read_dtype
 from ...models.embedding import ImageEmbedding
-from ...models.errors import InputError
+from ...models.errors import InputError, PromptsegError
 from ...models.sam.sam import PromptableModel
 from ..checks import Float32Array, Numbers, UInt8Array, check_shape, read_array
 from ..images import ImageSource, load_own_image
@@ -84,8 +85,8 @@ class Segmenter:
             Weights, embeddings, logits and scores stay float32.
 
     Raises:
-        InputError: ``batch_size`` is not positive, or ``dtype`` is unknown or not supported by the
-            device.
+        InputError: ``batch_size`` is not positive, ``dtype`` is unknown or not supported by the
+            device, or the model's weights are not float32.
     """
 
     def __init__(
@@ -100,10 +101,12 @@ class Segmenter:
             raise InputError(f"batch_size must be 1 or more, got {batch_size}")
         self.dtype = read_dtype(dtype)
         check_support(model.device, self.dtype)
+        _check_weights(model)
         model.eval()
         self.model = model
         self.batch_size = batch_size
         self.model_id = model.model_id if model_id is None else model_id
+        self._process = os.getpid()
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +130,7 @@ class Segmenter:
     @torch.no_grad()
     def encode_pixels(self, array: UInt8Array) -> ImageEmbedding:
         """Encode pixels (H, W, 3) uint8 RGB that must not be written to afterwards."""
+        self._check_process()
         pixel_values, input_size = self.model.preprocess(array)
         read_only = array.view()
         read_only.flags.writeable = False
@@ -205,6 +209,7 @@ class Segmenter:
     ) -> LowResMasks:
         """Decode like :meth:`decode`, without the masks at the image's size, which are costly."""
         self.check(embedding)
+        self._check_process()
         prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
         channels = self.model.num_multimask_outputs if multimask_output else 1
         shape = (prompts.count, channels)
@@ -309,6 +314,15 @@ class Segmenter:
             )
             yield part, x.squeeze(1)
 
+    def _check_process(self) -> None:
+        """Refuse to hang: PyTorch's threads do not survive a fork."""
+        if os.getpid() != self._process and torch.get_num_threads() > 1:
+            raise PromptsegError(
+                "this pipeline was loaded before the process was forked, and PyTorch's threads do "
+                "not survive a fork: load it in the new process, start processes by 'spawn', or "
+                "call torch.set_num_threads(1) first"
+            )
+
     def _prepare(
         self,
         embedding: ImageEmbedding,
@@ -351,6 +365,19 @@ class Segmenter:
 
     def _tensor(self, array: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(array.astype(np.float32)).to(self.device)
+
+
+def _check_weights(model: PromptableModel) -> None:
+    """Refuse weights in half precision: the arithmetic is chosen by ``dtype`` alone."""
+    if not isinstance(model, nn.Module):
+        return
+    others = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if others:
+        name = str(others.pop()).removeprefix("torch.")
+        raise InputError(
+            f"the model's weights are {name}; give it with float32 weights (model.float()) and "
+            f"choose the arithmetic by dtype={name!r}"
+        )
 
 
 def _cut(tensor: Tensor | None, block: slice) -> Tensor | None:

@@ -97,7 +97,7 @@ def get_preset(name: str) -> Preset:
     Raises:
         ModelNotFoundError: No preset has that name.
     """
-    found = PRESETS.get(name)
+    found = PRESETS.get(name) if isinstance(name, str) else None
     if found is None:
         raise ModelNotFoundError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ...models.device import check_support, read_device, read_dtype
+from ...models.errors import InputError
 from ..pipeline import Pipeline
 from .catalog import LoadOptions, get_preset
 from .pocket import build_pocket
@@ -47,12 +48,15 @@ def load(
             transformers.
 
     Raises:
-        InputError: The device or dtype is unknown, or the device does not support the dtype.
+        InputError: The device or dtype is unknown, the device does not support the dtype, or
+            ``weights`` is not a path.
         ModelNotFoundError: No preset or strategy has that name.
         CheckpointError: Weights are missing or broken; the message names the command that helps.
     """
     name = get_preset(preset).name
     place, arithmetic = read_device(device), read_dtype(dtype)
     check_support(place, arithmetic)
+    if weights is not None and not isinstance(weights, (str, Path)):
+        raise InputError(f"weights must be the path of a folder, not {weights!r}")
     folder = None if weights is None else Path(weights)
     return _BUILDERS[name](LoadOptions(place, arithmetic, folder, strategy, debias))

@@ -44,7 +44,7 @@ def create_strategy(name: str, configs: StrategyConfigs | None = None) -> Matchi
     Raises:
         ModelNotFoundError: No strategy has that name.
     """
-    make = STRATEGIES.get(name)
+    make = STRATEGIES.get(name) if isinstance(name, str) else None
     if make is None:
         raise ModelNotFoundError(
             f"no matching strategy is called {name!r}; there are {', '.join(STRATEGIES)}"
