@@ -145,7 +145,7 @@ class Engine:
         def run() -> ImageEmbedding:
             pixels = self.read(picture)  # before the models: a bad file fails at once
             pipeline = self.pipeline(setup, progress)
-            progress(0.4, "Reading the picture")
+            progress(0.4, "Encoding the picture")
             return pipeline.encode_image(pixels)
 
         return self.embeddings.get((setup, picture), run)
@@ -193,7 +193,7 @@ class Engine:
             )
         reference = None if request.example is None else self._reference(request.example)
         query = request.query(reference)
-        progress(0.7, "Looking for it")
+        progress(0.7, "Searching")
         return pipeline.propose(embedding, query)
 
     def _reference(self, example: Example) -> Reference:

@@ -226,7 +226,7 @@ def picture_upload(label: str, elem_id: str, *, height: int) -> gr.Image:
         elem_id=elem_id,
         buttons=[],
     )
-    # Not a subclass: for each of those Gradio writes a file of types beside its module.
+    # Not a subclass: Gradio would write a .pyi file next to this module for it.
     setattr(upload, "preprocess", _path_of)  # noqa: B010
     return upload
 

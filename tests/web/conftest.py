@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from skimage import data
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -28,6 +28,8 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 START_SECONDS = 180
+# A busy machine takes longer than Playwright's own five seconds.
+WAIT_MILLISECONDS = 60_000
 # Where tests put a picture of each state, if it is set.
 SCREENSHOTS = "PROMPTSEG_SCREENSHOTS"
 WIDTHS = {"wide": (1280, 900), "narrow": (390, 844)}
@@ -125,6 +127,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     path = find_browser()
+    expect.set_options(timeout=WAIT_MILLISECONDS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield chromium
@@ -146,7 +149,7 @@ def open_page(browser: Browser, app_url: str) -> Iterator[Callable[[], Page]]:
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(WAIT_MILLISECONDS)
         page.on("request", request_made)
         page.route(
             lambda url: not url.startswith((app_url, "data:", "blob:")), lambda route: route.abort()
