@@ -7,19 +7,19 @@ do.
 
 from __future__ import annotations
 
-import json
 import pickle
-import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
+from .foreign import decode_json, read_regular
 
 # Weights files that a folder may have, preferred one first; an index names the shards of one.
 _FOLDER_FILES = (
@@ -30,8 +30,18 @@ _FOLDER_FILES = (
 )
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 # Training scripts store the weights under one of these keys, beside other things.
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+# What wrappers put before every name: DistributedDataParallel, torch.compile, Lightning.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_LARGEST_INDEX = 100_000_000
+_LONGEST_NAME = 200
 _EXAMPLES = 3
+
+
+class _Index(msgspec.Struct):
+    """What is read of the index of a sharded checkpoint."""
+
+    weight_map: dict[str, str]
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -42,7 +52,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             of a sharded checkpoint, or a folder in the layout of the Hugging Face hub.
 
     Returns:
-        Name -> tensor on the CPU; half-precision tensors become float32.
+        Name -> tensor on the CPU; half-precision tensors become float32. Prefixes that training
+        wrappers put before every name are removed.
 
     Raises:
         CheckpointError: The file does not exist, cannot be read or holds no weights.
@@ -57,8 +68,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     tensors = _read_sharded(path) if path.name.endswith(".index.json") else _read_file(path)
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; download it again")
+    _check_stored(tensors, path)
     half = (torch.float16, torch.bfloat16)
-    return {name: t.float() if t.dtype in half else t for name, t in tensors.items()}
+    return {
+        _plain(name, tensors): t.float() if t.dtype in half else t for name, t in tensors.items()
+    }
 
 
 def load_strictly(
@@ -116,11 +130,36 @@ def _file_in_folder(folder: Path) -> Path:
     )
 
 
+def _check_stored(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that claim more values than the file stores, before any is copied."""
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            raise CheckpointError(
+                f"{path} has {name!r} as a {tensor.layout} tensor of {tensor.dtype}, expected "
+                "plain numbers; save model.state_dict()"
+            )
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path} claims a shape of {tuple(tensor.shape)} for {name!r} and stores fewer "
+                "values; download it again"
+            )
+
+
+def _plain(name: str, names: Collection[str]) -> str:
+    """The name without the prefixes that every name has."""
+    for prefix in _PREFIXES:
+        if all(other.startswith(prefix) for other in names):
+            return _plain(
+                name.removeprefix(prefix), [other.removeprefix(prefix) for other in names]
+            )
+    return name
+
+
 def _read_sharded(index: Path) -> dict[str, Tensor]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = {str(key): str(shard) for key, shard in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        content = read_regular(index, str(index), limit=_LARGEST_INDEX)
+        shards = decode_json(content, _Index, str(index)).weight_map
+    except InputError as error:
         raise CheckpointError(
             f"{index} is not the index of a sharded checkpoint (no weight_map in it); "
             "download the folder again"
@@ -128,8 +167,8 @@ def _read_sharded(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(shards.values())):
         # Only files beside the index are read: a path could lead anywhere.
-        if Path(shard).name != shard:
-            raise CheckpointError(f"{index} names {shard!r}, which is not a file beside it")
+        if Path(shard).name != shard or "\0" in shard or len(shard) > _LONGEST_NAME:
+            raise CheckpointError(f"{index} names {shard[:80]!r}, which is not a file beside it")
         if not (index.parent / shard).is_file():
             raise CheckpointError(
                 f"{index.parent / shard} is missing, one of {len(set(shards.values()))} shards; "
@@ -168,12 +207,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     # Memory-mapping the file halves the peak memory; files in the old format cannot be mapped.
     try:
-        with warnings.catch_warnings():
-            # PyTorch warns about foreign pickles; they load, or fail with a reason below.
-            warnings.simplefilter("ignore")
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except pickle.UnpicklingError as error:
         # Raised for damaged files as well as for harmful or foreign objects.
         raise CheckpointError(
@@ -181,7 +217,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"than tensors, which are never loaded ({_one_line(error)}); download it again from "
             "its authors, or save model.state_dict() alone"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # damaged bytes may make the reader raise anything
         raise CheckpointError(
             f"{path} is not a complete PyTorch file ({_one_line(error)}); download it again"
         ) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -117,6 +119,8 @@ def test_unreadable(write, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+# PyTorch warns of foreign pickles; the reason that it then gives is what counts.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("protocol", ["zip", "plain"])
 def test_code_in_a_file_never_runs(tmp_path, protocol):
     marker, path = tmp_path / "ran", tmp_path / "harmful.pth"
@@ -216,3 +220,79 @@ def test_another_models_file_names_the_right_model(tmp_path):
     )
     with pytest.raises(CheckpointError, match="looks like sam_vit_l"):
         create_model("sam_vit_t", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": {f"module.{k}": v for k, v in state.items()}},
+        lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
+        lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}, "epoch": 3},
+        lambda state: {"model_state_dict": {f"module._orig_mod.{k}": v for k, v in state.items()}},
+    ],
+    ids=["DDP", "compile", "Lightning", "both"],
+)
+def test_names_of_training_wrappers_are_removed(wrap, tmp_path: Path) -> None:
+    torch.save(wrap(weights()), tmp_path / "a.pt")
+    state = read_state_dict(tmp_path / "a.pt")
+    assert set(state) == set(weights())
+    assert all(torch.equal(state[name], value) for name, value in weights().items())
+
+
+def test_a_prefix_of_some_names_is_a_name(tmp_path: Path) -> None:
+    torch.save({"model.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "a.pt")
+    assert set(read_state_dict(tmp_path / "a.pt")) == {"model.a", "b"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("tensor", "says"),
+    [
+        (torch.zeros(1, dtype=torch.float16).expand(10**7, 1000), "stores fewer values"),
+        (torch.zeros(2, 2).to_sparse(), "expected plain numbers"),
+        (torch.zeros(2, dtype=torch.complex64), "expected plain numbers"),
+    ],
+    ids=["expanded", "sparse", "complex"],
+)
+def test_tensors_that_are_not_plain_are_refused(tensor, says: str, tmp_path: Path) -> None:
+    torch.save({"a": tensor}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=says):
+        read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_never_raise_anything_else(tmp_path: Path) -> None:
+    """Bytes are flipped and files are cut at places drawn with a fixed seed."""
+    rng = np.random.default_rng(0)
+    for name, save in (("a.pt", torch.save), ("a.safetensors", save_file)):
+        path = tmp_path / name
+        save(weights(), path)
+        good = path.read_bytes()
+        told: list[str] = []
+        for _ in range(500):
+            bad = bytearray(good)
+            for at in rng.integers(0, len(good), rng.integers(1, 20)):
+                bad[at] = rng.integers(256)
+            path.write_bytes(bad[: rng.integers(0, len(bad))] if rng.random() < 0.3 else bad)
+            try:
+                read_state_dict(path)
+            except CheckpointError as error:
+                told.append(str(error))
+        assert len(told) > 100
+        assert not any("\n" in text for text in told)
+
+
+def test_odd_indexes_of_shards_are_refused(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    for content in (
+        "[" * 100_000,
+        '{"weight_map": ["a"]}',
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {"a": "../a.safetensors"}}',
+        json.dumps({"weight_map": {"a": "x" * 300}}),
+        '{"weight_map": {"a": "a\\u0000b"}}',
+        '{"weight_map": {"a": "\\ud800"}}',
+    ):
+        index.write_text(content, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"not the index|not a file beside it"):
+            read_state_dict(index)
