@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError
+from ..checks import Float32Array
 from .candidates import LowResMasks
 from .prompts import PromptSet
 from .segmenter import Segmenter
@@ -115,14 +116,11 @@ def keep_parts(prompts: PromptSet, parts: Sequence[str]) -> PromptSet:
     )
 
 
-def select_by_iou_prediction(iou_predictions: ArrayLike) -> NDArray[np.intp]:
+def select_by_iou_prediction(iou_predictions: Float32Array) -> NDArray[np.intp]:
     """Return (B,) the index of each prompt's candidate with the highest predicted IoU.
 
     Args:
         iou_predictions: (B, C).
     """
-    predictions = np.asarray(iou_predictions)
-    if predictions.ndim != 2 or predictions.shape[1] == 0:
-        raise InputError(f"iou_predictions must be (B, C) with C >= 1, not {predictions.shape}")
-    best: NDArray[np.intp] = np.argmax(predictions, axis=1)
+    best: NDArray[np.intp] = np.argmax(iou_predictions, axis=1)
     return best

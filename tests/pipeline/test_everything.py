@@ -20,7 +20,6 @@ from segment_anything import modeling as official
 from segment_anything.utils import amg
 from skimage import measure
 from torch import Tensor
-from torchvision.ops import nms
 
 from promptseg.models import InputError
 from promptseg.models.embedding import ImageFeatures
@@ -28,7 +27,6 @@ from promptseg.models.sam.sam import Sam
 from promptseg.pipeline import EverythingConfig, Pipeline, Segmenter
 from promptseg.pipeline.decoding import everything
 from promptseg.pipeline.decoding.everything import (
-    box_nms,
     crop_boxes,
     point_grid,
     segment_everything,
@@ -342,21 +340,6 @@ def test_crops_are_the_official_ones(size, layers, ratio):
         if box[0] < box[2] and box[1] < box[3]
     ]
     assert crop_boxes(size, layers, ratio) == expected
-
-
-@settings(deadline=None)
-@given(
-    boxes=st.lists(st.tuples(*[st.integers(0, 12)] * 4), max_size=25),
-    # Halves and thirds, so that an IoU often is the threshold; quarters make equal scores.
-    threshold=st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 0.6, 2 / 3, 0.7, 1.0]),
-    seed=st.integers(0, 99),
-)
-def test_suppression_is_torchvisions(boxes, threshold, seed):
-    corners = np.array(boxes, np.float32).reshape(-1, 2, 2)
-    array = np.concatenate([corners.min(1), corners.max(1)], axis=1)
-    scores = np.random.default_rng(seed).integers(0, 5, len(array)) / 4
-    expected = nms(torch.from_numpy(array), torch.from_numpy(scores).float(), threshold)
-    assert box_nms(array, scores, threshold).tolist() == expected.tolist()
 
 
 @settings(max_examples=150, deadline=None)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from promptseg.models.errors import InputError
 from promptseg.pipeline.proposals import Proposals
-from promptseg.pipeline.query import pair
 from promptseg.pipeline.result import RejectedMask
 from promptseg.pipeline.scoring.fusion import FusionConfig, fuse
 
@@ -107,40 +104,3 @@ def test_scores_stay_in_range_and_never_fall() -> None:
         found = fuse("cat", *sides, (1.0, 1.0), CONFIG)
         assert (found.prompt_scores >= sides[0].prompt_scores - 1e-6).all()
         assert (found.prompt_scores <= 1).all()
-
-
-def example(label: str) -> SimpleNamespace:
-    return SimpleNamespace(label=label)
-
-
-@pytest.fixture
-def labelled(monkeypatch: pytest.MonkeyPatch):
-    """Pairs by label, of values that have nothing but a label."""
-    monkeypatch.setattr(
-        "promptseg.pipeline.query.replace",
-        lambda item, label: SimpleNamespace(label=label),
-    )
-
-    def of(phrases: list[str], *labels: str) -> tuple[list[str], list[str]]:
-        pairs, others = pair(phrases, [example(label) for label in labels])
-        assert all(item.label == phrase for phrase, item in pairs.items())
-        return list(pairs), [item.label for item in others]
-
-    return of
-
-
-def test_examples_go_with_the_phrase_of_their_label(labelled) -> None:
-    assert labelled(["dog", "cat"], "cat") == (["cat"], [])
-    assert labelled(["dog"], "reference") == (["dog"], [])
-    assert labelled(["dog"], "mug") == ([], ["mug"])
-    assert labelled(["reference"], "reference") == (["reference"], [])
-    assert labelled(["dog"], "dog", "mug") == (["dog"], ["mug"])
-
-
-def test_unclear_pairs_are_refused(labelled) -> None:
-    with pytest.raises(InputError, match="with several phrases, label an example with the one"):
-        labelled(["dog", "cat"], "reference")
-    with pytest.raises(
-        InputError, match="some examples of 'dog' have no label; label all of them 'dog'"
-    ):
-        labelled(["dog"], "dog", "reference")

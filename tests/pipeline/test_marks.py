@@ -135,11 +135,6 @@ def test_points_up_to_the_edge_are_inside_and_padding_may_be_anywhere() -> None:
         check_points(coords, np.array([[1, 0, 1], [-1, 1, 1]]), SIZE)
 
 
-def test_unknown_labels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"or -1 .* got 3"):
-        check_points(np.zeros((1, 1, 2)), np.array([[3]]), SIZE)
-
-
 def test_boxes_may_reach_over_the_edge_and_be_flat() -> None:
     check_boxes(np.array([[-5.0, -5, 3, 3], [50, 30, 99, 99], [7, 7, 7, 7]]), SIZE)
     for box in ([-5, 0, -1, 5], [0, -9, 5, -1], [0, 41, 5, 50]):

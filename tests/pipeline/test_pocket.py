@@ -9,12 +9,10 @@ from PIL import Image, ImageDraw
 from skimage import data
 from torch import nn
 
-import promptseg
-from promptseg.models.errors import InputError, ModelNotFoundError
+from promptseg.models.errors import InputError
 from promptseg.models.pocket.backbone import DEEP_STAGES
 from promptseg.models.pocket.sam import PocketSam
 from promptseg.pipeline.pipeline import Pipeline
-from promptseg.pipeline.presets.catalog import PRESETS
 from promptseg.pipeline.presets.load import load
 from promptseg.pipeline.result import Result
 
@@ -150,12 +148,3 @@ def test_loading_leaves_the_random_state_alone() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="cannot run on the device 'gpu'"):
         load("pocket", device="gpu")
-
-
-def test_presets_go_by_their_names() -> None:
-    assert list(PRESETS) == ["pocket", "mobile", "base", "large"]
-    assert all(name == preset.name for name, preset in PRESETS.items())
-    assert all(preset.description for preset in PRESETS.values())
-    with pytest.raises(ModelNotFoundError, match="called 'huge'; there are pocket, mobile"):
-        load("huge")
-    assert promptseg.load is load

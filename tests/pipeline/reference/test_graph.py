@@ -21,7 +21,7 @@ from promptseg.pipeline.prompters.reference.graph import (
     grow,
 )
 
-from .matching_scenes import (
+from .scenes import (
     CAT,
     DOG,
     EXAMPLE,
@@ -193,33 +193,6 @@ def find(obedient_segmenter):
     return run
 
 
-@pytest.mark.parametrize("equal_channels", [True, False])
-def test_one_object_beside_another(find, equal_channels: bool) -> None:
-    config = replace(CONFIG, equal_channels=equal_channels)
-    masks, matches = find(refer(EXAMPLE), [(CAT, SECOND), (DOG, FIRST)], config)
-    np.testing.assert_array_equal(masks, [cells(SECOND) > 0])
-    assert matches.presence > 0.9
-    assert matches.prompt_scores[0] == pytest.approx(matches.presence)
-
-
-def test_several_instances_are_masks_of_their_own(find) -> None:
-    third = (0, 8, 3, 12)
-    masks, matches = find(refer(EXAMPLE), [(CAT, FIRST), (DOG, third), (CAT, SECOND)])
-    assert len(masks) == 2
-    np.testing.assert_array_equal(masks.any(0), cells(FIRST, SECOND) > 0)
-    assert (matches.prompt_scores > 0.8).all()
-
-
-def test_an_absent_object(find) -> None:
-    masks, matches = find(refer(EXAMPLE), [(DOG, FIRST)])
-    assert masks.shape == (0, 12, 12)
-    assert matches.masks.logits.shape[:2] == (0, 1)
-    (dropped,) = matches.rejected
-    assert dropped.label == "cat"
-    assert dropped.reason == f"presence {matches.presence:.2f} below 0.50"
-    assert dropped.prompt_score == matches.presence < 0.5
-
-
 def test_a_picture_all_alike_has_no_place(find) -> None:
     masks, matches = find(refer(EXAMPLE), [], tokens=np.tile(GRASS, (12, 12, 1)))
     assert len(masks) == 0
@@ -236,13 +209,6 @@ def test_an_object_of_one_cell(find) -> None:
     assert matches.presence > 0.9
 
 
-def test_its_own_picture_gives_the_mask_back(find) -> None:
-    numbers = EXAMPLE[1].astype(int)
-    masks, matches = find(refer(EXAMPLE), [], tokens=EXAMPLE[0], numbers=numbers)
-    np.testing.assert_array_equal(masks, [EXAMPLE[1] > 0])
-    assert matches.presence > 0.99
-
-
 def test_masks_that_run_over_the_surroundings_fail(find) -> None:
     # The segmenter takes the object and the whole image for one thing.
     things = [(CAT, (5, 5, 6, 6))]
@@ -250,21 +216,6 @@ def test_masks_that_run_over_the_surroundings_fail(find) -> None:
     assert matches.presence > 0.9
     assert len(masks) == 1  # passes the second gate only: there is nothing else to be likened to
     assert masks.all()
-
-
-def test_flipping_the_image_or_turning_the_example(find) -> None:
-    things = [(CAT, FIRST), (DOG, SECOND)]
-    tokens, numbers = scene(things), numbered(things)
-    masks, matches = find(refer(EXAMPLE), things)
-    flipped, same = find(
-        refer(EXAMPLE), [], tokens=tokens[:, ::-1].copy(), numbers=numbers[:, ::-1]
-    )
-    np.testing.assert_array_equal(flipped, masks[..., ::-1])
-    assert same.presence == pytest.approx(matches.presence)
-    turned = tuple(np.ascontiguousarray(part[::-1, ::-1]) for part in EXAMPLE)
-    again, same = find(refer(turned), things)
-    np.testing.assert_array_equal(again, masks)
-    assert same.presence == pytest.approx(matches.presence)
 
 
 def test_the_order_of_examples_does_not_matter_and_more_of_them_count() -> None:

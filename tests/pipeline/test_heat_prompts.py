@@ -215,13 +215,6 @@ def test_an_absent_phrase_is_rejected_with_the_reason(
     assert rejected[0].mask is rejected[0].box_xyxy is rejected[0].score is None
 
 
-def test_no_phrase_there_gives_no_prompt(tiny_segmenter, embedding, make_grounder) -> None:
-    prompter = prompter_of(make_grounder({}), tiny_segmenter)
-    prompts, rejected = prompter(embedding, ["zebra", "yak"])
-    assert prompts == []
-    assert [item.label for item in rejected] == ["zebra", "yak"]
-
-
 def test_scores_never_exceed_one(tiny_segmenter, embedding, make_grounder) -> None:
     prompter = prompter_of(make_grounder({"cat": heat_of((4, 2, 9, 6, 1.00001))}), tiny_segmenter)
     (prompts,), _ = prompter(embedding, ["cat"])

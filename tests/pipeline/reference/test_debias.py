@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptseg.models.embedding import ImageEmbedding
-from promptseg.models.errors import InputError, ModelNotFoundError
+from promptseg.models.errors import InputError
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.pipeline.prompters.reference.bidirectional import BidirectionalConfig
 from promptseg.pipeline.prompters.reference.debias import (
@@ -21,12 +21,11 @@ from promptseg.pipeline.prompters.reference.examples import EncodedReference, Sh
 from promptseg.pipeline.prompters.reference.graph import GraphConfig
 from promptseg.pipeline.prompters.reference.prototype import PrototypeConfig
 from promptseg.pipeline.prompters.reference.strategies import (
-    STRATEGIES,
     StrategyConfigs,
     create_strategy,
 )
 
-from .matching_scenes import (
+from .scenes import (
     CAT,
     DOG,
     FIRST,
@@ -180,13 +179,3 @@ def test_every_strategy_finds_by_what_instead_of_where(obedient_segmenter, name:
 def replace_presence(configs: StrategyConfigs, name: str) -> StrategyConfigs:
     """With the gate open."""
     return replace(configs, **{name: replace(getattr(configs, name), min_presence=0.0)})
-
-
-def test_strategies_are_made_by_name() -> None:
-    assert list(STRATEGIES) == ["prototype", "bidirectional", "graph"]
-    for name in STRATEGIES:
-        strategy = create_strategy(name, CONFIGS)
-        assert strategy.config is getattr(CONFIGS, name)
-        assert create_strategy(name).config == getattr(StrategyConfigs(), name)
-    with pytest.raises(ModelNotFoundError, match=r"no matching strategy is called 'graf'; .*graph"):
-        create_strategy("graf")

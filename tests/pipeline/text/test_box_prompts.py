@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torchvision.ops import nms
 
 from promptseg.models.errors import InputError
 from promptseg.models.grounding.answers import Detections
@@ -25,20 +24,6 @@ def test_each_sure_box_is_a_prompt_and_doubles_are_left_out() -> None:
     np.testing.assert_array_equal(prompts.prompt_scores, SCORES[[0, 2, 3]])
     assert prompts.labels == ("cat",) * 3
     assert prompts.point_coords is prompts.mask_input is None
-
-
-def test_doubles_are_those_of_torchvision() -> None:
-    import torch
-
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, 60, (80, 2, 2)).astype(np.float32)
-    boxes = np.concatenate([corners.min(1), corners.max(1) + 5], axis=1)
-    scores = rng.uniform(0.3, 1, 80).astype(np.float32)
-    found = Detections("cat", boxes, scores, float(scores.max()))
-    config = BoxPromptConfig(min_score=0.0, nms_iou=0.4, max_prompts=100)
-    kept = nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4).numpy()
-    np.testing.assert_array_equal(BoxPrompts(config)(found, None).boxes, boxes[kept])
-    assert 5 < len(kept) < 60
 
 
 def test_no_more_boxes_than_asked_for() -> None:
