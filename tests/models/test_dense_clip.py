@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import socket
 import sys
@@ -20,7 +19,6 @@ import torch
 import transformers
 from open_clip.transform import image_transform
 from PIL import Image
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from promptseg.models.errors import CheckpointError, InputError, ModelNotFoundError
 from promptseg.models.grounding.clip import text as clip_text
@@ -222,52 +220,6 @@ def test_bfloat16_runs_the_networks_alone(folder: Path, clip: DenseClip) -> None
     assert found.presence == pytest.approx(wanted.presence, abs=0.05)
     with pytest.raises(InputError, match="int8"):
         create_dense_clip("tiny", folder, dtype="int8")
-
-
-def test_nothing_global_changes(folder: Path) -> None:
-    def state() -> list[object]:
-        return [
-            torch.get_rng_state().tolist(),
-            torch.get_default_dtype(),
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            torch.is_autocast_enabled("cpu"),
-            torch.get_num_threads(),
-            list(logging.getLogger().handlers),
-            logging.getLogger().level,
-        ]
-
-    before = state()
-    config = DenseClipConfig(input_size=48, templates=TEMPLATES)
-    clip = create_dense_clip("tiny", folder, dtype="bf16", config=config)
-    clip.ground(["cat"], clip.look(IMAGE))
-    assert state() == before
-
-
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor that anything makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return out
-
-
-def test_memory_does_not_grow_with_the_phrases(folder: Path) -> None:
-    peaks = []
-    for count in (2, 30):
-        clip = build(folder)
-        view = clip.look(IMAGE)
-        with Largest() as largest:
-            clip.ground([f"thing number {i:02}" for i in range(count)], view)
-        peaks.append(largest.elements)
-    assert peaks[0] == peaks[1]
 
 
 def test_texts_are_encoded_in_blocks_and_remembered(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import numpy as np
 import pytest
@@ -182,16 +181,6 @@ def test_dense_paths(
 
 
 @torch.inference_mode()
-def test_the_modes_differ(variant: tuple[VisionTransformer, PlainVit]) -> None:
-    visual, _ = variant
-    run = partial(dense_features, visual, as_tensor(PIXELS)[None])
-    plain = run(attention="none", blocks=6)[0]
-    one, all_ = run(attention="surgery", blocks=1)[0], run(attention="surgery", blocks=4)[0]
-    for a, b in ((plain, one), (plain, all_), (one, all_)):
-        assert not torch.allclose(a, b, atol=1e-2)
-
-
-@torch.inference_mode()
 @pytest.mark.parametrize("kind", ["surgery", "none"])
 def test_a_larger_picture_is_seen_with_resized_positions(
     variant: tuple[VisionTransformer, PlainVit], kind: str
@@ -273,8 +262,3 @@ def test_presence(count: int) -> None:
     own = np.exp(20 * float(text @ cls))
     found = global_presence(as_tensor(cls), as_tensor(text), as_tensor(rivals), 20.0)
     assert found == pytest.approx(own / (own + sum(odds)), abs=1e-5)
-
-
-def test_presence_of_a_text_that_is_its_own_rival() -> None:
-    cls, text = as_tensor(random_units(0, 5)), as_tensor(random_units(1, 5))
-    assert global_presence(cls, text, text[None], 100.0) == pytest.approx(0.5)

@@ -118,16 +118,6 @@ def test_outputs_do_not_change_each_other(ours) -> None:
     assert all(torch.equal(f, k) for f, k in zip(features, kept, strict=True))
 
 
-@torch.no_grad()
-def test_shallow_and_deep_are_forward_in_two_parts(ours) -> None:
-    pixels = picture(2, 64, 96)
-    early = ours.shallow(pixels)
-    late = ours.deep(early[1])
-    expected = ours(pixels)
-    assert len(early) == len(late) == 2
-    assert all(torch.equal(a, b) for a, b in zip((*early, *late), expected, strict=True))
-
-
 def test_the_deep_stages_are_what_only_the_last_two_maps_need() -> None:
     torch.manual_seed(0)
     model = EfficientNetLite2().eval()
@@ -156,15 +146,6 @@ def test_all_tensors_of_the_package_are_mapped_in_order(imagenet) -> None:
     assert len(imagenet) == NUM_TENSORS
     assert list(imagenet) == list(target)
     assert all(imagenet[name].shape == tensor.shape for name, tensor in target.items())
-
-
-def test_map_in_order_renames() -> None:
-    source = {"a": torch.ones(2), "b": torch.zeros(3)}
-    target = {"x": torch.empty(2), "y": torch.empty(3)}
-    mapped = map_in_order(source, target, Path("weights.pth"))
-    assert list(mapped) == ["x", "y"]
-    assert mapped["x"] is source["a"]
-    assert mapped["y"] is source["b"]
 
 
 def test_too_few_tensors_are_refused(imagenet) -> None:

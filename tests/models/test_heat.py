@@ -35,8 +35,3 @@ def test_a_picture_is_sampled_at_its_own_places(
                 expected[(*place, i, j)] = bilinear(maps[place], y, x)
     found = sample_cells(torch.from_numpy(maps).float(), extent, grid)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
-
-
-def test_cells_of_the_wanted_grid_are_kept() -> None:
-    maps = torch.randn(1, 2, 3, 5, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(sample_cells(maps, (3.0, 5.0), (3, 5)), maps)

@@ -105,12 +105,6 @@ def test_nearness_of_meaning(ours) -> None:
     assert cat @ kitten > 0.7 > 0.5 > cat @ bicycle
 
 
-def test_nothing_is_left_to_train(ours) -> None:
-    assert not ours.training
-    assert not any(parameter.requires_grad for parameter in ours.parameters())
-    assert not any(parameter.is_meta for parameter in ours.parameters())
-
-
 @pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.json"])
 def test_a_missing_file_is_named(tmp_path: Path, lost: str) -> None:
     for name in {"model.safetensors", "tokenizer.json"} - {lost}:

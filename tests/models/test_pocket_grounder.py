@@ -140,13 +140,6 @@ def test_a_look_in_half_precision_is_scored_in_full(grounder, views) -> None:
     assert found.presence == pytest.approx(expected.presence, abs=0.05)
 
 
-def test_conse_looks_at_the_stride_8_map(grounder) -> None:
-    maps = maps_of(8, 12)
-    classes = grounder.look(IMAGE, maps, INPUT_SIZE).classes
-    assert torch.equal(classes.probabilities, maps[1][0])
-    assert classes.extent == INPUT_SIZE
-
-
 def test_a_word_of_the_training_is_left_to_the_head(grounder, views) -> None:
     (found,) = grounder.ground(["taught"], views)
     logits, presence = head_says(grounder, views, VECTORS["taught"])

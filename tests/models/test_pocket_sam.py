@@ -240,7 +240,7 @@ def test_mask_evidence_tells_a_sharp_mask_from_a_blurred_one() -> None:
     torch.testing.assert_close(share**4, torch.tensor([0.25, 0.25, 0, 0.75]))
 
 
-def test_predicted_iou_rests_on_the_masks_but_does_not_pull_at_them(model, features) -> None:
+def test_predicted_iou_does_not_pull_at_the_masks(model, features) -> None:
     points = torch.tensor([[[20.0, 20]]]), torch.tensor([[1]])
     decoder = model.mask_decoder
     model.zero_grad()
@@ -251,43 +251,12 @@ def test_predicted_iou_rests_on_the_masks_but_does_not_pull_at_them(model, featu
     assert {"iou_evidence_head.layers.0.weight", "mask_tokens.weight"} <= pulled
     makes_masks = ("output_upscaling.", "output_hypernetworks_mlps.", "fuse_after.")
     assert not any(name.startswith(makes_masks) for name in pulled)
-    # With the evidence's weight at zero, what the masks look like no longer matters.
-    first = decoder.iou_evidence_head.layers[0].weight
-    kept = {name: value.clone() for name, value in decoder.state_dict().items()}
-    with torch.no_grad():
-
-        def predict() -> Tensor:
-            return model.decode_all(features, points=points, boxes=None, masks=None)[1]
-
-        for mlp in decoder.output_hypernetworks_mlps:
-            mlp.layers[-1].weight.mul_(30)  # all masks become sharper
-        assert not torch.allclose(predict(), iou, atol=1e-3)
-        first[:, -MASK_EVIDENCE:] = 0
-        sharp = predict()
-        for mlp in decoder.output_hypernetworks_mlps:
-            mlp.layers[-1].weight.div_(30)
-        torch.testing.assert_close(predict(), sharp, rtol=1e-5, atol=1e-6)
-        decoder.load_state_dict(kept)
-
-
-def test_points_need_labels(model, features) -> None:
-    with pytest.raises(ValueError, match="come together"):
-        model.decode(features, point_coords=torch.zeros(1, 1, 2))
 
 
 @pytest.fixture(scope="module")
 def created() -> PocketSam:
     """The pocket SAM at its real size, with random weights."""
     return create_model("sam_pocket", seed=5)
-
-
-def test_seeds(created) -> None:
-    again, other = create_model("sam_pocket", seed=5), create_model("sam_pocket", seed=6)
-    state = created.state_dict()
-    assert all(torch.equal(state[k], v) for k, v in again.state_dict().items())
-    name = "mask_decoder.mask_tokens.weight"
-    assert not torch.equal(state[name], other.state_dict()[name])
-    assert not created.training
 
 
 def test_checkpoint_round_trip(created, tmp_path: Path) -> None:
@@ -305,13 +274,6 @@ def test_a_checkpoint_without_backbone_gets_the_imagenet_one(created, tmp_path: 
     assert all(torch.equal(found[k], v.half().float()) for k, v in trained.items())
     for name, value in imagenet_state_dict().items():
         assert torch.equal(found[BACKBONE_PREFIX + name], value)
-
-
-def test_with_backbone_leaves_a_whole_state_alone(created) -> None:
-    state = created.state_dict()
-    completed = with_backbone(state)
-    assert completed.keys() == state.keys()
-    assert all(completed[k] is v for k, v in state.items())
 
 
 def test_with_backbone_completes_only_what_is_missing(created) -> None:

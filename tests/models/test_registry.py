@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptseg.models import ModelNotFoundError, create_model, get_model_info, list_models
-from promptseg.models.registry import CONFIG_FOLDER, _hydrate, _read_config
+from promptseg.models.registry import CONFIG_FOLDER, _hydrate
 from promptseg.models.sam.build import SamTinyViTConfig
 from promptseg.models.sam.sam import Sam
 from promptseg.models.sam.sam2 import Sam2
@@ -62,7 +62,3 @@ def test_a_config_with_other_fields_is_refused(change, message):
     values = {key: value for key, value in values.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         _hydrate(SamTinyViTConfig, values, "sam_vit_t")
-
-
-def test_lists_become_tuples():
-    assert _read_config("sam_vit_b")[1].global_attn_indexes == (2, 5, 8, 11)

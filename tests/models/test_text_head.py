@@ -69,23 +69,6 @@ def test_scores_equal_the_formula(head, height: int, width: int) -> None:
 
 
 @torch.no_grad()
-def test_vectors_of_cells_are_normed_after_the_blocks(head) -> None:
-    features = features_of(4, 5)
-    cells = head.blocks(head.project(features))[0].numpy()
-    mean, deviation = cells.mean(0), np.sqrt(cells.var(0) + head.norm.eps)
-    scale, shift = (v.numpy()[:, None, None] for v in (head.norm.weight, head.norm.bias))
-    expected = (cells - mean) / deviation * scale + shift
-    np.testing.assert_allclose(head.embed(features).numpy(), expected, rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_forward_embeds_and_scores(head) -> None:
-    features, text = features_of(4, 6), phrases(2)
-    expected = head.score(head.embed(features), text)
-    assert all(torch.equal(a, b) for a, b in zip(head(features, text), expected, strict=True))
-
-
-@torch.no_grad()
 def test_each_phrase_is_scored_on_its_own(head) -> None:
     cells, text = head.embed(features_of(4, 6)), phrases(3)
     local, presence = head.score(cells, text)
