@@ -26,7 +26,7 @@ class Query:
     """What to look for, checked as far as it can be without the image.
 
     Args:
-        text: One or several phrases, each looked for on its own. One text may hold several, as
+        text: One or several phrases, each found independently. One text may hold several, as
             :func:`split_phrases` reads them.
         negative_text: Masks that lie on what these phrases name are dropped.
         reference: One or several examples of what to look for, encoded or not; examples with the

@@ -177,9 +177,9 @@ def segment_everything(
             if progress is not None:
                 progress(done, total)
         ious = [mask.iou_prediction for mask in in_crop]
-        found.extend(search.drop_doubles(in_crop, ious, config.box_nms_thresh))
+        found.extend(search.drop_duplicates(in_crop, ious, config.box_nms_thresh))
     if len(crops) > 1:
-        found = search.drop_doubles(found, [-m.crop_area for m in found], config.crop_nms_thresh)
+        found = search.drop_duplicates(found, [-m.crop_area for m in found], config.crop_nms_thresh)
     if config.min_mask_region_area:
         found = search.clean(found)
     return replace(_to_proposals(found, size, search.dropped), image=embedding.image)
@@ -258,7 +258,7 @@ class _Search:
             packed = CompactMask.within(cut(mask, box), in_image, self.size)
             yield _Found(packed, float(iou), float(stability), area)
 
-    def drop_doubles(
+    def drop_duplicates(
         self, found: Sequence[_Found], scores: Sequence[float], threshold: float
     ) -> list[_Found]:
         """Of masks with nearly the same box, keep the one with the highest score."""
@@ -283,7 +283,7 @@ class _Search:
                 item = replace(item, mask=CompactMask.within(*new, self.size))
             cleaned.append(item)
         threshold = max(self.config.box_nms_thresh, self.config.crop_nms_thresh)
-        return self.drop_doubles(cleaned, unchanged, threshold)
+        return self.drop_duplicates(cleaned, unchanged, threshold)
 
 
 def point_grid(points_per_side: int) -> NDArray[np.float64]:

@@ -173,20 +173,6 @@ def test_points_choose_among_what_a_phrase_names(pipeline) -> None:
     assert len(pipeline(IMAGE, text="cat", points=[(90, 90)])) == 0
 
 
-def test_boxes_choose_among_what_a_phrase_names(pipeline) -> None:
-    result = pipeline(IMAGE, text="animal", boxes=[(0, 0, 48, 96)])
-    assert_found(result, ("animal", LEFT))
-    assert reasons(result) == ["only 0% of it lies in a box"]
-
-
-def test_top_k_counts_after_the_marks(pipeline) -> None:
-    best = pipeline(IMAGE, text="animal", top_k=1)
-    assert_found(best, ("animal", RIGHT))
-    assert reasons(best) == ["beyond top_k=1"]
-    marked = pipeline(IMAGE, text="animal", points=[(20, 40)], top_k=1)
-    assert_found(marked, ("animal", LEFT))
-
-
 def test_an_absent_phrase_gives_an_empty_result(pipeline) -> None:
     image = np.zeros((30, 50, 3), np.uint8)
     result = pipeline(image, text=["zebra", "yak"], negative_text="cat", points=[(1, 1)], top_k=3)

@@ -54,11 +54,6 @@ def test_indexing_filters_every_field(key: object, positions: list[int]) -> None
     assert part.image_size == (5, 6)
 
 
-def test_filtering_by_score() -> None:
-    result = make_result()
-    assert result[result.scores > 0.5].labels == ["label 0", "label 1"]
-
-
 @pytest.mark.parametrize("key", [4, -5, [True, False], np.array([0, 9])])
 def test_indices_out_of_range(key: object) -> None:
     with pytest.raises(IndexError):

@@ -347,19 +347,6 @@ def test_half_precision_stays_inside_the_calls(photo):
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_full_precision_is_the_model_alone(sam, photo):
-    """Bit for bit what the model's own calls give."""
-    ours = Segmenter(sam)
-    embedding = ours.encode_image(photo((128, 128)))
-    with torch.no_grad():
-        features = sam.encode_image(sam.preprocess(photo((128, 128)))[0])
-        logits, ious = sam.decode(features, boxes=torch.tensor([[10.0, 20.0, 90.0, 100.0]]))
-    assert torch.equal(embedding.features.image_embeddings, features.image_embeddings)
-    low_res = ours.decode_low_res(embedding, boxes=[[10, 20, 90, 100]])
-    assert np.array_equal(low_res.logits, logits)
-    assert np.array_equal(low_res.iou_predictions, ious)
-
-
 @pytest.mark.parametrize("dtype", ["fp64", torch.float64, "double"])
 def test_unknown_dtype(sam, dtype):
     with pytest.raises(InputError, match=r"no dtype .* to run in; use fp32, bf16 or fp16"):
