@@ -1,4 +1,4 @@
-"""A result as a person sees it: in a notebook, or in the system's picture viewer."""
+"""Shows a result: in a notebook, or in the system's image viewer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from .result import Result
 
-# A notebook stores its pictures in its file, so they are no larger than a page.
+# A notebook stores its images in its file, so they are no larger than a page.
 LONGEST_SIDE = 1024
 
 

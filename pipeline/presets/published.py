@@ -212,11 +212,11 @@ class LazyFeatures:
         return self._extractor().model_id
 
     def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
-        """Features of an image (H, W, 3) uint8 RGB."""
+        """Return the features of an image (H, W, 3) uint8 RGB."""
         return self._extractor().extract(image)
 
     def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
-        """Features of an encoded image."""
+        """Return the features of an encoded image."""
         return self._extractor().extract_encoded(embedding)
 
 

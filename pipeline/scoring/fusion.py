@@ -51,7 +51,7 @@ def fuse(
         label: The phrase.
         by_text: What the phrase found; empty, with the reason, if it found nothing.
         by_example: What the example found, likewise.
-        evidence: Of the phrase and of the example.
+        evidence: Evidence of the phrase and of the example, in log-odds.
         config: How they are combined.
 
     Returns:
