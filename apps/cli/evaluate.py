@@ -51,12 +51,13 @@ def eval_command(
         Path | None, typer.Option("--panoptic", help="Folder of a COCO file's panoptic PNGs.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first so many images.")
+        int | None,
+        typer.Option("--limit", min=1, metavar="N", help="Measure only the first N images."),
     ] = None,
     pairs: Annotated[
         int | None,
         typer.Option(
-            "--pairs", min=1, help="At most so many pairs of images per class. Default: all."
+            "--pairs", min=1, metavar="N", help="At most N pairs of images per class. Default: all."
         ),
     ] = None,
     shots: Annotated[int, typer.Option("--shots", min=1, help="Examples given together.")] = 1,

@@ -95,13 +95,16 @@ def segment_command(
         ),
     ] = None,
     negative_reference_mask: Annotated[
-        list[str] | None, typer.Option("--negative-reference-mask", metavar="PNG")
+        list[str] | None,
+        typer.Option("--negative-reference-mask", metavar="PNG", help="Mask of it."),
     ] = None,
     negative_reference_box: Annotated[
-        list[str] | None, typer.Option("--negative-reference-box", metavar="X0,Y0,X1,Y1")
+        list[str] | None,
+        typer.Option("--negative-reference-box", metavar="X0,Y0,X1,Y1", help="Or a box around it."),
     ] = None,
     negative_reference_point: Annotated[
-        list[str] | None, typer.Option("--negative-reference-point", metavar="X,Y")
+        list[str] | None,
+        typer.Option("--negative-reference-point", metavar="X,Y", help="Or a point on it."),
     ] = None,
     concept: Annotated[
         list[str] | None,
@@ -133,7 +136,7 @@ def segment_command(
     ] = None,
     preset: Preset = "pocket",
     top_k: Annotated[
-        int | None, typer.Option("--top-k", min=1, help="Most masks for each phrase.")
+        int | None, typer.Option("--top-k", min=1, help="At most this many masks per phrase.")
     ] = None,
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=0.0, max=1.0, help="Lowest score of a mask.")

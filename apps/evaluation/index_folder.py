@@ -174,6 +174,4 @@ def _read_line(path: Path, number: int, line: str) -> Sample:
             folder / row["image"], folder / row["mask"], row["source"], row["split"], regions
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}, line {number}: not a valid sample: {error!r}"
-        ) from error
+        raise InputError(f"{path}, line {number}: not a valid sample: {error!r}") from error

@@ -153,7 +153,7 @@ def show_worst(task: Task, rows: Sequence[Row], count: int) -> list[Shown]:
     Args:
         task: The task that measured them.
         rows: Rows of :func:`evaluate`.
-        count: At most so many.
+        count: At most this many.
     """
     worst = task.worst(rows, count)
     by_picture: dict[str, list[int]] = defaultdict(list)

@@ -43,7 +43,7 @@ class Joined:
     Attributes:
         polygon: Its vertices; None for an empty mask.
         parts: How many parts the mask has.
-        added: At most so many pixels are filled by the lines between the parts.
+        added: Upper bound of the pixels that the lines between the parts fill.
         lost: Number of pixels in the parts that are left out.
     """
 

@@ -24,7 +24,8 @@ class Settings:
     """Settings of a measurement.
 
     Attributes:
-        pairs: At most so many pairs of pictures per class, in the task "reference"; None for all.
+        pairs: At most this many pairs of pictures per class, in the task "reference"; None for
+            all.
         shots: Examples per pair, in that task.
     """
 

@@ -202,7 +202,7 @@ def _make_pairs(pictures: Iterable[Picture], most: int | None, shots: int) -> di
 
     Args:
         pictures: All pictures.
-        most: At most so many pairs per class; None for all.
+        most: At most this many pairs per class; None for all.
         shots: Examples per pair, or as many as the class has on pictures other than the target.
     """
     shows: dict[str, dict[str, list[str]]] = defaultdict(dict)  # source -> label -> pictures

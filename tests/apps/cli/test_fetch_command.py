@@ -202,7 +202,7 @@ def test_the_variable_names_the_folder(run, hub: FakeHub, tmp_path: Path, monkey
     monkeypatch.setenv("PROMPTSEG_WEIGHTS", str(own))
     done = run("models", "fetch", "tiny")
     assert done.exit_code == 0, done.output
-    assert "tiny: 1 files, 200 kB" in done.stdout
+    assert "tiny: 1 file, 200 kB" in done.stdout
     assert "set PROMPTSEG_WEIGHTS" not in done.stdout
     assert find_source("tiny") == own / "tiny"
 
@@ -245,7 +245,7 @@ def test_a_run_that_was_stopped_goes_on(
     assert find_places(SOURCES["tiny"], tmp_path / "own") == []
     done = run(*arguments)
     assert done.exit_code == 0, done.output
-    assert "140 kB (and 60 kB from before)" in done.stdout
+    assert "140 kB (60 kB already here)" in done.stdout
     assert hub.ranges() == ["bytes=60000-"]
     folder = find_source("tiny", tmp_path / "own")
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
@@ -339,7 +339,7 @@ def test_the_token_goes_to_the_hub_alone(run, hub: FakeHub, monkeypatch) -> None
 @pytest.mark.parametrize(
     ("status", "code", "says"),
     [
-        (401, "GatedRepo", "someone/tiny, then log in with `hf auth login` or set HF_TOKEN"),
+        (401, "GatedRepo", "someone/tiny; then log in with `hf auth login` or set HF_TOKEN"),
         (403, "GatedRepo", "access to someone/tiny must be requested at http"),
         (401, "RepoNotFound", "has no someone/tiny, or you have no access to it: check"),
         (404, "RepoNotFound", "has no someone/tiny, or you have no access to it: check"),
@@ -380,7 +380,7 @@ def test_too_little_room_is_told_before(run, hub: FakeHub, monkeypatch, tmp_path
     done = run("models", "fetch", "tiny")
     assert done.exit_code == 1
     assert one_line(done.stderr)
-    assert "0.0 GB are to be fetched" in done.stderr
+    assert "the download needs 0.0 GB" in done.stderr
     assert "a folder on another disk" in done.stderr
     assert asked == [tmp_path]
     assert {method for method, *_ in hub.seen} == {"HEAD"}

@@ -21,17 +21,9 @@ from promptseg.apps.wording import describe_size
 from promptseg.models.hub.sources import SOURCES
 from promptseg.pipeline.presets.catalog import PRESETS, sources_for
 
+from .blocked_network import BLOCKED
+
 LONGEST_SCREEN = 40
-# An audit hook cannot be taken back, and sees every way of opening or resolving a connection.
-BLOCKED = """
-import sys
-
-def refuse(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto"):
-        raise OSError(f"the network is blocked: {event}")
-
-sys.addaudithook(refuse)
-"""
 DOCTOR = f"""{BLOCKED}
 from promptseg.apps.cli.main import app
 app(["models", "doctor"], standalone_mode=False)

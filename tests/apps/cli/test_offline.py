@@ -10,16 +10,8 @@ from pathlib import Path
 from PIL import Image
 from skimage import data
 
-# An audit hook cannot be taken back, and sees every way of opening or resolving a connection.
-BLOCKED = """
-import sys
+from .blocked_network import BLOCKED
 
-def refuse(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto"):
-        raise OSError(f"the network is blocked: {event}")
-
-sys.addaudithook(refuse)
-"""
 SEGMENT = BLOCKED + "from promptseg.apps.cli.main import main\nmain()\n"
 CONNECT = BLOCKED + "import socket\nsocket.create_connection(('127.0.0.1', 9))\n"
 

@@ -16,7 +16,8 @@ from promptseg.apps.evaluation.coco_dataset import read_coco
 from promptseg.apps.exports import FORMATS, exporter_class
 from promptseg.apps.exports.voc import palette
 from promptseg.models.errors import InputError
-from promptseg.pipeline.result import Result, import_supervision
+from promptseg.pipeline.drawing import import_supervision
+from promptseg.pipeline.result import Result
 
 from .results import SIZE, hard_masks, make_result, result_of
 

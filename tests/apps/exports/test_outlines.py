@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from promptseg.apps.exports.outlines import edge_polygons, joined_polygon, pixel_polygons
-from promptseg.pipeline.result import import_supervision
+from promptseg.pipeline.drawing import import_supervision
 
 polygon_to_mask = import_supervision().polygon_to_mask
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from promptseg.pipeline.result import Result, import_supervision
+from promptseg.pipeline.drawing import import_supervision
+from promptseg.pipeline.result import Result
 
 from .results import make_result
 
