@@ -46,6 +46,7 @@ train-pocket: $(VENV)/.installed-dev
 	$(BIN)/python training/class_names.py models/weights/imagenet_names.safetensors
 	$(BIN)/python training/train_pocket.py $(DATA) --out runs/pocket
 	cp runs/pocket/sam_pocket.safetensors runs/pocket/text_pocket.safetensors models/weights/
+	cd models/weights && sha256sum *.safetensors > SHA256SUMS
 
 clean:
 	rm -rf $(VENV) .typecheck .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist outputs

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from threading import Lock
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from .result import import_supervision
 
 if TYPE_CHECKING:
     from .checks import BoolArray, UInt8Array
@@ -21,6 +23,7 @@ PALETTE = (
 
 MASK_OPACITY = 0.45
 _LONGEST_LABEL = 32
+_IMPORTING = Lock()
 
 
 def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
@@ -104,3 +107,16 @@ def _readable_on(background: str) -> str:
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "#FFFFFF"
+
+
+def import_supervision() -> ModuleType:
+    """Import supervision when it is needed: it takes more than a second."""
+    with _IMPORTING:
+        if "supervision" not in sys.modules:
+            # Without OpenCV it warns at its import that NumPy does the work, which is fine. This is
+            # the only place that touches the filters of warnings, once a process and by one thread.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
+                import supervision
+        import supervision
+    return supervision

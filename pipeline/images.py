@@ -28,7 +28,7 @@ ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | Tensor 
 
 # The formats that are opened. Pillow knows more, some of which start other programs (EPS) or are
 # recognised by a few bytes that a damaged file may have by chance.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000")
 if find_spec("PIL.AvifImagePlugin"):  # of Pillow 11.3
     FORMATS = (*FORMATS, "AVIF")
 # Of a mask in one of these, black is black only nearly; in TIFF it depends on the compression.

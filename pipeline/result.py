@@ -7,11 +7,9 @@ for background and -1 for padding.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -310,6 +308,8 @@ class Result:
         `prompt_score`.
         """
         names = list(dict.fromkeys(self.labels))
+        from .drawing import import_supervision
+
         detections: Detections = import_supervision().Detections(
             xyxy=self.boxes_xyxy.copy(),
             mask=self.masks.copy(),
@@ -323,12 +323,3 @@ class Result:
             },
         )
         return detections
-
-
-def import_supervision() -> ModuleType:
-    """Import supervision on first use: the import takes more than a second."""
-    with warnings.catch_warnings():
-        # Without OpenCV, supervision warns at import that it uses NumPy, which is fine here.
-        warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
-        import supervision
-    return supervision

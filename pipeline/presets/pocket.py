@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from ... import models
 from ...models.device import autocast
 from ...models.embedding import ImageEmbedding
+from ...models.errors import CheckpointError
 from ...models.pocket.backbone import EfficientNetLite2, imagenet_state_dict
 from ...models.pocket.conse import NAMES_FILE, ClassNames, DenseConse
 from ...models.pocket.features import PocketFeatures
@@ -31,6 +33,7 @@ from ..prompters.text.prompter import CachedGrounder, TextPrompter
 from .catalog import LoadOptions
 
 WEIGHTS = Path(models.__file__).parent / "weights"
+SUMS_FILE = "SHA256SUMS"
 
 # Chosen on the dev split of the training data; docs/prompting.md has the comparison.
 POCKET_GATE = PresenceGate(0.15)
@@ -66,7 +69,7 @@ POCKET_STRATEGIES = StrategyConfigs(
 def build_pocket(options: LoadOptions) -> Pipeline:
     """Load the preset `pocket`."""
     device, dtype = options.device, options.dtype
-    sam = create_model("sam_pocket", checkpoint=WEIGHTS / "sam_pocket.safetensors", device=device)
+    sam = create_model("sam_pocket", checkpoint=_shipped("sam_pocket.safetensors"), device=device)
     if not isinstance(sam, PocketSam):
         raise TypeError(f"sam_pocket must be a PocketSam, got {type(sam).__name__}")
     sam.image_encoder.backbone.fold_batch_norms()
@@ -101,8 +104,31 @@ def build_pocket(options: LoadOptions) -> Pipeline:
 def _pocket_grounder() -> PocketGrounder:
     with torch.random.fork_rng(devices=[]):  # random weights, replaced by the stored ones
         backbone = EfficientNetLite2().eval()
-        head, known = load_text_head(WEIGHTS / TEXT_FILE)
+        head, known = load_text_head(_shipped(TEXT_FILE))
     backbone.load_state_dict(imagenet_state_dict())
     backbone.fold_batch_norms()
     backbone.to(memory_format=torch.channels_last)
-    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(WEIGHTS / NAMES_FILE)))
+    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(_shipped(NAMES_FILE))))
+
+
+def _shipped(name: str) -> Path:
+    """Path of a weights file of the package, which must be as it was shipped.
+
+    Raises:
+        CheckpointError: It is missing or altered.
+    """
+    path = WEIGHTS / name
+    try:
+        sums = (WEIGHTS / SUMS_FILE).read_text(encoding="ascii").split()
+        expected = dict(zip(sums[1::2], sums[::2], strict=True))[name]
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"the installed weights {path} cannot be read: reinstall promptseg"
+        ) from error
+    if found != expected:
+        raise CheckpointError(
+            f"the installed weights {path} are not those that were shipped (sha256 {found}, "
+            f"expected {expected}): reinstall promptseg"
+        )
+    return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,11 @@ from PIL import Image, ImageDraw
 from skimage import data
 from torch import nn
 
-from promptseg.models.errors import InputError
+from promptseg.models.errors import CheckpointError, InputError
 from promptseg.models.pocket.backbone import DEEP_STAGES
 from promptseg.models.pocket.sam import PocketSam
 from promptseg.pipeline.pipeline import Pipeline
+from promptseg.pipeline.presets import pocket as preset
 from promptseg.pipeline.presets.load import load
 from promptseg.pipeline.result import Result
 
@@ -148,3 +151,19 @@ def test_loading_leaves_the_random_state_alone() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="cannot run on the device 'gpu'"):
         load("pocket", device="gpu")
+
+
+def test_altered_weights_of_the_package_are_not_loaded(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(preset.WEIGHTS, folder)
+    monkeypatch.setattr(preset, "WEIGHTS", folder)
+    content = bytearray((folder / "text_pocket.safetensors").read_bytes())
+    content[-100] ^= 1
+    (folder / "text_pocket.safetensors").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"text_pocket\.safetensors are not those .*reinstall"
+    ):
+        load("pocket")
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read: reinstall promptseg"):
+        load("pocket")
