@@ -6,37 +6,36 @@ import base64
 import html
 import io
 import sys
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
-if TYPE_CHECKING:
-    from .result import Result
+from .checks import UInt8Array
+from .drawing import RankedMasks, draw_overlay
 
 # A notebook stores its images in its file, so they are no larger than a page.
 LONGEST_SIDE = 1024
 
 
-def show(result: Result) -> None:
+def show(result: RankedMasks) -> None:
     """Show a result that keeps its image: in a notebook below the cell, otherwise in a viewer."""
     if "ipykernel" in sys.modules:
         from IPython.display import display
 
         display(result)
         return
-    Image.fromarray(result.overlay()).show()
+    Image.fromarray(_overlay(result)).show()
 
 
-def to_png(result: Result) -> bytes:
+def to_png(result: RankedMasks) -> bytes:
     """Return the overlay of a result that keeps its image as a PNG, at most LONGEST_SIDE long."""
-    picture = Image.fromarray(result.overlay())
+    picture = Image.fromarray(_overlay(result))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
 
 
-def to_html(result: Result) -> str:
+def to_html(result: RankedMasks) -> str:
     """Return the overlay, if the result keeps its image, and a table of the masks."""
     parts = []
     if result.image is not None:
@@ -56,7 +55,13 @@ def to_html(result: Result) -> str:
     return "<div>" + "".join(parts) + "</div>"
 
 
-def _row(result: Result, i: int) -> str:
+def _overlay(result: RankedMasks) -> UInt8Array:
+    if result.image is None:
+        raise ValueError("the result keeps no image to draw on")
+    return draw_overlay(result.image, result)
+
+
+def _row(result: RankedMasks, i: int) -> str:
     scores = (result.scores, result.iou_predictions, result.stability_scores, result.prompt_scores)
     cells = [
         str(i + 1),

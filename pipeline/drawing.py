@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from threading import Lock
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from .checks import BoolArray, UInt8Array
-    from .result import Result
+    from .checks import BoolArray, Float32Array, UInt8Array
 
 # Wong 2011, "Points of view: Color blindness", Nature Methods 8:441, and four more: distinguishable
 # with colour vision deficiency. Black is left out: it disappears in shadows.
@@ -26,7 +26,53 @@ _LONGEST_LABEL = 32
 _IMPORTING = Lock()
 
 
-def draw_overlay(image: UInt8Array, result: Result) -> UInt8Array:
+class Dropped(Protocol):
+    """What is told of a mask that was dropped."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class RankedMasks(Protocol):
+    """What is drawn, shown and saved of a :class:`~promptseg.pipeline.result.Result`; see there."""
+
+    @property
+    def image(self) -> UInt8Array | None: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    @property
+    def masks(self) -> BoolArray: ...
+
+    @property
+    def boxes_xyxy(self) -> Float32Array: ...
+
+    @property
+    def labels(self) -> list[str]: ...
+
+    @property
+    def scores(self) -> Float32Array: ...
+
+    @property
+    def iou_predictions(self) -> Float32Array: ...
+
+    @property
+    def stability_scores(self) -> Float32Array: ...
+
+    @property
+    def prompt_scores(self) -> Float32Array: ...
+
+    @property
+    def rejected(self) -> Sequence[Dropped]: ...
+
+    def __len__(self) -> int: ...
+
+
+def draw_overlay(image: UInt8Array, result: RankedMasks) -> UInt8Array:
     """Return a copy of the image with every mask tinted, outlined and labelled.
 
     The label of a mask is "i phrase score", with i from 1 in the order of the result. Line width

@@ -249,7 +249,7 @@ class Result:
         """Show :meth:`overlay` below a notebook cell, otherwise in the system's image viewer."""
         from .display import show
 
-        show(self if image is None else replace(self, image=self._pixels(image)))
+        show(replace(self, image=self._pixels(image)))
 
     def save(self, folder: str | Path, image: ImageSource | None = None) -> Path:
         """Write result.json, the overlay and one PNG per mask, as `promptseg segment` does.

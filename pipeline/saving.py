@@ -15,7 +15,7 @@ from .files import find_leftovers, remove_leftovers, staging_folder
 
 if TYPE_CHECKING:
     from .checks import UInt8Array
-    from .result import Result
+    from .drawing import RankedMasks
 
 RESULT_FILE = "result.json"
 OVERLAY_FILE = "overlay.png"
@@ -24,7 +24,7 @@ _LONGEST_SLUG = 40
 _LARGEST_RECORD = 2**30
 
 
-def file_names(folder: Path, result: Result) -> dict[str, Any]:
+def file_names(folder: Path, result: RankedMasks) -> dict[str, Any]:
     """Return the names of the files that `write_outputs` makes for a result, and their folder."""
     return {
         # Bytes of a path that are not UTF-8 cannot be in JSON; they become "?".
@@ -40,7 +40,7 @@ def mask_names(labels: Sequence[str]) -> list[str]:
 
 
 def write_outputs(
-    folder: Path, image: UInt8Array, result: Result, record: Mapping[str, Any]
+    folder: Path, image: UInt8Array, result: RankedMasks, record: Mapping[str, Any]
 ) -> None:
     """Write result.json, the overlay and the masks into a folder, made if need be.
 
