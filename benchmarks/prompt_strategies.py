@@ -28,7 +28,7 @@ from promptseg.apps.evaluation.pictures import Picture, large
 from promptseg.apps.evaluation.siblings import is_person
 from promptseg.apps.evaluation.tasks.base import open_picture, union
 from promptseg.pipeline.config import PipelineConfig
-from promptseg.pipeline.decoding.cascade import DecodingConfig
+from promptseg.pipeline.decoding.decode import DecodingConfig
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
 from promptseg.pipeline.prompters.text.gate import PresenceGate

@@ -13,8 +13,8 @@ import lazy_loader
 if TYPE_CHECKING:
     from ..models.embedding import ImageEmbedding as ImageEmbedding
     from .config import PipelineConfig as PipelineConfig
-    from .decoding.candidates import MaskCandidates as MaskCandidates
     from .decoding.everything import EverythingConfig as EverythingConfig
+    from .decoding.prompts import MaskCandidates as MaskCandidates
     from .decoding.prompts import PromptSet as PromptSet
     from .decoding.segmenter import Segmenter as Segmenter
     from .images import load_image as load_image
@@ -34,9 +34,8 @@ else:  # a type checker that saw __getattr__ would accept any name
         __name__,
         submod_attrs={
             "config": ["PipelineConfig"],
-            "decoding.candidates": ["MaskCandidates"],
             "decoding.everything": ["EverythingConfig"],
-            "decoding.prompts": ["PromptSet"],
+            "decoding.prompts": ["MaskCandidates", "PromptSet"],
             "decoding.segmenter": ["ImageEmbedding", "Segmenter"],
             "images": ["load_image"],
             "pipeline": ["Pipeline"],

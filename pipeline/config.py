@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .decoding.cascade import DecodingConfig
+from .decoding.decode import DecodingConfig
 from .decoding.everything import EverythingConfig
 from .scoring.fusion import FusionConfig
 from .scoring.ranking import RankingConfig

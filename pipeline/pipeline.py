@@ -10,8 +10,7 @@ from ..models.embedding import ImageEmbedding
 from ..models.errors import InputError
 from .checks import Numbers
 from .config import PipelineConfig
-from .decoding.cascade import decode_prompts
-from .decoding.decode import decode_proposals, to_proposals
+from .decoding.decode import decode_prompts, decode_proposals, to_proposals
 from .decoding.everything import EverythingConfig, ProgressCallback, segment_everything
 from .decoding.prompts import PromptSet
 from .decoding.segmenter import Segmenter
@@ -25,10 +24,10 @@ from .prompters.reference.examples import (
 )
 from .prompters.reference.matching import Matches
 from .prompters.reference.prompter import ReferencePrompter
-from .prompters.text.prompter import Judged, TextPrompter
+from .prompters.text.prompter import TextPrompter
 from .proposals import Proposals
 from .query import Phrases, Query, pair
-from .result import Result
+from .result import RejectedMask, Result
 from .scoring.fusion import fuse
 from .scoring.ranking import RankingConfig, rank
 
@@ -308,16 +307,19 @@ class Pipeline:
 
     def _by_text(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Proposals:
         """Return masks of what phrases name, one per prompt, and the absent phrases."""
-        prompter = self._text()
         found = []
         for start in range(0, len(phrases), _PHRASES_AT_ONCE):
-            judged = prompter.ask(embedding, phrases[start : start + _PHRASES_AT_ONCE])
-            found.append(self._named(embedding, judged))
+            sets, rejected = self._text()(embedding, phrases[start : start + _PHRASES_AT_ONCE])
+            found.append(self._decoded(embedding, sets, rejected))
         return Proposals.join(embedding.original_size, found)
 
-    def _named(self, embedding: ImageEmbedding, judged: Sequence[Judged[Any]]) -> Proposals:
-        """Return masks of the phrases that are present, and why the others are not."""
-        sets, rejected = self._text().prompts(embedding, judged)
+    def _decoded(
+        self,
+        embedding: ImageEmbedding,
+        sets: Sequence[PromptSet],
+        rejected: tuple[RejectedMask, ...],
+    ) -> Proposals:
+        """Return masks of prompts, and what has none."""
         found = Proposals.join(
             embedding.original_size,
             [
@@ -359,14 +361,14 @@ class Pipeline:
         lookalikes: Sequence[EncodedReference],
     ) -> Proposals:
         """Return masks of what a phrase names and an example shows, as one answer."""
-        prompter = self._shown()
-        (judged,) = self._text().ask(embedding, [phrase])
-        (match,) = prompter.find(embedding, [reference], lookalikes)
+        named, shown = self._text(), self._shown()
+        answers, verdicts = named.ask(embedding, [phrase])
+        (match,) = shown.find(embedding, [reference], lookalikes)
         return fuse(
             phrase,
-            self._named(embedding, [judged]),
+            self._decoded(embedding, *named.prompts(embedding, answers, verdicts)),
             self._matched(embedding, phrase, match),
-            (judged.verdict.evidence, prompter.evidence(match)),
+            (verdicts[0].evidence, shown.evidence(match)),
             self.config.fusion,
         )
 

@@ -1,18 +1,58 @@
-"""Decodes prompts to proposals at the image's size, in blocks of bounded memory."""
+"""Prompts to masks: decoded, refined from the mask's own tight box and logits, and upscaled.
+
+The source of the refinement is the cascade of Zhang et al. 2023, "Personalize Segment Anything
+Model with One Shot" (PerSAM).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...models.embedding import ImageEmbedding
+from ...models.errors import InputError
 from ..checks import Float32Array
 from ..masks import MAX_MASK_PIXELS
 from ..proposals import Proposals
-from .candidates import LowResMasks
-from .cascade import DecodingConfig, decode_cascade
-from .prompts import PromptSet
+from .prompts import LowResMasks, PromptSet
 from .segmenter import Segmenter
+
+PARTS = ("points", "boxes", "masks")
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How a prompt becomes a mask.
+
+    Attributes:
+        first_pass: Parts of the prompts that the first decoding uses, out of "points", "boxes" and
+            "masks".
+        multimask_output: Whether the first decoding chooses among three masks (whole, part,
+            subpart) or takes the single one, which the published models give for unambiguous
+            prompts.
+        refine_passes: How often the mask is decoded again, from the points together with its own
+            tight box and logits.
+
+    Raises:
+        InputError: ``first_pass`` names no part or an unknown one, or ``refine_passes`` is
+            negative.
+    """
+
+    first_pass: tuple[str, ...] = PARTS
+    multimask_output: bool = True
+    refine_passes: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.first_pass or set(self.first_pass) - set(PARTS):
+            raise InputError(
+                f"first_pass must name some of points, boxes and masks, not {self.first_pass}"
+            )
+        if self.refine_passes < 0:
+            raise InputError(f"refine_passes must be 0 or more, not {self.refine_passes}")
 
 
 def decode_proposals(
@@ -68,3 +108,76 @@ def to_proposals(
             )
         )
     return Proposals.join(embedding.original_size, found)
+
+
+def decode_cascade(
+    segmenter: Segmenter,
+    embedding: ImageEmbedding,
+    prompts: PromptSet,
+    config: DecodingConfig,
+) -> LowResMasks:
+    """Decode one mask for each prompt.
+
+    The first decoding keeps the mask with the highest predicted IoU; each further one decodes a
+    single mask from the points together with that mask's tight box and logits.
+
+    Args:
+        segmenter: Runs the mask decoder.
+        embedding: The encoded image.
+        prompts: One or more prompts.
+        config: Parts, masks and passes of the decoding.
+
+    Returns:
+        One mask for each prompt: C is 1.
+    """
+    first = keep_parts(prompts, config.first_pass)
+    masks = decode_prompts(segmenter, embedding, first, multimask_output=config.multimask_output)
+    masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
+    for _ in range(config.refine_passes):
+        boxes = segmenter.low_res_boxes(embedding, masks)
+        if prompts.boxes is not None:
+            empty = ~boxes.any(1)
+            boxes[empty] = prompts.boxes[empty]
+        again = replace(prompts, boxes=boxes, mask_input=masks.logits)
+        masks = decode_prompts(segmenter, embedding, again, multimask_output=False)
+    return masks
+
+
+def decode_prompts(
+    segmenter: Segmenter,
+    embedding: ImageEmbedding,
+    prompts: PromptSet,
+    *,
+    multimask_output: bool,
+) -> LowResMasks:
+    """Decode prompts once."""
+    return segmenter.decode_low_res(
+        embedding,
+        point_coords=prompts.point_coords,
+        point_labels=prompts.point_labels,
+        boxes=prompts.boxes,
+        mask_input=prompts.mask_input,
+        multimask_output=multimask_output,
+    )
+
+
+def keep_parts(prompts: PromptSet, parts: Sequence[str]) -> PromptSet:
+    """Return the prompts with only the named parts."""
+    points = "points" in parts
+    return replace(
+        prompts,
+        point_coords=prompts.point_coords if points else None,
+        point_labels=prompts.point_labels if points else None,
+        boxes=prompts.boxes if "boxes" in parts else None,
+        mask_input=prompts.mask_input if "masks" in parts else None,
+    )
+
+
+def select_by_iou_prediction(iou_predictions: Float32Array) -> NDArray[np.intp]:
+    """Return (B,) the index of each prompt's candidate with the highest predicted IoU.
+
+    Args:
+        iou_predictions: (B, C).
+    """
+    best: NDArray[np.intp] = np.argmax(iou_predictions, axis=1)
+    return best

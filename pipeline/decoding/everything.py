@@ -33,7 +33,7 @@ from ..masks import (
 )
 from ..proposals import Proposals
 from ..result import RejectedMask
-from .candidates import LowResMasks
+from .prompts import LowResMasks
 from .segmenter import STABILITY_OFFSET, Segmenter
 
 # Label of every mask: there is no phrase to name it.

@@ -26,7 +26,7 @@ from ..checks import Float32Array, Numbers, UInt8Array, check_shape, read_array
 from ..images import ImageSource, load_own_image
 from ..marks import check_boxes, check_points
 from ..masks import masks_to_boxes
-from .candidates import LowResMasks, MaskCandidates
+from .prompts import LowResMasks, MaskCandidates
 
 # Offset of the two thresholds, in logits, whose masks are compared for the stability score.
 STABILITY_OFFSET = 1.0

@@ -18,7 +18,7 @@ from ...models.pocket.grounder import TEXT_FILE, PocketGrounder, Views, load_tex
 from ...models.pocket.sam import PocketSam
 from ...models.registry import create_model
 from ..config import PipelineConfig
-from ..decoding.cascade import DecodingConfig
+from ..decoding.decode import DecodingConfig
 from ..decoding.everything import EverythingConfig
 from ..decoding.segmenter import Segmenter
 from ..pipeline import Pipeline

@@ -25,7 +25,7 @@ from ...models.hub.find import find_source
 from ...models.hub.sources import get_source
 from ...models.registry import DetectorName, create_grounder, create_model
 from ..config import PipelineConfig
-from ..decoding.cascade import DecodingConfig
+from ..decoding.decode import DecodingConfig
 from ..decoding.segmenter import Segmenter
 from ..pipeline import Pipeline
 from ..prompters.reference.prompter import ReferencePrompter

@@ -18,11 +18,7 @@ from promptseg.models.grounding.clip.similarity import (
     min_max,
     similarity_to_text,
 )
-from promptseg.models.grounding.clip.vision import (
-    dense_features,
-    resize_positions,
-    value_attention,
-)
+from promptseg.models.grounding.clip.vision import dense_features, resize_positions, value_attention
 
 Array = NDArray[np.float64]
 WIDTH, HEADS, PATCH, LAYERS = 24, 3, 4, 4

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from promptseg.models.errors import CheckpointError
 from promptseg.models.sam.sam2 import Sam2, create_sam2
-from promptseg.pipeline.decoding.cascade import DecodingConfig, decode_cascade
+from promptseg.pipeline.decoding.decode import DecodingConfig, decode_cascade
 from promptseg.pipeline.decoding.everything import EverythingConfig, segment_everything
 from promptseg.pipeline.decoding.prompts import PromptSet
 from promptseg.pipeline.decoding.segmenter import Segmenter

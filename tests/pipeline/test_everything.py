@@ -26,11 +26,7 @@ from promptseg.models.embedding import ImageFeatures
 from promptseg.models.sam.sam import Sam
 from promptseg.pipeline import EverythingConfig, Pipeline, Segmenter
 from promptseg.pipeline.decoding import everything
-from promptseg.pipeline.decoding.everything import (
-    crop_boxes,
-    point_grid,
-    segment_everything,
-)
+from promptseg.pipeline.decoding.everything import crop_boxes, point_grid, segment_everything
 from promptseg.pipeline.masks import remove_small_regions, tight_box
 from promptseg.pipeline.pipeline import PipelineConfig
 from promptseg.pipeline.result import Result

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchvision.ops import nms
 
-from promptseg.pipeline.masks import (
-    CompactMask,
-    box_nms,
-    cut,
-    masks_to_boxes,
-    tight_box,
-)
+from promptseg.pipeline.masks import CompactMask, box_nms, cut, masks_to_boxes, tight_box
 
 BOXED = (20, 30)
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 11))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from promptseg.models.errors import InputError
 from promptseg.pipeline.config import PipelineConfig
-from promptseg.pipeline.decoding.cascade import DecodingConfig
+from promptseg.pipeline.decoding.decode import DecodingConfig
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.result import Result
 from promptseg.pipeline.scoring.ranking import RankingConfig, combined_score

@@ -26,7 +26,7 @@ from promptseg.models.grounding.sam3 import create_sam3_grounder
 from promptseg.models.registry import create_model
 from promptseg.models.sam.sam2 import create_sam2
 from promptseg.pipeline.config import PipelineConfig
-from promptseg.pipeline.decoding.cascade import DecodingConfig
+from promptseg.pipeline.decoding.decode import DecodingConfig
 from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.pipeline import Pipeline
 from promptseg.pipeline.presets import published

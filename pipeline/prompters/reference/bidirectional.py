@@ -45,7 +45,7 @@ from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures
 from ...checks import BoolArray, Float32Array
-from ...decoding.candidates import LowResMasks
+from ...decoding.prompts import LowResMasks
 from ...decoding.segmenter import Segmenter, stability_score
 from ...masks import box_nms
 from ...result import RejectedMask

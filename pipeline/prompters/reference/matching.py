@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from ....models.embedding import ImageEmbedding
 from ....models.features.dense import DenseFeatures
 from ...checks import Float32Array
-from ...decoding.candidates import LowResMasks
+from ...decoding.prompts import LowResMasks
 from ...decoding.segmenter import Segmenter
 from ...masks import CompactMask
 from ...result import RejectedMask

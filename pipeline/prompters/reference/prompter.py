@@ -13,7 +13,7 @@ from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures, FeatureExtractor
 from ...checks import BoolArray, UInt8Array
-from ...decoding.cascade import decode_prompts, select_by_iou_prediction
+from ...decoding.decode import decode_prompts, select_by_iou_prediction
 from ...decoding.segmenter import Segmenter
 from ...masks import Box, CompactMask, cut, tight_box
 from ...result import RejectedMask

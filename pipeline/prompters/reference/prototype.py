@@ -38,7 +38,7 @@ from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures
 from ....models.grounding.answers import HeatMap
 from ...checks import Float32Array
-from ...decoding.cascade import DecodingConfig, decode_cascade
+from ...decoding.decode import DecodingConfig, decode_cascade
 from ...decoding.prompts import PromptSet
 from ...decoding.segmenter import Segmenter
 from ..heat_prompts import HeatPromptConfig, HeatPrompts

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ....models.embedding import ImageEmbedding
 from ....models.features.dense import DenseFeatures
 from ...checks import BoolArray, Float32Array
-from ...decoding.candidates import LowResMasks
+from ...decoding.prompts import LowResMasks
 from ...decoding.segmenter import Segmenter
 
 

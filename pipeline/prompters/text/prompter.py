@@ -7,7 +7,6 @@ similarity maps go through the same three steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Generic, Protocol, TypeVar
 
@@ -56,19 +55,6 @@ class PromptMaker(Protocol[AnswerT_contra]):
     def peak(self, found: AnswerT_contra, embedding: ImageEmbedding) -> tuple[float, float] | None:
         """Return where the phrase matches best, (x, y) in pixels, whether present or not."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class Judged(Generic[AnswerT]):
-    """An answer with its verdict.
-
-    Attributes:
-        answer: What the grounding model says.
-        verdict: What the gate decides.
-    """
-
-    answer: AnswerT
-    verdict: Verdict
 
 
 class CachedGrounder(Generic[ViewT, AnswerT]):
@@ -120,28 +106,28 @@ class TextPrompter(Generic[AnswerT]):
             Prompts in the order of the phrases, in as few sets as their layouts allow, and the
             absent phrases.
         """
-        return self.prompts(embedding, self.ask(embedding, phrases))
+        return self.prompts(embedding, *self.ask(embedding, phrases))
 
-    def ask(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[Judged[AnswerT]]:
+    def ask(
+        self, embedding: ImageEmbedding, phrases: Sequence[str]
+    ) -> tuple[Sequence[AnswerT], list[Verdict]]:
         """Answer phrases and judge which are present; the first half of a call."""
         answers = self.grounder(embedding, phrases)
-        verdicts = self.gate(embedding, phrases, [answer.presence for answer in answers])
-        return [Judged(*pair) for pair in zip(answers, verdicts, strict=True)]
+        return answers, self.gate(embedding, phrases, [answer.presence for answer in answers])
 
     def prompts(
-        self, embedding: ImageEmbedding, judged: Sequence[Judged[AnswerT]]
+        self, embedding: ImageEmbedding, answers: Sequence[AnswerT], verdicts: Sequence[Verdict]
     ) -> tuple[list[PromptSet], tuple[RejectedMask, ...]]:
         """Make the prompts of the present phrases; the second half of a call."""
         found: list[PromptSet] = []
         rejected: list[RejectedMask] = []
-        for item in judged:
-            reason = item.verdict.reason
-            prompts = PromptSet.empty() if reason else self.maker(item.answer, embedding)
+        for answer, verdict in zip(answers, verdicts, strict=True):
+            prompts = PromptSet.empty() if verdict.reason else self.maker(answer, embedding)
             if len(prompts):
                 found.append(prompts)
             else:
-                why = reason or "the model found no place to prompt"
-                rejected.append(RejectedMask(item.answer.phrase, why, item.answer.presence))
+                why = verdict.reason or "the model found no place to prompt"
+                rejected.append(RejectedMask(answer.phrase, why, answer.presence))
         return list(_join_alike(found)), tuple(rejected)
 
     def presence(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:

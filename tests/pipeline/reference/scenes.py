@@ -12,7 +12,7 @@ import torch
 
 from promptseg.models.embedding import ImageEmbedding
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.decoding.candidates import LowResMasks
+from promptseg.pipeline.decoding.prompts import LowResMasks
 from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
 from promptseg.pipeline.prompters.reference.matching import Matches, MatchingStrategy

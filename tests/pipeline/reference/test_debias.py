@@ -20,10 +20,7 @@ from promptseg.pipeline.prompters.reference.debias import (
 from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
 from promptseg.pipeline.prompters.reference.graph import GraphConfig
 from promptseg.pipeline.prompters.reference.prototype import PrototypeConfig
-from promptseg.pipeline.prompters.reference.strategies import (
-    StrategyConfigs,
-    create_strategy,
-)
+from promptseg.pipeline.prompters.reference.strategies import StrategyConfigs, create_strategy
 
 from .scenes import (
     CAT,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.decoding.cascade import DecodingConfig
+from promptseg.pipeline.decoding.decode import DecodingConfig
 from promptseg.pipeline.prompters.reference.examples import EncodedReference
 from promptseg.pipeline.prompters.reference.matching import (
     TokenBank,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.decoding.candidates import LowResMasks
+from promptseg.pipeline.decoding.prompts import LowResMasks
 from promptseg.pipeline.prompters.reference.target import MaskFrame, groups_of, take
 
 
