@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ....pipeline.checks import UInt8Array
-from ....pipeline.decoding.candidates import MaskCandidates
+from ....pipeline.decoding.prompts import MaskCandidates
 from ....pipeline.masks import tight_box
 from ..metrics import boundary_f, mask_iou
 from ..pictures import Picture, Target, large

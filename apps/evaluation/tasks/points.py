@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ....models.embedding import ImageEmbedding
-from ....pipeline.decoding.candidates import MaskCandidates
+from ....pipeline.decoding.prompts import MaskCandidates
 from ..clicks import next_click
 from ..metrics import boundary_f, mask_iou
 from ..pictures import BoolMask, Picture, Target, large

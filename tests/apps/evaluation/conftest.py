@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from promptseg.apps.evaluation.index_folder import VOID, read_index_collection
-from promptseg.pipeline.decoding.candidates import MaskCandidates
+from promptseg.pipeline.decoding.prompts import MaskCandidates
 from promptseg.pipeline.masks import masks_to_boxes
 from promptseg.pipeline.result import Result
 
