@@ -6,26 +6,96 @@ layouts are described at https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
-import json
+import io
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeAlias, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 from PIL import Image
 
 from ...models.errors import InputError
-from ..exports.coco_layout import decode_segmentation, is_panoptic
-from .pictures import BoolMask, Collection, Target, Truth
+from ...models.foreign import decode_json, read_regular
+from .pictures import (
+    LARGEST_SIDE,
+    BoolMask,
+    Collection,
+    Skipped,
+    Target,
+    Truth,
+    check_masks,
+    is_file,
+)
+from .shapes import Shape, read_shape
 
+_LARGEST_FILE = 2**32
+_LARGEST_PNG = 2**28
+_LONGEST_SHOWN = 200
 # The id of unlabelled pixels in a panoptic PNG.
 _UNLABELLED = 0
 # Endings of COCO's merged stuff: "wall-other-merged" is a wall.
 _MERGED = re.compile(r"(-(other|merged|stuff))+$")
+
+_Key: TypeAlias = int | str
+_FilePath = Annotated[str, msgspec.Meta(min_length=1, max_length=4000, pattern=r"\A[^\0]+\Z")]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+_Side = Annotated[float, msgspec.Meta(ge=1, le=LARGEST_SIDE, multiple_of=1)]
+_SegmentId = Annotated[int, msgspec.Meta(ge=0, lt=256**3)]
+
+
+# Entries stay undecoded at first, so that a wrong one does not spoil the file.
+class _File(msgspec.Struct):
+    images: list[Raw]
+    annotations: list[Raw]
+    categories: list[Raw]
+
+
+class _Image(msgspec.Struct):
+    id: _Key
+    file_name: _FilePath
+    height: _Side
+    width: _Side
+
+
+class _Category(msgspec.Struct):
+    id: _Key
+    name: _Name
+    isthing: bool | int = 1
+    supercategory: str | None = None
+
+
+class _Layout(msgspec.Struct):
+    """Tells the layouts apart: an annotation of the panoptic one has the picture's segments."""
+
+    segments_info: Raw | UnsetType = UNSET
+
+
+class _Instance(msgspec.Struct):
+    image_id: _Key
+    category_id: _Key
+    segmentation: Raw = Raw(b"null")
+    iscrowd: bool | int = 0
+
+
+class _Segments(msgspec.Struct):
+    image_id: _Key
+    file_name: _FilePath
+    segments_info: list[Raw]
+
+
+class _SegmentInfo(msgspec.Struct):
+    id: _SegmentId
+    category_id: _Key
+    iscrowd: bool | int = 0
+
+
+_Entry = TypeVar("_Entry", _Image, _Category)
 
 
 @dataclass(frozen=True)
@@ -36,13 +106,13 @@ class Segment:
         label: Class name.
         thing: False for stuff such as sky.
         crowd: Whether it is many objects annotated as one.
-        shape: COCO's polygons or run lengths, or the id in the panoptic PNG.
+        shape: Polygons or run lengths, or the id in the panoptic PNG.
     """
 
     label: str
     thing: bool
     crowd: bool
-    shape: object
+    shape: Shape | int
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,23 +120,22 @@ class CocoPicture:
     """A picture of a COCO file; see :class:`~promptseg.apps.evaluation.pictures.Picture`.
 
     Attributes:
+        name: Source and path in the COCO file.
         image_path: The photograph.
         source: Stem of the COCO file.
         size: (H, W) according to the COCO file.
         segments: Everything annotated.
         panoptic_path: PNG of segment ids; None if the segments have their own shapes.
+        unreadable: Labels of annotations whose shape cannot be read.
     """
 
+    name: str
     image_path: Path
     source: str
     size: tuple[int, int]
     segments: tuple[Segment, ...]
     panoptic_path: Path | None
-
-    @property
-    def name(self) -> str:
-        """Source and file name."""
-        return f"{self.source}/{self.image_path.name}"
+    unreadable: frozenset[str] = frozenset()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -75,19 +144,21 @@ class CocoPicture:
 
     @property
     def labels(self) -> frozenset[str]:
-        """Labels of all segments, crowds and stuff included."""
-        return frozenset(segment.label for segment in self.segments)
+        """Labels of all segments, crowds and stuff included, and of those that cannot be read."""
+        return self.unreadable.union(segment.label for segment in self.segments)
 
     def load_truth(self) -> Truth:
         """Read the masks. Pixels that only a crowd covers, or that are unlabelled, are void.
 
         Raises:
-            InputError: A shape or the PNG cannot be read, or differs from the picture in size.
+            InputError: The PNG cannot be read, or differs from the picture in size; or the masks
+                are too many for their size.
         """
-        ids = None if self.panoptic_path is None else _read_panoptic_png(self.panoptic_path)
-        if ids is not None and ids.shape != self.size:
-            raise self._size_error(str(self.panoptic_path), ids.shape)
-        masks = [self._mask(segment, ids) for segment in self.segments]
+        check_masks(self.name, self.size, len(self.segments))
+        ids = None
+        if self.panoptic_path is not None:
+            ids = _read_panoptic_png(self.panoptic_path, self.name, self.size)
+        masks = [self._mask(segment.shape, ids) for segment in self.segments]
         void = np.zeros(self.size, np.bool_) if ids is None else ids == _UNLABELLED
         known = np.zeros(self.size, np.bool_)
         objects: list[Target] = []
@@ -107,24 +178,17 @@ class CocoPicture:
             classes=tuple(Target(label, mask) for label, mask in classes.items()),
         )
 
-    def _mask(self, segment: Segment, ids: NDArray[np.int64] | None) -> BoolMask:
-        if ids is not None:
-            mask: BoolMask = ids == segment.shape
-            return mask
-        try:
-            return decode_segmentation(segment.shape, self.size)
-        except InputError as error:
-            raise InputError(f"{self.name}, {segment.label!r}: {error}") from error
-
-    def _size_error(self, what: str, found: Sequence[int]) -> InputError:
-        return InputError(
-            f"{self.name}: {what!r} is {found[0]} x {found[1]} pixels, but the COCO file says "
-            f"{self.size[0]} x {self.size[1]} (H x W); give the files that belong to it"
-        )
+    def _mask(self, shape: Shape | int, ids: NDArray[np.uint32] | None) -> BoolMask:
+        if not isinstance(shape, int):
+            return shape.draw()
+        mask: BoolMask = np.equal(ids, shape)
+        return mask
 
 
 def read_coco(path: Path, images: Path | None = None, panoptic: Path | None = None) -> Collection:
     """Read a COCO instances or panoptic file; no picture is opened yet.
+
+    Wrong entries are skipped; see :class:`~promptseg.apps.evaluation.pictures.Skipped`.
 
     Args:
         path: The JSON file.
@@ -132,75 +196,174 @@ def read_coco(path: Path, images: Path | None = None, panoptic: Path | None = No
         panoptic: Folder of the panoptic PNGs; searched for near the file by default.
 
     Raises:
-        InputError: The file is not in COCO's layout, or the folders cannot be found.
+        InputError: The file is not in COCO's layout, has no entry that can be read, or the folders
+            cannot be found.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise InputError(
             f"{str(path)!r} does not exist; give a folder with index.jsonl or a COCO JSON file"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
-    try:
-        return _read_content(content, path, images, panoptic)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{str(path)!r} is not in COCO's instances or panoptic layout: {error!r}"
-        ) from error
-
-
-def _read_content(
-    content: Mapping[str, Any], path: Path, images: Path | None, panoptic: Path | None
-) -> Collection:
-    categories = {entry["id"]: entry for entry in content["categories"]}
-    things = {key: bool(entry.get("isthing", 1)) for key, entry in categories.items()}
-    labels = {key: _label(entry["name"], things[key]) for key, entry in categories.items()}
-    by_image: dict[object, list[Segment]] = defaultdict(list)
-    png_names: dict[object, str] = {}
-    for annotation in content["annotations"]:
-        key = annotation["image_id"]
-        panoptic_entry = is_panoptic(annotation)
-        for entry in annotation["segments_info"] if panoptic_entry else [annotation]:
-            category = entry["category_id"]
-            shape = entry["id"] if panoptic_entry else entry["segmentation"]
-            crowd = bool(entry.get("iscrowd", 0))
-            by_image[key].append(Segment(labels[category], things[category], crowd, shape))
-        if panoptic_entry:
-            png_names[key] = annotation["file_name"]
-    entries = content["images"] if not png_names else [
-        entry for entry in content["images"] if entry["id"] in png_names
-    ]  # fmt: skip
-    if not entries:
-        raise InputError(f"{str(path)!r} has no pictures")
-    folder = _find_folder("photographs", "--images", images, path, entries[0]["file_name"])
-    png_folder = None
-    if png_names:
-        first = png_names[entries[0]["id"]]
-        png_folder = _find_folder("panoptic PNGs", "--panoptic", panoptic, path, first)
-    pictures = tuple(
-        CocoPicture(
-            image_path=folder / entry["file_name"],
-            source=path.stem,
-            size=(int(entry["height"]), int(entry["width"])),
-            segments=tuple(by_image[entry["id"]]),
-            panoptic_path=None if png_folder is None else png_folder / png_names[entry["id"]],
         )
-        for entry in entries
-    )
-    vocabulary = tuple(sorted({labels[key] for key in categories if things[key]}))
-    groups = {
-        labels[key]: entry["supercategory"]
-        for key, entry in categories.items()
-        if entry.get("supercategory")
-    }
-    return Collection(pictures, {path.stem: vocabulary}, groups)
+    content = read_regular(path, repr(str(path)), limit=_LARGEST_FILE)
+    return _Reader(path, decode_json(content, _File, str(path))).read(images, panoptic)
 
 
-def _label(name: str, thing: bool) -> str:
-    return name if thing else _MERGED.sub("", name)
+@dataclass
+class _Found:
+    """What belongs to a picture."""
+
+    size: tuple[int, int]
+    segments: list[Segment] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
+    png: str = ""
+
+
+class _Reader:
+    """Puts a file's entries together.
+
+    Args:
+        path: The file, for names and messages.
+        file: Its content.
+    """
+
+    def __init__(self, path: Path, file: _File) -> None:
+        self.path = path
+        self.skipped = Skipped()
+        self._entries = file.annotations
+        self._categories = self._by_id(_Category, file.categories, "category")
+        self._images = self._by_id(_Image, file.images, "image")
+        self._found = {
+            key: _Found((int(image.height), int(image.width)))
+            for key, image in self._images.items()
+        }
+
+    def read(self, images: Path | None, panoptic: Path | None) -> Collection:
+        """Return the pictures; the arguments and errors are those of :func:`read_coco`."""
+        is_panoptic = _is_panoptic(self._entries)
+        self._read_annotations(is_panoptic)
+        keys = [key for key, found in self._found.items() if found.png or not is_panoptic]
+        if not keys:
+            raise InputError(f"{str(self.path)!r} has no pictures")
+        first = self._images[keys[0]].file_name
+        folder = _find_folder("photographs", "--images", images, self.path, first)
+        png_folder = None
+        if is_panoptic:
+            png = self._found[keys[0]].png
+            png_folder = _find_folder("panoptic PNGs", "--panoptic", panoptic, self.path, png)
+        # A path is a name unless another entry has it as well.
+        uses = Counter(self._images[key].file_name for key in keys)
+        pictures = []
+        for key in keys:
+            found, file_name = self._found[key], self._images[key].file_name
+            suffix = f" (id {key})" if uses[file_name] > 1 else ""
+            pictures.append(
+                CocoPicture(
+                    name=f"{self.path.stem}/{_with_slashes(file_name)}{suffix}",
+                    image_path=_below(folder, file_name),
+                    source=self.path.stem,
+                    size=found.size,
+                    segments=tuple(found.segments),
+                    panoptic_path=None if png_folder is None else _below(png_folder, found.png),
+                    unreadable=frozenset(found.unreadable),
+                )
+            )
+        categories = self._categories.values()
+        vocabulary = tuple(sorted({_label(entry) for entry in categories if entry.isthing}))
+        groups = {_label(e): e.supercategory for e in categories if e.supercategory}
+        return Collection(tuple(pictures), {self.path.stem: vocabulary}, groups, self.skipped)
+
+    def _by_id(self, kind: type[_Entry], entries: Sequence[Raw], what: str) -> dict[_Key, _Entry]:
+        """The entries that can be read, by id."""
+        found: dict[_Key, _Entry] = {}
+        for number, content in enumerate(entries, start=1):
+            name = f"{self.path.name}: {what} {number}"
+            try:
+                entry = decode_json(bytes(content), kind, name)
+                if entry.id in found:
+                    raise InputError(f"{name}: id: {entry.id!r} is that of an earlier {what}")
+                found[entry.id] = entry
+            except InputError as error:
+                self.skipped.add(error)
+        if entries and not found:
+            raise InputError(self.skipped.named[-1])
+        return found
+
+    def _read_annotations(self, is_panoptic: bool) -> None:
+        """Add to each picture what is annotated on it; annotations of no picture do not count."""
+        add = self._add_segments if is_panoptic else self._add_instance
+        first: InputError | None = None
+        read = 0
+        for number, content in enumerate(self._entries, start=1):
+            try:
+                add(bytes(content), f"{self.path.name}: annotation {number}")
+                read += 1
+            except InputError as error:
+                first = first or error
+                self.skipped.add(error)
+        if first is not None and not read:
+            raise first
+
+    def _add_instance(self, content: bytes, name: str) -> None:
+        entry = decode_json(content, _Instance, name)
+        found = self._found.get(entry.image_id)
+        if found is None:
+            return
+        category = self._category(entry.category_id, name)
+        label = _label(category)
+        try:
+            shape = read_shape(bytes(entry.segmentation), found.size, f"{name}: segmentation")
+        except InputError:
+            found.unreadable.add(label)
+            raise
+        segment = Segment(label, bool(category.isthing), bool(entry.iscrowd), shape)
+        found.segments.append(segment)
+
+    def _add_segments(self, content: bytes, name: str) -> None:
+        entry = decode_json(content, _Segments, name)
+        found = self._found.get(entry.image_id)
+        if found is None:
+            return
+        found.png = entry.file_name
+        for number, item in enumerate(entry.segments_info, start=1):
+            part = f"{name}: segment {number}"
+            try:
+                info = decode_json(bytes(item), _SegmentInfo, part)
+                category = self._category(info.category_id, part)
+            except InputError as error:
+                self.skipped.add(error)
+                continue
+            label, thing = _label(category), bool(category.isthing)
+            found.segments.append(Segment(label, thing, bool(info.iscrowd), info.id))
+
+    def _category(self, key: _Key, name: str) -> _Category:
+        if key not in self._categories:
+            raise InputError(f"{name}: category_id: there is no category {key!r}")
+        return self._categories[key]
+
+
+def _is_panoptic(annotations: Sequence[Raw]) -> bool:
+    """Whether the first annotation that tells has the segments of a picture."""
+    for content in annotations:
+        try:
+            layout = decode_json(bytes(content), _Layout, "annotation")
+        except InputError:
+            continue
+        return layout.segments_info is not UNSET
+    return False
+
+
+def _label(category: _Category) -> str:
+    return category.name if category.isthing else _MERGED.sub("", category.name)
+
+
+def _with_slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _below(folder: Path, name: str) -> Path:
+    """The path of a file, which may have been written with backslashes."""
+    if "\\" in name and not is_file(folder / name):
+        return folder / _with_slashes(name)
+    return folder / name
 
 
 def _find_folder(what: str, option: str, given: Path | None, path: Path, first: str) -> Path:
@@ -212,21 +375,33 @@ def _find_folder(what: str, option: str, given: Path | None, path: Path, first: 
             path.parent.parent / split, path.parent.parent / "images"]  # fmt: skip
     folders = near if given is None else [given]
     for folder in folders:
-        if (folder / first).is_file():
+        if is_file(_below(folder, first)):
             return folder
     looked = ", ".join(repr(str(folder)) for folder in dict.fromkeys(folders))
     raise InputError(
-        f"the {what} of {str(path)!r} are missing: no {first!r} in {looked}; "
+        f"the {what} of {str(path)!r} are missing: no {first[:_LONGEST_SHOWN]!r} in {looked}; "
         f"give their folder with {option}"
     )
 
 
-def _read_panoptic_png(path: Path) -> NDArray[np.int64]:
+def _read_panoptic_png(path: Path, name: str, size: tuple[int, int]) -> NDArray[np.uint32]:
     """Return the (H, W) segment ids: red + 256 * green + 256 ** 2 * blue."""
+    what = f"the panoptic PNG {str(path)!r}"
+    content = read_regular(path, what, limit=_LARGEST_PNG)
     try:
-        with Image.open(path) as image:
-            colors = np.asarray(image.convert("RGB"), dtype=np.int64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"the panoptic PNG {str(path)!r} cannot be read: {error}") from error
-    ids: NDArray[np.int64] = colors @ np.array([1, 256, 256**2])
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            found = image.height, image.width
+            colors = np.asarray(image.convert("RGB")) if found == size else None
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may raise anything on damaged data
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{what} cannot be read: {reason}") from error
+    if colors is None:
+        raise InputError(
+            f"{name}: {str(path)!r} is {found[0]} x {found[1]} pixels, but the COCO file says "
+            f"{size[0]} x {size[1]} (H x W); give the files that belong to it"
+        )
+    ids = colors[..., 0] + (colors[..., 1].astype(np.uint32) << 8)
+    ids += colors[..., 2].astype(np.uint32) << 16
     return ids

@@ -13,20 +13,50 @@ object made of parts (a person made of garments).
 
 from __future__ import annotations
 
-import json
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ...models.errors import InputError
-from .pictures import Collection, Target, Truth
+from ...models.foreign import decode_json, read_regular
+from .pictures import Collection, Skipped, Target, Truth, check_masks
 
 VOID = 255
+_LARGEST_INDEX = 2**30
+_LARGEST_MASK = 2**28
+# Of formats that keep every value.
+_MASK_FORMATS = ("PNG", "BMP", "GIF", "PPM", "TIFF")
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+_FilePath = Annotated[str, msgspec.Meta(min_length=1, max_length=4000, pattern=r"\A[^\0]+\Z")]
+_Id = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
+class _RegionEntry(msgspec.Struct):
+    """A region as a line has it."""
+
+    label: _Name
+    ids: Annotated[list[_Id], msgspec.Meta(max_length=256)]
+    instances: bool | int
+    thing: bool | int | None = None
+
+
+class _Line(msgspec.Struct):
+    """A line of the index."""
+
+    image: _FilePath
+    mask: _FilePath
+    source: _Name
+    split: _Name
+    regions: Annotated[list[_RegionEntry], msgspec.Meta(max_length=1000)]
 
 
 @dataclass(frozen=True)
@@ -62,6 +92,10 @@ class Sample:
         return f"{self.source}/{self.image_path.stem}"
 
     @property
+    def size(self) -> None:
+        """The index does not say; the mask file does."""
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The photograph and the mask file."""
         return self.image_path, self.mask_path
@@ -77,15 +111,19 @@ class Sample:
         Raises:
             InputError: It cannot be read, or does not hold one byte per pixel.
         """
+        name = f"the mask {str(self.mask_path)!r}"
+        content = read_regular(self.mask_path, name, limit=_LARGEST_MASK)
         try:
-            with Image.open(self.mask_path) as mask:
+            with Image.open(io.BytesIO(content), formats=_MASK_FORMATS) as mask:
                 ids = np.asarray(mask)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"the mask {str(self.mask_path)!r} cannot be read: {error}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # a decoder may raise anything on damaged data
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{name} cannot be read: {reason}") from error
         if ids.dtype != np.uint8 or ids.ndim != 2:
             raise InputError(
-                f"the mask {str(self.mask_path)!r} must hold uint8 ids of shape (H, W), "
-                f"not {ids.dtype} of shape {ids.shape}"
+                f"{name} must hold uint8 ids of shape (H, W), not {ids.dtype} of shape {ids.shape}"
             )
         return ids
 
@@ -96,9 +134,11 @@ class Sample:
         for region in self.regions:
             if region.thing is not False:
                 classes[region.label].update(region.ids)
+        objects = self.objects()
+        check_masks(self.name, (ids.shape[0], ids.shape[1]), len(objects) + len(classes))
         return Truth(
             valid=ids != VOID,
-            objects=tuple(Target(label, np.isin(ids, i)) for label, i in self.objects()),
+            objects=tuple(Target(label, np.isin(ids, i)) for label, i in objects),
             classes=tuple(Target(label, np.isin(ids, list(i))) for label, i in classes.items()),
         )
 
@@ -118,31 +158,51 @@ def read_index(folder: str | Path, split: str | None = None) -> list[Sample]:
     """Read the samples of a data folder, of one split or of all.
 
     Raises:
-        InputError: There is no readable index, or no sample of that split.
+        InputError: There is no readable index, a line of it is wrong, or there is no sample of
+            that split.
     """
     path = Path(folder) / "index.jsonl"
     return _of_split(_read_all(path), split, path)
 
 
 def read_index_collection(folder: str | Path, split: str) -> Collection:
-    """Read the samples of one split, with the labels of all of them.
+    """Read the samples of one split, with the labels of all of them; wrong lines are skipped.
 
     Raises:
-        InputError: There is no readable index, or no sample of that split.
+        InputError: There is no readable index, no line that can be read, or no sample of that
+            split.
     """
     path = Path(folder) / "index.jsonl"
-    samples = _read_all(path)
-    return Collection(tuple(_of_split(samples, split, path)), _vocabulary(samples))
+    skipped = Skipped()
+    samples = _read_all(path, skipped)
+    chosen = tuple(_of_split(samples, split, path))
+    return Collection(chosen, _vocabulary(samples), skipped=skipped)
 
 
-def _read_all(path: Path) -> list[Sample]:
-    if not path.is_file():
+def _read_all(path: Path, skipped: Skipped | None = None) -> list[Sample]:
+    """Read all lines; a wrong one is skipped where there is something to count it."""
+    if not path.exists():
         raise InputError(f"{path.parent} has no index.jsonl; give a data folder")
+    content = read_regular(path, repr(str(path)), limit=_LARGEST_INDEX)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
-    return [_read_line(path, number, line) for number, line in enumerate(lines, start=1)]
+    samples = []
+    first: InputError | None = None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            samples.append(_read_line(path, number, line))
+        except InputError as error:
+            if skipped is None:
+                raise
+            first = first or error
+            skipped.add(error)
+    if first is not None and not samples:
+        raise first
+    return samples
 
 
 def _of_split(samples: list[Sample], split: str | None, path: Path) -> list[Sample]:
@@ -163,15 +223,10 @@ def _vocabulary(samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
 
 
 def _read_line(path: Path, number: int, line: str) -> Sample:
-    folder = path.parent
-    try:
-        row = json.loads(line)
-        regions = tuple(
-            Region(r["label"], tuple(r["ids"]), bool(r["instances"]), r.get("thing"))
-            for r in row["regions"]
-        )
-        return Sample(
-            folder / row["image"], folder / row["mask"], row["source"], row["split"], regions
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}, line {number}: not a valid sample: {error!r}") from error
+    row = decode_json(line, _Line, f"{path}, line {number}")
+    regions = tuple(
+        Region(r.label, tuple(r.ids), bool(r.instances), None if r.thing is None else bool(r.thing))
+        for r in row.regions
+    )
+    image, mask = (path.parent / name for name in (row.image, row.mask))
+    return Sample(image, mask, row.source, row.split, regions)

@@ -52,6 +52,8 @@ def evaluate(
 ) -> list[Row]:
     """Measure every picture; return all rows, each with its picture's name and source.
 
+    Pictures that cannot be read are skipped and added to the collection's ``skipped``.
+
     Args:
         task: What is measured, and on what.
         store: Journal with a line per picture; pictures in it are not measured again.
@@ -60,18 +62,28 @@ def evaluate(
         advance: Called after each picture.
 
     Raises:
-        InputError: The journal belongs to another run, or a picture cannot be read.
+        InputError: The journal belongs to another run, or no picture can be read.
     """
     journal, known = _open_journal(store, task, about)
     rows: list[Row] = []
+    failures: list[InputError] = []
     for picture in task.collection.pictures:
         found = known.get(picture.name)
         if found is None:
-            found = task.measure(picture)
+            try:
+                found = task.measure(picture)
+            except InputError as error:
+                failures.append(error)
+                advance()
+                continue
             if journal is not None:
                 journal.append({"name": picture.name, "rows": found})
         rows += [{"source": picture.source, "picture": picture.name, **row} for row in found]
         advance()
+    if failures and len(failures) == len(task.collection.pictures):
+        raise failures[0]
+    for failure in failures:
+        task.collection.skipped.add(failure)
     return rows
 
 

@@ -107,14 +107,21 @@ def open_picture(picture: Picture) -> tuple[UInt8Array, Truth]:
     Raises:
         InputError: They cannot be read, or differ in size.
     """
-    image, truth = load_image(picture.image_path), picture.load_truth()
-    if image.shape[:2] != truth.valid.shape:
+    image = load_image(picture.image_path)
+    # Before masks of that size are made, if it is known.
+    _check_size(picture, image, picture.size or image.shape[:2])
+    truth = picture.load_truth()
+    _check_size(picture, image, truth.valid.shape)
+    return image, truth
+
+
+def _check_size(picture: Picture, image: UInt8Array, size: tuple[int, ...]) -> None:
+    if image.shape[:2] != size:
         raise InputError(
             f"{picture.name}: the photograph is {image.shape[0]} x {image.shape[1]} pixels (H x W) "
-            f"once upright, its masks are {truth.valid.shape[0]} x {truth.valid.shape[1]}; "
+            f"once upright, its masks are {size[0]} x {size[1]}; "
             "give masks of the photograph's size"
         )
-    return image, truth
 
 
 def union(masks: BoolMask) -> BoolMask:

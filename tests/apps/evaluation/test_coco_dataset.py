@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from promptseg.apps.evaluation.coco_dataset import decode_segmentation, read_coco
-from promptseg.apps.evaluation.pictures import large
+from promptseg.apps.evaluation.coco_dataset import read_coco
+from promptseg.apps.evaluation.pictures import check_pictures, large
+from promptseg.apps.evaluation.tasks.base import open_picture
 from promptseg.models.errors import InputError
 
 SIZE = (24, 32)
@@ -243,59 +246,140 @@ def changed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("{not json", "is not JSON"),
-        ("[]", "is not in COCO's instances or panoptic layout"),
-        ("{}", "layout: KeyError('categories')"),
-        (changed(images=None), "has no pictures"),
+        ("{not json", "is not valid JSON"),
+        ("[]", "Expected object, got array"),
+        ("{}", "missing required field"),
+        (changed(images=None), "images: Expected array, got null"),
         (changed(images=[]), "has no pictures"),
-        (changed(categories=[]), "layout: KeyError"),
-        (changed(annotations=[{"id": 1, "image_id": 1}]), "layout: KeyError('category_id')"),
+        (changed(images=[3]), "instances_val.json: image 1: Expected object, got int"),
+        (
+            changed(categories=[]),
+            "instances_val.json: annotation 1: category_id: there is no category 1",
+        ),
+        (changed(annotations=[{"image_id": 1}]), "annotation 1: Object missing required field"),
+        (changed(annotations=["[" * 100_000]), "annotation 1: Expected object, got str"),
+        ('{"images": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        (changed(categories=[{"id": 1, "name": None}]), "category 1: name: Expected str, got null"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_other_files_are_refused(tmp_path: Path, content: Any, says: str) -> None:
     path = write(tmp_path, content)
+    write_photos(tmp_path, "one.png")
     with pytest.raises(InputError) as caught:
         read_coco(path)
     assert says in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match="is not valid JSON"):
         read_coco(path)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        None,
-        "text",
-        [],
-        [[1, 2, 3, 4]],
-        [[1, 2, 3, 4, 5, 6, 7]],
-        [["a", 1, 2, 3, 4, 5]],
-        [3],
-        {},
-        {"size": [24, 32], "counts": [1, 2, 3]},
-        {"size": [24, 32], "counts": ["a"]},
-        {"size": [32, 24], "counts": runs_of(CROWD)},
-        {"size": 3, "counts": "a"},
-    ],
-    ids=str,
-)
-def test_shapes_that_are_none(shape: object) -> None:
-    with pytest.raises(InputError):
-        decode_segmentation(shape, SIZE)
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            read_coco(path)
 
 
-def test_a_bad_shape_is_named(path: Path) -> None:
+def test_a_byte_order_mark_and_backslashes_are_read(path: Path) -> None:
     content = instances()
-    content["annotations"][1]["segmentation"] = [[1, 2]]
+    (path.parent / "cam1").mkdir()
+    write_photos(path.parent / "cam1", "one.png")
+    content["images"][0]["file_name"] = "cam1\\one.png"
+    path.write_text(json.dumps(content), encoding="utf-8-sig")
+    first = read_coco(path).pictures[0]
+    assert first.image_path == path.parent / "cam1" / "one.png"
+    assert first.name == "instances_val/cam1/one.png"
+
+
+def test_pictures_of_one_file_name_in_two_folders_are_two(path: Path) -> None:
+    content = instances()
+    for number, camera in enumerate(("cam1", "cam2")):
+        write_photos(path.parent / camera, "0001.jpg")
+        content["images"][number]["file_name"] = f"{camera}/0001.jpg"
+    content["images"][2]["file_name"] = "cam1/0001.jpg"  # annotated twice, under two ids
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"instances_val/one.png, 'cow': a polygon needs three"):
+    pictures = read_coco(path).pictures
+    check_pictures(pictures, "")
+    assert [picture.name for picture in pictures] == [
+        "instances_val/cam1/0001.jpg (id 1)",
+        "instances_val/cam2/0001.jpg",
+        "instances_val/cam1/0001.jpg (id 3)",
+    ]
+
+
+BAD_ENTRIES = [
+    ("annotations", {"segmentation": []}, "segmentation: Expected array of length >= 1"),
+    ("annotations", {"segmentation": None}, "segmentation: Expected "),
+    ("annotations", {"segmentation": [[1, 2, 3, 4]]}, "segmentation: [0]: Expected array of le"),
+    ("annotations", {"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "odd number of coordinates"),
+    ("annotations", {"image_id": None}, "image_id: Expected int | str, got null"),
+    ("annotations", {"category_id": 99}, "category_id: there is no category 99"),
+    ("annotations", {"iscrowd": "no"}, "iscrowd: Expected bool | int, got str"),
+    ("images", {"height": 1e9}, "height: Expected float <= 131072"),
+    ("images", {"height": -3}, "height: Expected float >= 1"),
+    ("images", {"height": 24.5}, "height: Expected float that's a multiple of 1"),
+    ("images", {"file_name": 3}, "file_name: Expected str, got int"),
+    ("images", {"file_name": "a\0b"}, "file_name: Expected str matching regex"),
+    ("images", {"id": 1}, "id: 1 is that of an earlier image"),
+    ("categories", {"name": None}, "name: Expected str, got null"),
+    ("categories", {"name": 3}, "name: Expected str, got int"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "says"), BAD_ENTRIES, ids=str)
+def test_a_wrong_entry_is_named_and_skipped(
+    path: Path, kind: str, changes: dict[str, Any], says: str
+) -> None:
+    content = instances()
+    content[kind][1] |= changes
+    path.write_text(json.dumps(content))
+    collection = read_coco(path)
+    named = collection.skipped.named[0]
+    what = {"annotations": "annotation", "images": "image", "categories": "category"}[kind]
+    assert named.startswith(f"instances_val.json: {what} 2: ")
+    assert says in named
+    first = collection.pictures[0]
+    assert "cow" in first.labels
+    # Without the second annotation, or without all of the second category.
+    gone = {"annotations": 1, "images": 0, "categories": 1}[kind]
+    assert len(first.load_truth().objects) == 3 - gone
+    # The annotations of the category that is gone, a crowd on the second picture among them.
+    assert collection.skipped.count == (4 if kind == "categories" else 1)
+
+
+def test_a_label_whose_shape_is_bad_is_still_known_to_be_there(path: Path) -> None:
+    content = instances()
+    content["annotations"][4]["segmentation"] = {"size": [1, 1], "counts": "1"}
+    path.write_text(json.dumps(content))
+    assert read_coco(path).pictures[1].labels == {"horse", "person"}
+
+
+def test_a_picture_of_too_many_masks_is_refused(path: Path) -> None:
+    content = instances()
+    content["images"][0] |= {"height": 2**17, "width": 2**17}
+    content["annotations"][0]["segmentation"] = [TRIANGLE]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="131072 x 131072 pixels is too large"):
         read_coco(path).pictures[0].load_truth()
+
+
+def test_the_size_is_compared_before_masks_are_made(path: Path) -> None:
+    content = instances()
+    content["images"][2] |= {"height": 10_000, "width": 10_000}
+    path.write_text(json.dumps(content))
+    picture = read_coco(path).pictures[2]
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"24 x 32 pixels .* its masks are 10000 x 10000"):
+        open_picture(picture)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_eval_measures_a_coco_file(run, loads, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -119,26 +120,70 @@ def without(key: str) -> dict[str, Any]:
     return {name: value for name, value in row("b").items() if name != key}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{not json",
-        "[]",
-        "3",
-        without("image"),
-        without("split"),
-        without("regions"),
-        row("b", regions=None),
-        row("b", regions=[{"label": "dog", "instances": True}]),
-        row("b", regions=[{"label": "dog", "ids": 3, "instances": True}]),
-        row("b", image=None),
-    ],
-    ids=str,
-)
-def test_a_line_of_another_layout_is_named(tmp_path: Path, line: Any) -> None:
+def region(**changes: Any) -> list[dict[str, Any]]:
+    return [{"label": "dog", "ids": [1], "instances": True, **changes}]
+
+
+BAD_LINES = [
+    ("{not json", "is not valid JSON"),
+    ("[]", "Expected object, got array"),
+    ("3", "Expected object, got int"),
+    ('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+    ('{"image": "\\ud800"}', "is not valid JSON"),
+    (without("image"), "Object missing required field image"),
+    (without("split"), "Object missing required field split"),
+    (without("regions"), "Object missing required field regions"),
+    (row("b", image=None), "image: Expected str, got null"),
+    (row("b", image="a\0b"), "image: Expected str matching regex"),
+    (row("b", source=3), "source: Expected str, got int"),
+    (row("b", split=None), "split: Expected str, got null"),
+    (row("b", regions=None), "regions: Expected array, got null"),
+    (row("b", regions=[3]), "regions[0]: Expected object, got int"),
+    (row("b", regions=region(label=3)), "regions[0].label: Expected str, got int"),
+    (row("b", regions=region(ids=3)), "regions[0].ids: Expected array, got int"),
+    (row("b", regions=region(ids=["1"])), "regions[0].ids[0]: Expected int, got str"),
+    (row("b", regions=region(ids=[256])), "regions[0].ids[0]: Expected int <= 255"),
+    (row("b", regions=region(ids=[-1])), "regions[0].ids[0]: Expected int >= 0"),
+    (row("b", regions=region(instances="no")), "regions[0].instances: Expected bool | int"),
+    (row("b", regions=region() * 1001), "regions: Expected array of length <= 1000"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), BAD_LINES, ids=lambda value: str(value)[:60])
+def test_a_wrong_line_is_named(tmp_path: Path, line: Any, says: str) -> None:
     write(tmp_path, row("a"), line)
-    with pytest.raises(InputError, match=r"index\.jsonl, line 2: not a valid sample"):
+    # Training takes no wrong line; measuring goes on without it.
+    with pytest.raises(InputError) as caught:
         read_index(tmp_path)
+    assert "index.jsonl, line 2" in str(caught.value)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    collection = read_index_collection(tmp_path, "train")
+    assert [picture.name for picture in collection.pictures] == ["made-up/a"]
+    assert collection.skipped.named == [str(caught.value)]
+    assert collection.skipped.count == 1
+    write(tmp_path, line)
+    with pytest.raises(InputError, match=r"index\.jsonl, line 1"):
+        read_index_collection(tmp_path, "train")
+
+
+def test_a_byte_order_mark_and_lines_of_windows_are_read(tmp_path: Path) -> None:
+    text = "\r\n".join([json.dumps(row("a")), "", json.dumps(row("b")), ""])
+    (tmp_path / "index.jsonl").write_text("\ufeff" + text, encoding="utf-8", newline="")
+    assert [sample.name for sample in read_index(tmp_path)] == ["made-up/a", "made-up/b"]
+
+
+def test_an_index_or_mask_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    (sample,) = read_index(write(tmp_path, row("a")))
+    (tmp_path / "masks").mkdir()
+    os.mkfifo(sample.mask_path)
+    with pytest.raises(InputError, match="is not a regular file"):
+        sample.load_truth()
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (tmp_path / "index.jsonl").unlink()
+        make(tmp_path / "index.jsonl")
+        with pytest.raises(InputError, match="is not a regular file"):
+            read_index(tmp_path)
 
 
 def write_sample(folder: Path, ids: np.ndarray, regions: list[dict[str, Any]]) -> Sample:
