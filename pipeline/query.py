@@ -69,12 +69,11 @@ class Query:
     ) -> None:
         set_field(self, "text", _read_phrases("text", text))
         set_field(self, "negative_text", _read_phrases("negative_text", negative_text))
-        set_field(self, "reference", read_references(reference))
-        set_field(
-            self,
-            "negative_reference",
-            read_references(negative_reference, "negative_reference"),
-        )
+        for name, given in (
+            ("reference", reference),
+            ("negative_reference", negative_reference),
+        ):
+            set_field(self, name, () if given is None else read_references(given, name))
         set_field(self, "marks", Marks.read(points, point_labels, boxes))
 
     @property
