@@ -14,11 +14,12 @@ from rich.console import Console
 
 from ... import __version__
 from ...models.errors import InputError, PromptsegError
-from ..console import Bar, describe_error, exit_code, say_error
+from ..console import Bar, describe_error, exit_code, printable, say_error
+from ..wording import count
 from .options import Device, Dtype, ModelOptions, Preset, Weights
 
 if TYPE_CHECKING:
-    from ..evaluation.pictures import Collection
+    from ..evaluation.pictures import Collection, Skipped
 
 FAILURES = 24
 _DEFAULT_SPLIT = "dev"
@@ -135,10 +136,21 @@ def eval_command(
     except (PromptsegError, OSError) as error:
         say_error(errors, describe_error(error))
         raise typer.Exit(exit_code(error)) from error
+    _tell_skipped(errors, collection.skipped)
     console = Console()
     console.print(figures_table(title, by_source))
     if by_class:
         console.print(classes_table(f"{title}, by class", classes))
+
+
+def _tell_skipped(console: Console, skipped: Skipped) -> None:
+    """Print what was left out, and how much."""
+    if not skipped.count:
+        return
+    more = ["..."] if skipped.count > len(skipped.named) else []
+    what = count(skipped.count, "entry or image", "entries or images")
+    for line in (*skipped.named, *more, f"{what} of the data could not be read and did not count"):
+        console.print(printable(f"skipped: {line}"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_outputs(out: Path | None, failures: Path | None) -> None:

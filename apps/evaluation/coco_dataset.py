@@ -181,7 +181,7 @@ class CocoPicture:
     def _mask(self, shape: Shape | int, ids: NDArray[np.uint32] | None) -> BoolMask:
         if not isinstance(shape, int):
             return shape.draw()
-        mask: BoolMask = np.equal(ids, shape)
+        mask: BoolMask = np.asarray(ids == shape)
         return mask
 
 
@@ -402,6 +402,6 @@ def _read_panoptic_png(path: Path, name: str, size: tuple[int, int]) -> NDArray[
             f"{name}: {str(path)!r} is {found[0]} x {found[1]} pixels, but the COCO file says "
             f"{size[0]} x {size[1]} (H x W); give the files that belong to it"
         )
-    ids = colors[..., 0] + (colors[..., 1].astype(np.uint32) << 8)
+    ids: NDArray[np.uint32] = colors[..., 0] + (colors[..., 1].astype(np.uint32) << 8)
     ids += colors[..., 2].astype(np.uint32) << 16
     return ids

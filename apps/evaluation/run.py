@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ... import __version__
 from ...models.errors import InputError
 from ..journal import Journal
+from .rows import read_entry
 from .tasks.base import Row, Shown, Task
 from .tasks.boxes import BoxTask
 from .tasks.everything import EverythingTask
@@ -104,18 +105,9 @@ def _open_journal(
     if path is None:
         return None, {}
     journal = Journal(path, "header", _describe_run(task, about), _REMEDY)
-    known = dict(journal.read(_parse_rows))
+    known = dict(journal.read(partial(read_entry, task.name)))
     journal.write({"name": name, "rows": rows} for name, rows in known.items())
     return journal, known
-
-
-def _parse_rows(entry: Any) -> tuple[str, list[Row]]:
-    name, rows = entry["name"], entry["rows"]
-    if not isinstance(name, str) or not isinstance(rows, list):
-        raise ValueError("an entry has a name and rows")
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a row is an object")
-    return name, rows
 
 
 def _describe_run(task: Task, about: Mapping[str, str]) -> dict[str, str]:
@@ -166,6 +158,9 @@ def show_worst(task: Task, rows: Sequence[Row], count: int) -> list[Shown]:
         task: The task that measured them.
         rows: Rows of :func:`evaluate`.
         count: At most this many.
+
+    Raises:
+        InputError: A picture cannot be read, or the rows do not fit the pictures.
     """
     worst = task.worst(rows, count)
     by_picture: dict[str, list[int]] = defaultdict(list)
@@ -174,6 +169,9 @@ def show_worst(task: Task, rows: Sequence[Row], count: int) -> list[Shown]:
     pictures = {picture.name: picture for picture in task.collection.pictures}
     shown: dict[int, Shown] = {}
     for name, numbers in by_picture.items():
-        again = task.show(pictures[name], [worst[i] for i in numbers])
+        try:
+            again = task.show(pictures[name], [worst[i] for i in numbers])
+        except (LookupError, StopIteration) as error:  # rows that were altered
+            raise InputError(f"the rows of {name!r} are not of this picture; {_REMEDY}") from error
         shown |= dict(zip(numbers, again, strict=True))
     return [shown[i] for i in range(len(worst))]

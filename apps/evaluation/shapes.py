@@ -79,7 +79,8 @@ class Runs:
         """Return the (H, W) mask."""
         height, width = self.size
         values = np.arange(len(self.counts)) % 2 == 1
-        return np.repeat(values, self.counts).reshape(width, height).T
+        mask: BoolMask = np.repeat(values, self.counts).reshape(width, height).T
+        return mask
 
 
 Shape: TypeAlias = "Polygons | Runs"

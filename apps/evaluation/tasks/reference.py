@@ -58,7 +58,7 @@ class ReferenceTask(Task):
     source. With several examples per pair, further ones are added to the pair's first.
 
     Attributes:
-        pairs: The pairs by the target's name.
+        pairs: The pairs by the target's name; targets whose masks cannot be read have none.
 
     Raises:
         InputError: The pipeline takes no references.
@@ -73,13 +73,15 @@ class ReferenceTask(Task):
         self.pictures: Mapping[str, Picture] = {p.name: p for p in collection.pictures}
         self.pairs = _make_pairs(collection.pictures, settings.pairs, settings.shots)
         self._encoded: dict[Example, EncodedReference] = {}
+        self._readable: dict[str, bool] = {}
 
     def measure(self, picture: Picture) -> list[Row]:
-        """Look on a picture for everything that it is paired with."""
-        pairs = self.pairs[picture.name]
-        if not pairs:
+        """Look on a picture for everything that it is paired with and that can be read."""
+        pairs = self.pairs.get(picture.name, [])
+        if picture.name in self.pairs and not pairs:
             return []
         image, truth = open_picture(picture)
+        pairs = [p for p in pairs if all(self._opens(item.picture) for item in p.examples)]
         masks = self._find(image, [pair.examples for pair in pairs])
         return [judge(pair, found, truth) for pair, found in zip(pairs, masks, strict=True)]
 
@@ -110,6 +112,16 @@ class ReferenceTask(Task):
         if len(self._encoded) > _KEPT:
             del self._encoded[next(iter(self._encoded))]
         return encoded
+
+    def _opens(self, name: str) -> bool:
+        """Whether a picture can be read; each is tried once."""
+        if name not in self._readable:
+            try:
+                open_picture(self.pictures[name])
+                self._readable[name] = True
+            except InputError:
+                self._readable[name] = False
+        return self._readable[name]
 
     def _read(self, example: Example) -> tuple[UInt8Array, BoolMask]:
         image, truth = open_picture(self.pictures[example.picture])
@@ -207,20 +219,25 @@ def _make_pairs(pictures: Iterable[Picture], most: int | None, shots: int) -> di
     """
     shows: dict[str, dict[str, list[str]]] = defaultdict(dict)  # source -> label -> pictures
     examples: dict[str, dict[str, list[str]]] = defaultdict(dict)
-    pictures = list(pictures)
+    readable = []
     for picture in pictures:
-        for region in large(picture.load_truth().classes):
+        try:
+            classes = large(picture.load_truth().classes)
+        except InputError:
+            continue  # measuring it says why
+        readable.append(picture)
+        for region in classes:
             shows[picture.source].setdefault(region.label, []).append(picture.name)
             if not region.mask.all():  # else there is no background to tell it from
                 examples[picture.source].setdefault(region.label, []).append(picture.name)
-    pairs: dict[str, list[Pair]] = {picture.name: [] for picture in pictures}
+    pairs: dict[str, list[Pair]] = {picture.name: [] for picture in readable}
     for source, by_label in examples.items():
         for label, names in sorted(by_label.items()):
             drawn = _draw_ordered(names, shows[source][label], most, f"{source}/{label}")
             for name, target in drawn:
                 chosen = _draw_further(name, names, target, shots)
                 pairs[target].append(Pair(tuple(Example(n, label) for n in chosen), present=True))
-    for picture in pictures:
+    for picture in readable:
         found = pairs[picture.name]
         by_label = examples[picture.source]
         lacking = sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,42 @@ def test_the_weights_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch)
     (tmp_path / "README.md").write_text("no weights")
     seen.add(evaluation.weights_fingerprint())
     assert len(seen) == 4
+
+
+def test_what_was_skipped_is_told_at_the_end(run_eval, data_folder) -> None:
+    index = data_folder / "index.jsonl"
+    first, *lines = index.read_text().splitlines()
+    wrong = json.loads(first)
+    wrong["regions"][0]["ids"] = "1"
+    index.write_text("\n".join([json.dumps(wrong), *lines]))
+    (data_folder / "2.png").write_bytes(b"no picture")
+    done = run_eval()
+    assert done.exit_code == 0, done.output
+    named, damaged, counted = done.stderr.splitlines()
+    assert named.startswith("skipped: ")
+    assert "index.jsonl, line 1: regions[0].ids: Expected array, got str" in named
+    assert "2.png' is not an image that can be read" in damaged
+    assert counted == "skipped: 2 entries or images of the data could not be read and did not count"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_data_that_is_no_file_is_refused_at_once(run, tmp_path: Path, kind: str) -> None:
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+    done = run("eval", "--data", path)
+    assert done.exit_code == 2
+    assert "is not a regular file" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_masks_and_photographs_that_are_no_files_are_told_before_measuring(
+    run_eval, pipe, data_folder
+) -> None:
+    (data_folder / "2.png").unlink()
+    os.mkfifo(data_folder / "2.png")
+    done = run_eval()
+    assert done.exit_code == 2
+    assert "2.png' is not a regular file; check the paths of index.jsonl" in done.stderr
+    assert pipe.segmenter.encoded == 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from promptseg.apps.evaluation.run import evaluate, get_task
+from promptseg.apps.evaluation.run import evaluate, get_task, show_worst
 from promptseg.apps.evaluation.tasks.base import Settings
 from promptseg.models.errors import InputError
 
@@ -123,6 +124,27 @@ def test_rows_drawn_from_other_labels_or_pairs_are_refused(
             measure("reference", store=store, **changes)
 
 
+@pytest.mark.parametrize("task", ["boxes", "points", "text", "reference", "everything"])
+def test_rows_with_a_wrong_field_are_refused(measure, tmp_path: Path, task: str) -> None:
+    """Whatever field of the first row is dropped or of another type, or not a finite number."""
+    store = tmp_path / "rows.jsonl"
+    measure(task, store=store)
+    header, *lines = store.read_text().splitlines()
+    entry = next(e for e in map(json.loads, lines) if e["rows"])
+    tried = 0
+    for number, row in enumerate(entry["rows"]):
+        for key in row:
+            for value in (None, [], {"a": 1}, "x" if key != "label" else 3, float("nan"), 1e999):
+                rows = [{**other} for other in entry["rows"]]
+                rows[number][key] = value
+                store.write_text("\n".join([header, json.dumps({**entry, "rows": rows}), ""]))
+                with pytest.raises(InputError, match="line 2 is broken") as caught:
+                    measure(task, store=store)
+                assert "\n" not in str(caught.value)
+                tried += 1
+    assert tried >= 12
+
+
 @pytest.mark.parametrize(
     "line", ["[]", '{"name": "even/0", "rows": [3]}', '{"name": 3, "rows": []}']
 )
@@ -132,3 +154,58 @@ def test_entries_that_are_not_rows_are_refused(measure, tmp_path: Path, line: st
     store.write_text(store.read_text() + line + "\n")
     with pytest.raises(InputError, match="line 6 is broken"):
         measure("boxes", store=store)
+
+
+@pytest.mark.parametrize("task", ["boxes", "points", "text", "reference", "everything"])
+def test_altered_rows_that_fit_no_picture_are_told(collection, fakes, task: str) -> None:
+    made = get_task(task)(fakes.Pipeline(), collection, Settings())
+    rows = [row for row in evaluate(made) if "label" in row]
+    for row in rows:
+        row |= {"object": 99, "label": "nobody", "present": True, "iou": 0.0, "area": 1.0}
+        row |= {"references": ["nowhere"], "kind": "present"}
+    with pytest.raises(InputError, match=r"the rows of '\w+/\d' are not of this picture; delete"):
+        show_worst(made, rows, 1)
+
+
+def test_pictures_that_cannot_be_read_are_skipped_and_named(
+    measure, collection, fakes, tmp_path: Path
+) -> None:
+    store = tmp_path / "rows.jsonl"
+    bad = collection.pictures[1]
+    content = bad.mask_path.read_bytes()
+    bad.mask_path.write_text("no picture")
+    rows = measure("boxes", store=store)
+    assert {row["picture"] for row in rows} == {"even/0", "even/2", "odd/3"}
+    assert collection.skipped.count == 1
+    assert "1_ids.png' cannot be read" in collection.skipped.named[0]
+    bad.mask_path.write_bytes(content)  # mended, it is measured by the next run
+    pipe = fakes.Pipeline()
+    assert len({row["picture"] for row in measure("boxes", pipe, store=store)}) == 4
+    assert pipe.segmenter.encoded == 1
+
+
+@pytest.mark.parametrize("part", ["image_path", "mask_path"])
+def test_an_example_that_cannot_be_read_takes_no_other_picture_with_it(
+    collection, fakes, part: str
+) -> None:
+    pictures = tuple(replace(picture, source="one") for picture in collection.pictures)
+
+    def measure_again() -> list[dict[str, Any]]:
+        task = get_task("reference")(
+            fakes.Pipeline(), replace(collection, pictures=pictures), Settings()
+        )
+        return evaluate(task)
+
+    assert {row["picture"] for row in measure_again()} == {"one/0", "one/1", "one/2", "one/3"}
+    getattr(pictures[0], part).write_text("no picture")
+    rows = measure_again()
+    assert {row["picture"] for row in rows} == {"one/1", "one/2", "one/3"}
+    assert all("one/0" not in row["references"] for row in rows)
+    assert collection.skipped.count == 1
+
+
+def test_no_picture_that_can_be_read_is_an_error(measure, collection) -> None:
+    for picture in collection.pictures:
+        picture.mask_path.write_text("no picture")
+    with pytest.raises(InputError, match=r"0_ids.png' cannot be read"):
+        measure("boxes")
