@@ -81,7 +81,7 @@ class Query:
         """Whether phrases or examples say what to look for; marks then only choose among masks."""
         return bool(self.text or self.reference)
 
-    def showing(
+    def with_references(
         self,
         reference: Sequence[Reference | EncodedReference],
         negative_reference: Sequence[Reference | EncodedReference] = (),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -167,3 +169,36 @@ def test_altered_weights_of_the_package_are_not_loaded(tmp_path, monkeypatch) ->
     (folder / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match="cannot be read: reinstall promptseg"):
         load("pocket")
+
+
+def test_threads_get_the_serial_answers_and_nothing_of_the_process_changes(pocket) -> None:
+    photo = data.chelsea()
+    pictures = [np.roll(photo, 20 * i, axis=1) for i in range(2)]
+    asked: list[tuple[np.ndarray, dict[str, object]]] = [
+        (picture, query)
+        for picture in pictures
+        for query in ({"text": ["dog", "cat"]}, {"points": (200, 150)})
+    ]
+    before = (
+        list(warnings.filters),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        np.geterr(),
+    )
+    expected = [pocket(picture, **query) for picture, query in asked]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda item: pocket(item[0], **item[1]), asked * 2))
+    for result, serial in zip(found, expected * 2, strict=True):
+        assert result.labels == serial.labels
+        np.testing.assert_array_equal(result.masks, serial.masks)
+        np.testing.assert_array_equal(result.scores, serial.scores)
+        assert [r.reason for r in result.rejected] == [r.reason for r in serial.rejected]
+    after = (
+        list(warnings.filters),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        np.geterr(),
+    )
+    assert after == before
