@@ -29,6 +29,13 @@ def app_command(
         str,
         typer.Option("--host", help="Address to listen on; 0.0.0.0 opens it to the whole network."),
     ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            help="Another host name that the app answers to, such as a reverse proxy's.",
+        ),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(
@@ -55,7 +62,7 @@ def app_command(
         # So that its files are removed even when a service manager ends it.
         signal.signal(signal.SIGTERM, _interrupt)
         models = ModelOptions(preset, device, dtype, weights)
-        _run(models, host, port, max_pixels, console, errors)
+        _run(models, host, port, allow_host or [], max_pixels, console, errors)
     except KeyboardInterrupt:
         console.print("stopped", style="dim", highlight=False)
     except (PromptsegError, OSError, ImportError) as error:
@@ -73,6 +80,22 @@ def _run(
     models: ModelOptions,
     host: str,
     port: int | None,
+    allowed_hosts: list[str],
+    max_pixels: int,
+    console: Console,
+    errors: Console,
+) -> None:
+    from ..web.folder import own_folder
+
+    with own_folder():  # before Gradio is imported
+        _serve(models, host, port, allowed_hosts, max_pixels, console, errors)
+
+
+def _serve(
+    models: ModelOptions,
+    host: str,
+    port: int | None,
+    allowed_hosts: list[str],
     max_pixels: int,
     console: Console,
     errors: Console,
@@ -80,7 +103,7 @@ def _run(
     from ...models.errors import CheckpointError
     from ..web.engine import Engine
     from ..web.request import Setup
-    from ..web.server import build_app, own_folder, serve
+    from ..web.server import build_app, serve
 
     def load(preset: str, device: str) -> Pipeline:
         return replace(models, preset=preset, device=device).load()
@@ -97,5 +120,10 @@ def _run(
     def tell(url: str) -> None:
         console.print(f"open {url} in a browser; Ctrl-C stops it", highlight=False, soft_wrap=True)
 
-    with own_folder():
-        serve(build_app(setup, engine=engine), host=host, port=port, started=tell)
+    serve(
+        build_app(setup, engine=engine),
+        host=host,
+        port=port,
+        allowed_hosts=allowed_hosts,
+        started=tell,
+    )

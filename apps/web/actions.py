@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import html
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +17,13 @@ import gradio as gr
 from ...models.errors import InputError, PromptsegError
 from ..console import describe_error
 from . import views
+from .asker import AskerLeft, check_waiting, watched
 from .engine import Engine, Progress
-from .request import Example, MarkHistory, Request, Setup, read_phrases
+from .limits import MAX_MARKS, MAX_PAINTING_TEXT, MAX_PICTURES, check_count
+from .request import Example, MarkHistory, Request, Setup, read_label, read_phrases
 
 logger = logging.getLogger(__name__)
 
-MAX_PICTURES = 16
-MAX_MARKS = 100
-# Characters; a painting as large as the stage has about a tenth of this.
-_LONGEST_PAINTING = 1_000_000
 _PNG_URL = "data:image/png;base64,"
 
 R = TypeVar("R")
@@ -44,22 +43,49 @@ class Draft:
 
 
 def plainly(handler: Callable[..., R]) -> Callable[..., R]:
-    """Wrap a handler so that its errors reach the user as messages, not as stack traces."""
+    """Wrap a handler of the page so that its errors reach the user as messages.
 
+    The page shows messages as HTML, so they are escaped. The handler stops when its user leaves.
+    """
+    return _plainly(handler, safe)
+
+
+def in_plain_text(handler: Callable[..., R]) -> Callable[..., R]:
+    """Wrap a handler as :func:`plainly` does, for programs, which get the text as it is."""
+    return _plainly(handler, str)
+
+
+def safe(text: str) -> str:
+    """Return text so that HTML shows it as it is."""
+    return html.escape(text, quote=False)
+
+
+def _plainly(handler: Callable[..., R], shown: Callable[[str], str]) -> Callable[..., R]:
     @functools.wraps(handler)
     def run(*inputs: Any) -> R:
         try:
-            return handler(*inputs)
+            with watched():
+                return handler(*inputs)
         except gr.Error:
             raise
-        except (PromptsegError, OSError, RuntimeError, MemoryError, ValueError) as error:
+        except AskerLeft as error:
+            logger.debug("nobody waits for this request any more")
+            raise gr.Error("The request was cancelled.", print_exception=False) from error
+        except (
+            PromptsegError,
+            ArithmeticError,
+            MemoryError,
+            OSError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             logger.debug("a request failed", exc_info=True)
             own = isinstance(error, PromptsegError)
             title = "That did not work" if own else "Something went wrong"
             text = describe_error(error)
-            raise gr.Error(
-                text[:1].upper() + text[1:], title=title, print_exception=False, duration=12
-            ) from error
+            words = shown(text[:1].upper() + text[1:])
+            raise gr.Error(words, title=title, print_exception=False, duration=12) from error
 
     return run
 
@@ -68,6 +94,7 @@ def tell(bar: gr.Progress) -> Progress:
     """Return a progress callback for the engine that moves a bar on the page."""
 
     def step(share: float, what: str) -> None:
+        check_waiting()
         bar(share, desc=what)
 
     return step
@@ -91,7 +118,7 @@ def open_picture(engine: Engine, value: str) -> tuple[dict[str, Any] | None, str
         pixels = engine.read(path)
     except (PromptsegError, OSError, MemoryError) as error:
         text = describe_error(error)
-        gr.Warning(text, title="This picture cannot be used", duration=12)
+        gr.Warning(safe(text), title="This picture cannot be used", duration=12)
         return None, text
     height, width = pixels.shape[:2]
     full = engine.original_size(path)
@@ -140,10 +167,8 @@ def reference_requests(
     targets = list(dict.fromkeys(targets))
     if not targets:
         raise InputError("upload a picture to search")
-    if len(targets) > MAX_PICTURES:
-        raise InputError(f"{len(targets)} pictures are too many; give at most {MAX_PICTURES}")
-    name = " ".join((label or "").split()) or "reference"
-    what = Example(shown, label=name)
+    check_count("pictures", len(targets), MAX_PICTURES)
+    what = Example(shown, label=read_label(label))
     if mask:
         what = replace(what, mask=Path(mask))
     elif draft.painted is not None:
@@ -179,7 +204,7 @@ def read_painting(event: gr.EventData) -> bytes:
         InputError: There is none, or it is too large.
     """
     url = (event._data or {}).get("png", "")
-    if not isinstance(url, str) or not url.startswith(_PNG_URL) or len(url) > _LONGEST_PAINTING:
+    if not isinstance(url, str) or not url.startswith(_PNG_URL) or len(url) > MAX_PAINTING_TEXT:
         raise InputError("the painting could not be read; clear it and paint again")
     try:
         return base64.b64decode(url[len(_PNG_URL) :], validate=True)

@@ -19,9 +19,11 @@ from ...models.errors import InputError
 from ...pipeline.marks import Marks
 from ..exports import FORMATS
 from ..exports.run import write_format
-from .actions import plainly
+from .actions import in_plain_text
 from .engine import Engine
-from .request import Click, Example, MarkHistory, Request, Setup, read_phrases
+from .limits import MAX_MARKS, MAX_TEXT, check_count, check_text
+from .request import Click, Example, MarkHistory, Request, Setup, read_label, read_phrases
+from .tabs import plain_upload
 
 _Answer = tuple[dict[str, Any], list[str] | None]
 
@@ -54,10 +56,10 @@ def add_endpoints(engine: Engine, setup: Setup) -> None:
             preset=gr.Textbox(setup.preset),
             device=gr.Textbox(setup.device),
             result=gr.JSON(),
-            files=gr.File(file_count="multiple"),
+            files=plain_upload(gr.File(file_count="multiple")),
         )
         answer = _Answerer(engine, common.files)
-        image = gr.File(label="image")
+        image = _file(label="image")
         _add_text(answer, common, image)
         _add_reference(answer, common, image)
         _add_points(answer, common, image)
@@ -81,7 +83,7 @@ class _Answerer:
     ) -> _Answer:
         """Return the result as JSON, and a file for each format asked for."""
         wanted = read_formats(formats)
-        for picture in (request.picture, *([request.example.picture] if request.example else [])):
+        for picture in _pictures(request):
             self._check_size(picture)
         result = self.engine.answer(
             request, top_k=int(top_k or 0) or None, min_score=min_score or 0.0
@@ -113,10 +115,11 @@ def read_formats(text: str | None) -> list[str]:
     Raises:
         InputError: There is no such format.
     """
-    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    text = check_text("formats", text or "", MAX_TEXT)
+    names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in FORMATS:
-            raise InputError(f"there is no format {name!r}; there are {', '.join(FORMATS)}")
+            raise InputError(f"there is no format {name[:50]!r}; there are {', '.join(FORMATS)}")
     return list(dict.fromkeys(names))
 
 
@@ -139,7 +142,7 @@ def read_marks(points: Any, labels: Any, boxes: Any) -> MarkHistory:
 
 
 def _add_text(answer: _Answerer, common: _Common, image: Any) -> None:
-    @plainly
+    @in_plain_text
     def segment_text(
         image: str | None,
         phrases: str,
@@ -166,7 +169,7 @@ def _add_text(answer: _Answerer, common: _Common, image: Any) -> None:
 
 
 def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
-    @plainly
+    @in_plain_text
     def segment_reference(
         image: str | None,
         example: str | None,
@@ -188,17 +191,17 @@ def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
             _picture(example, "example"),
             mask=Path(mask) if mask else None,
             marks=marks,
-            label=" ".join((label or "").split()) or "reference",
+            label=read_label(label),
         )
         request = Request(Setup(preset, device), _picture(image), example=shown)
         return answer(request, top_k, min_score, formats)
 
-    inputs = [image, gr.File(), gr.File(value=None), gr.JSON(None), gr.JSON(None)]
+    inputs = [image, _file(), _file(value=None), gr.JSON(None), gr.JSON(None)]
     _register(segment_reference, common, [*inputs, gr.Textbox("reference")])
 
 
 def _add_points(answer: _Answerer, common: _Common, image: Any) -> None:
-    @plainly
+    @in_plain_text
     def segment_points(
         image: str | None,
         points: Any,
@@ -221,7 +224,7 @@ def _add_points(answer: _Answerer, common: _Common, image: Any) -> None:
 
 
 def _add_everything(answer: _Answerer, common: _Common, image: Any) -> None:
-    @plainly
+    @in_plain_text
     def everything(
         image: str | None,
         points_per_side: float,
@@ -265,9 +268,24 @@ def _parsed(name: str, value: Any) -> Any:
     """Return JSON that may have been sent as text; empty lists count as nothing."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError as error:
+            value = json.loads(check_text(name, value, MAX_TEXT))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{name} is not JSON: {error}") from error
     if value is not None and not isinstance(value, (list, tuple)):
         raise InputError(f"{name} must be a list")
+    check_count(name, len(value or ()), MAX_MARKS)
     return value or None
+
+
+def _file(**options: Any) -> Any:
+    return plain_upload(gr.File(**options))
+
+
+def _pictures(request: Request) -> list[Path]:
+    """Return all files of a request."""
+    example = request.example
+    if example is None:
+        return [request.picture]
+    return [request.picture, example.picture, *([example.mask] if example.mask else [])]

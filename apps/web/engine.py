@@ -13,20 +13,26 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from cachetools import LRUCache
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError
 from ...pipeline.checks import BoolArray, UInt8Array
-from ...pipeline.images import load_image, load_mask
+from ...pipeline.images import FORMATS, load_image, load_mask
 from ...pipeline.pipeline import Pipeline
 from ...pipeline.presets.load import load as load_preset
 from ...pipeline.prompters.reference.examples import Reference
 from ...pipeline.proposals import Proposals
 from ...pipeline.result import Result
+from .asker import check_waiting
+from .limits import (
+    MAX_FILE_PIXELS,
+    MAX_PAINTING_PIXELS,
+    MAX_PIXELS,
+    check_pixels,
+)
 from .request import Example, Request, Setup
 
-MAX_PIXELS = 4_000_000
 # Limits for encoded pictures and decoded masks, shared by all users.
 EMBEDDING_BYTES = 512 * 2**20
 PROPOSAL_BYTES = 128 * 2**20
@@ -99,6 +105,8 @@ class Engine:
         self._load = load
         self._pipelines: LRUCache[Setup, Pipeline] = LRUCache(MAX_PIPELINES)
         self._loading = threading.Lock()
+        # One large picture is decoded at a time: it needs far more memory than what is kept of it.
+        self._decoding = threading.Lock()
 
     def pipeline(self, setup: Setup, progress: Progress = _silent) -> Pipeline:
         """Return a preset's pipeline, loaded first if need be.
@@ -123,16 +131,37 @@ class Engine:
         """Return a picture, (H, W, 3), scaled down to :attr:`max_pixels` if it is larger.
 
         Raises:
-            InputError: The file is gone or cannot be read as an image.
+            InputError: The file is gone, has too many pixels, or cannot be read as an image.
         """
-        return _scaled(_named(picture, load_image), self.max_pixels)
+        return _named(picture, lambda path: _scaled(self._open(path, load_image), self.max_pixels))
+
+    def read_mask(self, mask: Path) -> BoolArray:
+        """Return a mask, (H, W), scaled down as :meth:`read` does.
+
+        Raises:
+            InputError: As for :meth:`read`.
+        """
+        return _named(mask, lambda path: self._open(path, load_mask, Image.Resampling.NEAREST))
+
+    def _open(
+        self,
+        path: Path,
+        load: Callable[[Path | Image.Image], T],
+        resampling: Image.Resampling = Image.Resampling.LANCZOS,
+    ) -> T:
+        size = self.original_size(path)
+        check_pixels(path.name, size, max(self.max_pixels, MAX_FILE_PIXELS))
+        if size[0] * size[1] <= self.max_pixels:
+            return load(path)
+        with self._decoding:
+            return load(_decode_reduced(path, self.max_pixels, resampling))
 
     def original_size(self, picture: Path) -> tuple[int, int]:
         """Return a picture's width and height before scaling, from its file's header."""
         try:
-            with Image.open(picture) as image:
+            with Image.open(picture, formats=FORMATS) as image:
                 return image.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except Exception:  # of a decoder that reads damaged data
             return 0, 0  # read() reports what is wrong with the file
 
     def encode(self, setup: Setup, picture: Path, progress: Progress = _silent) -> ImageEmbedding:
@@ -154,8 +183,9 @@ class Engine:
         """Return all masks that a request finds, unranked, from the cache if they are there.
 
         Raises:
-            InputError: The picture cannot be read, or the request is not valid.
+            InputError: The picture cannot be read, or the request is not valid or exceeds a limit.
         """
+        request.check()
 
         def run() -> Proposals:
             # The picture stays with the cached embedding; measuring proposals does not count it.
@@ -186,6 +216,7 @@ class Engine:
         if request.everything:
 
             def report(done: int, total: int) -> None:
+                check_waiting()
                 progress(0.4 + 0.6 * done / max(total, 1), f"{done} of {total} grid points done")
 
             return pipeline.propose_everything(
@@ -200,7 +231,7 @@ class Engine:
         pixels = self.read(example.picture)
         size = pixels.shape[0], pixels.shape[1]
         if example.mask is not None:
-            mask = _named(example.mask, load_mask)
+            mask = self.read_mask(example.mask)
             if abs(mask.shape[1] * size[0] / (mask.shape[0] * size[1]) - 1) > _ASPECT_TOLERANCE:
                 raise InputError(
                     f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels and its picture "
@@ -231,12 +262,15 @@ def read_painted(png: bytes, size: tuple[int, int]) -> BoolArray:
     """Return the opaque pixels of a PNG as a mask, scaled to ``size`` (H, W).
 
     Raises:
-        InputError: It is not a PNG.
+        InputError: It is not a PNG, or has too many pixels.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            check_pixels("the painting", image.size, MAX_PAINTING_PIXELS)
             alpha = np.asarray(image.convert("RGBA"))[..., 3] > 127
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a decoder may raise anything on damaged data
         raise InputError("the painting cannot be read; paint again") from error
     return _resized(alpha, size)
 
@@ -251,12 +285,49 @@ def _named(path: Path, read: Callable[[Path], T]) -> T:
         raise InputError(str(error).replace(repr(str(path)), repr(path.name))) from error
 
 
+def _decode_reduced(path: Path, most: int, resampling: Image.Resampling) -> Image.Image:
+    """Decode a large picture to at most ``most`` pixels, never holding it as several arrays."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            kind = image.format
+            image.draft(image.mode, _within(image.size, most))  # of a JPEG, as few pixels as needed
+            reduced: Image.Image = image
+            if kind == "TIFF":  # whose orientation is not kept by resizing
+                reduced = ImageOps.exif_transpose(image)
+            if resampling != Image.Resampling.NEAREST:
+                reduced, resampling = _smooth(reduced)
+            reduced = reduced.resize(_within(reduced.size, most), resampling)
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may raise anything on damaged data
+        raise InputError(f"{path.name!r} is damaged or truncated; save it again") from error
+    reduced.format = kind  # which says whether a mask's black is exact
+    return reduced
+
+
+def _smooth(image: Image.Image) -> tuple[Image.Image, Image.Resampling]:
+    """Return a picture in a mode that can be averaged, and how to resize it."""
+    if image.mode.startswith(("I", "F")):
+        return image, Image.Resampling.NEAREST  # deep greys, which may hold NaN
+    if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa"):
+        return image.convert("RGBA"), Image.Resampling.LANCZOS
+    if image.mode in ("1", "P"):
+        return image.convert("RGB"), Image.Resampling.LANCZOS
+    return image, Image.Resampling.LANCZOS
+
+
+def _within(size: tuple[int, int], most: int) -> tuple[int, int]:
+    """Return (width, height) of at most ``most`` pixels, with the aspect ratio of ``size``."""
+    width, height = size
+    share = min(1.0, math.sqrt(most / (height * width)))
+    return max(1, int(width * share)), max(1, int(height * share))
+
+
 def _scaled(pixels: UInt8Array, most: int) -> UInt8Array:
     height, width = pixels.shape[:2]
     if height * width <= most:
         return pixels
-    share = math.sqrt(most / (height * width))
-    size = max(1, int(width * share)), max(1, int(height * share))
+    size = _within((width, height), most)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 

@@ -12,8 +12,15 @@ from pathlib import Path
 from ...models.errors import InputError
 from ...pipeline.prompters.reference.examples import Reference
 from ...pipeline.query import Query, split_phrases
-
-MAX_PHRASES = 50
+from .limits import (
+    MAX_LABEL,
+    MAX_MARKS,
+    MAX_PHRASES,
+    MAX_POINTS_PER_SIDE,
+    MAX_TEXT,
+    check_count,
+    check_text,
+)
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -146,6 +153,28 @@ class Request:
             return (self.example.label,)
         return self.phrases
 
+    def check(self) -> None:
+        """Check everything that needs no file.
+
+        Raises:
+            InputError: There is too much of something.
+        """
+        for name, phrases in (("phrases", self.phrases), ("negatives", self.negatives)):
+            check_count(name, len(phrases), MAX_PHRASES)
+            for phrase in phrases:
+                check_text("a phrase", phrase, MAX_LABEL)
+        marks = [self.marks]
+        if self.example is not None:
+            check_text("the label", self.example.label, MAX_LABEL)
+            marks.append(self.example.marks)
+        for history in marks:
+            check_count("points and boxes", len(history.steps), MAX_MARKS)
+        points = self.points_per_side
+        if points is not None and points > MAX_POINTS_PER_SIDE:
+            raise InputError(
+                f"points_per_side must be between 1 and {MAX_POINTS_PER_SIDE}, not {points}"
+            )
+
     def query(self, reference: Reference | None = None) -> Query:
         """Return the pipeline's query.
 
@@ -170,9 +199,18 @@ def read_phrases(text: str | None) -> tuple[str, ...]:
     """Return the phrases in a text, which commas, semicolons or line breaks separate.
 
     Raises:
-        InputError: There are too many.
+        InputError: There are too many, or the text is too long.
     """
-    phrases = split_phrases(text or "")
-    if len(phrases) > MAX_PHRASES:
-        raise InputError(f"{len(phrases)} phrases are too many; give at most {MAX_PHRASES}")
+    phrases = split_phrases(check_text("the text", text or "", MAX_TEXT))
+    check_count("phrases", len(phrases), MAX_PHRASES)
     return phrases
+
+
+def read_label(text: str | None) -> str:
+    """Return what an example is called.
+
+    Raises:
+        InputError: The label is too long.
+    """
+    label = " ".join(check_text("the label", text or "", MAX_LABEL).split())
+    return label or "reference"

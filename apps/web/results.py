@@ -10,6 +10,7 @@ import gradio as gr
 
 from ...pipeline.result import Result
 from . import views
+from .asker import check_waiting
 from .engine import Engine, Progress
 from .request import Request
 from .stage import make_stage
@@ -144,6 +145,7 @@ class ResultView:
         started = time.perf_counter()
         answers = []
         for i, request in enumerate(requests):
+            check_waiting()
             answers.append(
                 self.engine.answer(
                     request,

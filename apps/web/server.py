@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
+from gradio import queueing, routes
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
 from ...models.errors import InputError
-from .engine import MAX_PIXELS, Engine
+from .engine import Engine
+from .folder import swept
+from .guard import Guard
+from .limits import MAX_FILE_BYTES, MAX_PIXELS
 from .page import STYLE, make_page
 from .request import Setup
 
@@ -20,11 +26,14 @@ logger = logging.getLogger(__name__)
 
 # Uploads and files made for download are deleted after two hours, and when the app ends.
 KEEP_SECONDS = 2 * 60 * 60
-MAX_UPLOAD = "50mb"
 # Sessions whose state is kept; the engine limits the memory for pictures and masks.
 MAX_SESSIONS = 1000
 # Requests waiting in the queue; further ones are asked to try again later.
 MAX_WAITING = 100
+# Seconds between two searches for old files.
+SWEEP_SECONDS = 600
+# Characters of an error in the log.
+LOGGED = 200
 # Requests answered at once that need no model: showing a picture, ranking again, downloads.
 LIGHT_REQUESTS = 2
 
@@ -46,17 +55,27 @@ def build_app(
         InputError: ``max_pixels`` is not positive.
     """
     page = make_page(engine or Engine(max_pixels), setup or Setup(), keep_seconds=KEEP_SECONDS)
-    page.queue(max_size=MAX_WAITING, default_concurrency_limit=LIGHT_REQUESTS)
+    # Not open: the routes beside the queue would answer any number of requests at once.
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=LIGHT_REQUESTS, api_open=False)
     return page
 
 
-def serve(page: gr.Blocks, *, host: str, port: int | None, started: Callable[[str], None]) -> None:
+def serve(
+    page: gr.Blocks,
+    *,
+    host: str,
+    port: int | None,
+    allowed_hosts: Sequence[str] = (),
+    started: Callable[[str], None],
+) -> None:
     """Serve the app until it is interrupted.
 
     Args:
         page: From :func:`build_app`.
         host: Address to listen on.
         port: Port to listen on; None for the first free one from 7860.
+        allowed_hosts: Further host names that the app answers to; see
+            :class:`~promptseg.apps.web.guard.Guard`.
         started: Called with the app's URL once it accepts requests.
 
     Raises:
@@ -69,17 +88,19 @@ def serve(page: gr.Blocks, *, host: str, port: int | None, started: Callable[[st
             prevent_thread_lock=True,
             quiet=True,
             share=False,
-            show_error=True,
+            # Of errors that are not ours, which may name paths of the server.
+            show_error=False,
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
             run_history=False,
             footer_links=["api"],
-            max_file_size=MAX_UPLOAD,
+            max_file_size=MAX_FILE_BYTES,
             state_session_capacity=MAX_SESSIONS,
             theme=make_theme(),
             css_paths=STYLE,
+            app_kwargs={"middleware": [Middleware(Guard, host=host, allowed=allowed_hosts)]},
         )
     except OSError as error:
         place = f"{host}:{port}" if port is not None else host
@@ -87,32 +108,38 @@ def serve(page: gr.Blocks, *, host: str, port: int | None, started: Callable[[st
             f"cannot listen on {place} ({' '.join(str(error).split())}); choose another --port or "
             "--host"
         ) from error
-    started(url)
-    try:
-        page.block_thread()
-    finally:
-        page.close(verbose=False)
+    kept = frozenset(path for block in page.blocks.values() for path in block.keep_in_cache)
+    folder = Path(get_upload_folder())
+    with swept(folder, kept, SWEEP_SECONDS, KEEP_SECONDS), _brief_log():
+        started(url)
+        try:
+            page.block_thread()
+        finally:
+            page.close(verbose=False)
 
 
 @contextlib.contextmanager
-def own_folder() -> Iterator[None]:
-    """Have Gradio keep its files in a temporary folder, and turn its analytics off.
+def _brief_log() -> Iterator[None]:
+    """Have Gradio report a failed request on one short line.
 
-    Enter it before building the app; on exit the folder is removed.
+    Its own report is a traceback that ends with the error's text, which can be the whole request.
     """
-    names = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
-    before = {name: os.environ.get(name) for name in names}
-    folder = tempfile.mkdtemp(prefix="promptseg-app-")
-    os.environ.update(dict(zip(names, (folder, "False", "1"), strict=True)))
+
+    def report() -> None:
+        error = sys.exc_info()[1]
+        text = " ".join(str(error)[:LOGGED].split())
+        logger.error("a request failed: %s: %s", type(error).__name__, ascii(text))
+        logger.debug("its traceback", exc_info=True)
+
+    modules = (queueing, routes)
+    before = [module.traceback for module in modules]
+    for module in modules:
+        setattr(module, "traceback", SimpleNamespace(print_exc=report))  # noqa: B010
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        shutil.rmtree(folder, ignore_errors=True)
+        for module, own in zip(modules, before, strict=True):
+            setattr(module, "traceback", own)  # noqa: B010
 
 
 def make_theme() -> gr.Theme:

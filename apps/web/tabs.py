@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import ListFiles
 
 from ...models.hub.find import find_places
 from ...models.hub.sources import WeightSource
 from ...pipeline.presets.catalog import PRESETS
 from ..wording import describe_size
 from .actions import Draft
+from .limits import MAX_POINTS_PER_SIDE
 from .request import MarkHistory, Setup
 from .stage import make_stage
 
@@ -153,12 +155,14 @@ def _reference_tab() -> ReferenceTab:
         label = gr.Textbox(
             label="Label for what is found", placeholder="reference", elem_id="example-label"
         )
-        more = gr.File(
-            label="More pictures to search",
-            file_count="multiple",
-            file_types=["image"],
-            height=120,
-            elem_id="more-pictures",
+        more = plain_upload(
+            gr.File(
+                label="More pictures to search",
+                file_count="multiple",
+                file_types=["image"],
+                height=120,
+                elem_id="more-pictures",
+            )
         )
     find = gr.Button("Find similar", variant="primary", elem_id="find-reference")
     return ReferenceTab(
@@ -182,7 +186,7 @@ def _everything_tab() -> EverythingTab:
     gr.HTML('<p class="quiet">Segment the whole picture; there is nothing to describe.</p>')
     points = gr.Slider(
         0,
-        64,
+        MAX_POINTS_PER_SIDE,
         0,
         step=4,
         label="Grid points per side (0 = preset's default)",
@@ -226,13 +230,26 @@ def picture_upload(label: str, elem_id: str, *, height: int) -> gr.Image:
         elem_id=elem_id,
         buttons=[],
     )
-    # Not a subclass: Gradio would write a .pyi file next to this module for it.
-    setattr(upload, "preprocess", _path_of)  # noqa: B010
+    plain_upload(upload)
     return upload
 
 
-def _path_of(payload: Any) -> str | None:
-    return None if payload is None else str(payload.path)
+def plain_upload(component: Any) -> Any:
+    """Have a component give the paths of its files, and do nothing else.
+
+    Gradio's own components open pictures, and files leave an empty temporary file each time.
+    """
+    # Not a subclass: Gradio would write a .pyi file next to this module for it.
+    setattr(component, "preprocess", _paths_of)  # noqa: B010
+    return component
+
+
+def _paths_of(payload: Any) -> str | list[str] | None:
+    if payload is None:
+        return None
+    if isinstance(payload, ListFiles):
+        return [item.path for item in payload.root]
+    return str(payload.path)
 
 
 def preset_choices() -> list[tuple[str, str]]:

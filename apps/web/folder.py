@@ -1,0 +1,135 @@
+"""The app's environment: a private folder for its files, no proxy, no analytics.
+
+Gradio reads it when it is imported, so this module does not import Gradio.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_PREFIX = "promptseg-app-"
+_LOCK = ".lock"
+# Analyses of past requests that Gradio keeps in memory.
+_REMEMBERED = 100
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """Have Gradio keep its files in a private temporary folder, and set up its environment.
+
+    Enter it before Gradio is imported; on exit the folder is removed. Folders that killed
+    apps of the same user left are removed first.
+
+    Yields:
+        The folder, which only this user can read.
+    """
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    values = {
+        "GRADIO_TEMP_DIR": str(folder),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_ANALYTICS_MAX_EVENTS": str(_REMEMBERED),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Gradio asks its own address whether it works; there is nothing else to connect to.
+        "NO_PROXY": "*",
+        "no_proxy": "*",
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def swept(folder: Path, keep: frozenset[str], every: float, seconds: float) -> Iterator[None]:
+    """Remove old files from a folder while this is entered; see :func:`sweep`.
+
+    Args:
+        folder: The app's own folder.
+        keep: Paths of files that stay.
+        every: Seconds between two sweeps.
+        seconds: Age at which a file is removed.
+    """
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(every):
+            sweep(folder, keep, seconds)
+
+    thread = threading.Thread(target=run, name="promptseg-sweep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def sweep(folder: Path, keep: frozenset[str], seconds: float) -> None:
+    """Remove files older than ``seconds``, and folders that have been empty for as long.
+
+    Gradio removes what it has a list of. It leaves the folders, and the parts of uploads that broke
+    off.
+    """
+    before = time.time() - seconds
+    for where, _, names in os.walk(folder, topdown=False):
+        here = Path(where)
+        # Removing what is inside makes a folder young.
+        with contextlib.suppress(OSError):
+            old = here.lstat().st_mtime <= before
+            for name in names:
+                path = here / name
+                if name == _LOCK or str(path) in keep:
+                    continue
+                with contextlib.suppress(OSError):
+                    if path.lstat().st_mtime <= before:
+                        path.unlink()
+            if old and here != folder:
+                here.rmdir()  # fails unless it is empty
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives; return the lock's file descriptor."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove this user's folders of apps that were killed: those whose lock nobody holds."""
+    if not hasattr(os, "getuid"):
+        return
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            mine = folder.lstat().st_uid == os.getuid()
+            if not mine or folder.is_symlink() or not (folder / _LOCK).is_file():
+                continue
+            lock = _lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)

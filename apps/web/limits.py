@@ -1,0 +1,68 @@
+"""All limits of the app, for the page and for its endpoints alike.
+
+What is refused here costs nothing: counts, lengths and sizes are checked before anything is
+decoded or computed.
+"""
+
+from __future__ import annotations
+
+from ...models.errors import InputError
+
+# --- A query ---
+
+MAX_PHRASES = 50
+# Characters of a text of phrases, of one phrase, and of a label.
+MAX_TEXT = 5_000
+MAX_LABEL = 200
+# Points and boxes together.
+MAX_MARKS = 100
+# Pictures searched for one example.
+MAX_PICTURES = 16
+# Of everything mode's grid; the time grows with its square.
+MAX_POINTS_PER_SIDE = 64
+
+# --- Pictures ---
+
+# Larger pictures are scaled down to this many pixels; `promptseg app --max-pixels` changes it.
+MAX_PIXELS = 4_000_000
+# Pixels of a file that is scaled down; larger ones are refused by their header, for a file of a few
+# hundred kilobytes may decode to gigabytes.
+MAX_FILE_PIXELS = 64_000_000
+# A painting is as large as the stage, which is smaller.
+MAX_PAINTING_PIXELS = 4_000_000
+MAX_PAINTING_TEXT = 1_000_000
+
+# --- Requests over HTTP, in bytes ---
+
+MAX_FILE_BYTES = 50 * 2**20
+# All files of one upload.
+MAX_UPLOAD_BYTES = 200 * 2**20
+# Anything but an upload. The largest is a painting.
+MAX_JSON_BYTES = 2 * 2**20
+
+
+def check_text(name: str, text: str, most: int) -> str:
+    """Return a text that is not too long.
+
+    Raises:
+        InputError: It is too long.
+    """
+    if len(text) > most:
+        raise InputError(f"{name} has {len(text)} characters; give at most {most}")
+    return text
+
+
+def check_count(name: str, number: int, most: int) -> None:
+    """Raise InputError if there are too many of something."""
+    if number > most:
+        raise InputError(f"{number} {name} are too many; give at most {most}")
+
+
+def check_pixels(name: str, size: tuple[int, int], most: int) -> None:
+    """Raise InputError if a file of ``size`` (width, height) has too many pixels to be decoded."""
+    width, height = size
+    if width * height > most:
+        raise InputError(
+            f"{name!r} has {width} x {height} pixels, more than the {most / 1e6:g} megapixels that "
+            "this app reads; scale it down"
+        )
