@@ -188,7 +188,7 @@ def _is_there(item: Download) -> bool:
     """Whether another run has fetched it meanwhile, or another file has the same content."""
     if item.own:
         return is_whole(item.target)
-    return item.target.is_file() and item.target.stat().st_size == item.size
+    return is_whole(item.target, item.file) and item.target.stat().st_size == item.size
 
 
 def _fill(item: Download) -> None:
@@ -218,6 +218,12 @@ def _fill(item: Download) -> None:
 
 def _check(item: Download) -> None:
     if not item.sha256:
+        if not is_whole(item.partial, item.file):
+            item.partial.unlink()
+            raise CheckpointError(
+                f"the download of {item.source.repo}/{item.file} is broken (it is not whole by "
+                "its own format) and was removed; run the command again"
+            )
         return
     digest = hashlib.sha256()
     with item.partial.open("rb") as stream:

@@ -5,14 +5,17 @@ Nothing here uses the network, so loading never downloads; only :mod:`.fetch` do
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CheckpointError, MissingWeightsError
+import msgspec
+
+from ..errors import CheckpointError, InputError, MissingWeightsError
+from ..foreign import decode_json
 from .sources import SOURCES, WeightSource, get_source
 
 # Environment variable with a folder that has one folder per source: <owner>--<name> or <name>.
@@ -21,6 +24,17 @@ WEIGHTS_VARIABLE = "PROMPTSEG_WEIGHTS"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LONGEST_HEADER = 100_000_000
+_LONGEST_TEXT = 200_000_000
+_PYTORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+# A pickled number that files from before PyTorch 1.6 begin with.
+_OLD_PYTORCH = bytes.fromhex("80028a0a6cfc9c46f920 6aa85019")
+_NO_CONTENT = (b"version https://git-lfs", b"<!doctype", b"<!DOCTYPE", b"<html", b"<?xml")
+
+
+class _Tensor(msgspec.Struct):
+    """What is read of a tensor in the header of a safetensors file."""
+
+    data_offsets: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -162,24 +176,74 @@ def find_cached(repo: str, files: Sequence[str]) -> Path | None:
     return None
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file exists and, if it is a safetensors file, is complete.
+def is_whole(path: Path, name: str = "") -> bool:
+    """Whether a file exists and is complete by its own format.
 
-    An interrupted download or a Git LFS pointer has the name but not the weights.
+    An interrupted download, a Git LFS pointer or a page that tells of an error has the name but
+    not the content.
+
+    Args:
+        path: The file.
+        name: The name that tells its format; the path's by default.
     """
     try:
         size = path.stat().st_size
         if not path.is_file() or size == 0:
             return False
-        if path.suffix != ".safetensors":
-            return True
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > min(size, _LONGEST_HEADER):
-                return False
-            header = json.loads(stream.read(length))
-        tensors = (entry for name, entry in header.items() if name != "__metadata__")
-        end = max((entry["data_offsets"][1] for entry in tensors), default=0)
-        return bool(size == 8 + length + end)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        suffix = Path(name or path.name).suffix
+        if suffix == ".safetensors":
+            return _is_whole_safetensors(path, size)
+        if suffix in _PYTORCH_SUFFIXES:
+            return _is_whole_pytorch(path)
+        return size <= _LONGEST_TEXT and _is_whole_text(path.read_bytes(), suffix)
+    except (OSError, ValueError):
         return False
+
+
+def _is_whole_safetensors(path: Path, size: int) -> bool:
+    """Whether the header describes tensors that fill the rest of the file without gaps."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > min(size, _LONGEST_HEADER):
+            return False
+        header = stream.read(length)
+    try:
+        entries = decode_json(header, dict[str, msgspec.Raw], "header")
+        tensors = [
+            decode_json(bytes(entry), _Tensor, name)
+            for name, entry in entries.items()
+            if name != "__metadata__"
+        ]
+    except InputError:
+        return False
+    end = 0
+    for begin, last in sorted(tensor.data_offsets for tensor in tensors):
+        if begin != end or last < begin:
+            return False
+        end = last
+    return bool(tensors) and size == 8 + length + end
+
+
+def _is_whole_pytorch(path: Path) -> bool:
+    """Whether it is a zip file with a pickle in it, or begins as PyTorch's older files do."""
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return any(name.endswith("data.pkl") for name in archive.namelist())
+        except (zipfile.BadZipFile, NotImplementedError):
+            return False
+    with path.open("rb") as stream:
+        return stream.read(len(_OLD_PYTORCH)) == _OLD_PYTORCH
+
+
+def _is_whole_text(content: bytes, suffix: str) -> bool:
+    """Whether it is text in UTF-8, and JSON if it is called so; no LFS pointer, no page."""
+    if content.startswith(_NO_CONTENT):
+        return False
+    if suffix == ".json":
+        try:
+            decode_json(content, dict[str, msgspec.Raw], "file")
+        except InputError:
+            return False
+    content.decode("utf-8")
+    return True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import zipfile
 from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from promptseg.models.errors import CheckpointError, MissingWeightsError, ModelNotFoundError
@@ -27,6 +29,9 @@ def write(folder: Path, *names: str) -> Path:
     for name in names:
         if name.endswith(".safetensors"):
             save_file({"a": np.zeros(5, np.float32)}, folder / name)
+        elif name.endswith((".bin", ".pt")):
+            with zipfile.ZipFile(folder / name, "w") as archive:
+                archive.writestr("archive/data.pkl", b"")
         else:
             (folder / name).write_text("{}")
     return folder
@@ -181,11 +186,52 @@ def test_cut_off_weights_are_not_whole(tmp_path: Path) -> None:
         assert not is_whole(path)
     empty = json.dumps({"__metadata__": {}}).encode()
     path.write_bytes(len(empty).to_bytes(8, "little") + empty)
-    assert is_whole(path)
+    assert not is_whole(path)  # it holds no tensor
+    gap = json.dumps({"a": {"data_offsets": [0, 1]}, "b": {"data_offsets": [2, 3]}}).encode()
+    path.write_bytes(len(gap).to_bytes(8, "little") + gap + b"abc")
+    assert not is_whole(path)
+    deep = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    path.write_bytes(len(deep).to_bytes(8, "little") + deep)
+    assert not is_whole(path)
     assert not is_whole(tmp_path)
     (tmp_path / "config.json").touch()
     assert not is_whole(tmp_path / "config.json")
     assert not is_whole(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "whole"),
+    [
+        ("config.json", b'{"a": 1}', True),
+        ("config.json", b'{"a": 1', False),
+        ("config.json", b"[1]", False),
+        ("config.json", b"<!doctype html><title>404</title>", False),
+        ("vocab.txt", "[PAD]\nd\u00e9j\u00e0\n".encode(), True),
+        ("vocab.txt", b"\xff\xfe\x00", False),
+        ("merges.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", False),
+        ("merges.txt", b"<html>Bad gateway</html>", False),
+        ("weights.pt", b"no weights", False),
+        ("weights.pt", b"PK\x03\x04", False),
+        ("weights.pth", b"<html>Bad gateway</html>", False),
+    ],
+)
+def test_files_are_whole_by_their_own_format(
+    tmp_path: Path, name: str, content: bytes, whole: bool
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert is_whole(tmp_path / name) is whole
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_pytorch_are_whole_if_none_of_them_is_cut(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(9)}, path, _use_new_zipfile_serialization=zipped)
+    assert is_whole(path)
+    path.write_bytes(path.read_bytes()[: 200 if zipped else 5])
+    assert not is_whole(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "no weights")
+    assert not is_whole(path)
 
 
 def test_what_exists_is_a_path(cache: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -305,6 +306,26 @@ def test_wrong_content_is_removed(run, hub: FakeHub, tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_content_without_a_known_hash_must_be_whole_by_its_format(
+    run, hub: FakeHub, tmp_path: Path, own: bool
+) -> None:
+    arguments = ["models", "fetch", "tiny", *(["--dir", str(tmp_path / "own")] if own else [])]
+    hub.files["config.json"] = b"<html>Bad gateway</html>"
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert one_line(done.stderr)
+    assert "someone/tiny/config.json is broken (it is not whole by its own format)" in done.stderr
+    assert find_places(SOURCES["tiny"], tmp_path / "own")[0].missing == ("config.json",)
+    # What an earlier version took for the file does not count either.
+    for broken in tmp_path.rglob("model.safetensors"):
+        broken.resolve().write_bytes(b"\x02" + b"\0" * 7 + b"{}")
+    assert find_places(SOURCES["tiny"], tmp_path / "own") == []
+    hub.files["config.json"] = CONFIG
+    assert run(*arguments).exit_code == 0
+    assert (find_source("tiny", tmp_path / "own") / "model.safetensors").read_bytes() == WEIGHTS
+
+
 def test_another_file_than_the_known_one_is_not_fetched(run, hub: FakeHub, monkeypatch) -> None:
     add_source(monkeypatch, "0" * 64)
     done = run("models", "fetch", "tiny")
@@ -438,7 +459,8 @@ def test_the_environment_is_respected(hub: FakeHub, tmp_path: Path) -> None:
     (storage / "snapshots" / COMMIT).mkdir(parents=True)
     (storage / "refs").mkdir()
     (storage / "refs" / "main").write_text(COMMIT)
-    (storage / "snapshots" / COMMIT / "mobile_sam.pt").write_bytes(b"weights")
+    with zipfile.ZipFile(storage / "snapshots" / COMMIT / "mobile_sam.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
     done = fetch_in_process({**settings, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0
     assert done.stdout == "mobile-sam: all weights are here already\n"

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,9 @@ def write(own: Path, preset: str) -> None:
         for name in source.files:
             if name.endswith(".safetensors"):
                 save_file({"a": np.zeros(1, np.float32)}, folder / name)
+            elif name.endswith(".pt"):
+                with zipfile.ZipFile(folder / name, "w") as archive:
+                    archive.writestr("archive/data.pkl", b"")
             else:
                 (folder / name).write_text("{}")
 
