@@ -7,7 +7,7 @@ DEMO := outputs/demo
 # mypy and editors see the top-level folders under their import name through these links.
 LINKS := .typecheck/promptseg
 
-.PHONY: demo test browser lint format train-pocket clean
+.PHONY: demo test fuzz browser lint format train-pocket clean
 
 demo: $(VENV)/.installed-demo
 	mkdir -p $(DEMO)
@@ -16,6 +16,11 @@ demo: $(VENV)/.installed-demo
 
 test: lint browser
 	$(BIN)/python -m pytest
+
+# Damaged files through every reader, FUZZ inputs each; `make test` tries 500.
+FUZZ ?= 20000
+fuzz: $(VENV)/.installed-dev
+	PROMPTSEG_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
 # The tests of the web page drive a real browser. Where it is missing and may be installed, it is;
 # elsewhere those tests fail and say what to do.
