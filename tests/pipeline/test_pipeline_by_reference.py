@@ -433,9 +433,9 @@ def test_debias_takes_the_place_away_once(obedient_segmenter, colours) -> None:
     def cosine(debias: bool) -> float:
         seen = []
 
-        def record(reference, target, segmenter, embedding):
+        def record(reference, target):
             seen.append((reference, target))
-            return STRATEGY(reference, target, segmenter, embedding)
+            return STRATEGY(reference, target)
 
         extractor = Placed()
         prompter = ReferencePrompter(extractor, obedient_segmenter, record, debias=debias)
@@ -447,7 +447,7 @@ def test_debias_takes_the_place_away_once(obedient_segmenter, colours) -> None:
         reference, target = seen[0]
         return float(
             torch.cosine_similarity(
-                reference.shots[0].features.tokens[6, 6], target.tokens[8, 1], dim=0
+                reference.shots[0].features.tokens[6, 6], target.features.tokens[8, 1], dim=0
             )
         )
 

@@ -41,12 +41,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
-from ....models.features.dense import DenseFeatures
 from ...checks import BoolArray, Float32Array
 from ...decoding.prompts import LowResMasks
-from ...decoding.segmenter import Segmenter, stability_score
+from ...decoding.segmenter import stability_score
 from ...masks import box_nms
 from ...result import RejectedMask
 from .examples import EncodedReference
@@ -63,7 +61,7 @@ from .matching import (
     unit_tokens,
 )
 from .point_sets import cluster, draw_sets
-from .target import MaskFrame, groups_of, take
+from .target import Target, groups_of, take
 
 IntArray = NDArray[np.intp]
 
@@ -277,33 +275,26 @@ class BidirectionalStrategy:
         """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
-    def __call__(
-        self,
-        reference: EncodedReference,
-        target: DenseFeatures,
-        segmenter: Segmenter,
-        embedding: ImageEmbedding,
-    ) -> Matches:
+    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         config, label = self.config, reference.label
-        bank, cells = collect_tokens(reference), unit_tokens(target)
+        bank, cells = collect_tokens(reference), unit_tokens(target.features)
         matched = match_both_ways(reference, bank, cells, config)
         if not len(matched.cells):
             reason = "no cell of the image matches the object both ways"
-            return Matches.none(segmenter, 0.0, (RejectedMask(label, reason, 0.0),))
+            return Matches.none(target, 0.0, (RejectedMask(label, reason, 0.0),))
         presence = presence_of(likeness_to(bank, cells[torch.from_numpy(matched.cells)]), config)
-        nothing = absent(segmenter, label, presence, config)
+        nothing = absent(target, label, presence, config)
         if nothing is not None:
             return nothing
 
-        frame = MaskFrame(segmenter, embedding, target)
-        masks = self._propose(frame, target.cell_centres()[matched.cells])
-        shares = frame.cell_shares(masks)
+        masks = self._propose(target, target.features.cell_centres()[matched.cells])
+        shares = target.cell_shares(masks)
         if not len(shares):
             reason = "no mask of the matched cells is stable with a high predicted IoU"
-            return Matches.none(segmenter, presence, (RejectedMask(label, reason, presence),))
+            return Matches.none(target, presence, (RejectedMask(label, reason, presence),))
         covered = shares >= np.minimum(CELL_SHARE, shares.max(1, keepdims=True))
-        hits = frame.cell_shares(masks, samples=1)[:, matched.cells] > 0
+        hits = target.cell_shares(masks, samples=1)[:, matched.cells] > 0
         chosen, scores, reasons = select_masks(
             fitness_of(bank, cells, covered, hits, config), config
         )
@@ -315,15 +306,15 @@ class BidirectionalStrategy:
             for i, reason in sorted(reasons.items())
         )
         selected = take(masks, chosen)
-        groups = groups_of(frame.join_overlapping(selected, config.join))
+        groups = groups_of(target.join_overlapping(selected, config.join))
         best = [scores[chosen[group]].max() for group in groups]
         return Matches(
-            frame.unite(selected, groups), np.array(best, np.float32), presence, rejected
+            target.unite(selected, groups), np.array(best, np.float32), presence, rejected
         )
 
-    def _propose(self, frame: MaskFrame, points: Float32Array) -> LowResMasks:
+    def _propose(self, target: Target, points: Float32Array) -> LowResMasks:
         """Return good masks (N, 1, h, w) of sets of points (n, 2), distinct and covering cells."""
-        config, segmenter = self.config, frame.segmenter
+        config, segmenter = self.config, target.segmenter
         rng = np.random.default_rng(config.seed)
         centres, labels = cluster(points, config.centres, rng)
         good: list[LowResMasks] = []
@@ -332,29 +323,29 @@ class BidirectionalStrategy:
         )
         for sets in drawn:
             found = segmenter.decode_low_res(
-                frame.embedding,
+                target.embedding,
                 point_coords=sets,
                 point_labels=np.ones(sets.shape[:2]),
                 multimask_output=True,
             )
-            good.append(self._keep_good(frame, found))
+            good.append(self._keep_good(target, found))
         masks = LowResMasks(
             np.concatenate([part.logits for part in good]),
             np.concatenate([part.iou_predictions for part in good]),
         )
-        masks = take(masks, np.flatnonzero(frame.cell_shares(masks).any(1)))
-        boxes = segmenter.low_res_boxes(frame.embedding, masks)
+        masks = take(masks, np.flatnonzero(target.cell_shares(masks).any(1)))
+        boxes = segmenter.low_res_boxes(target.embedding, masks)
         ious = masks.iou_predictions[:, 0].astype(np.float64)
         return take(masks, box_nms(boxes, ious, config.nms_iou))
 
-    def _keep_good(self, frame: MaskFrame, found: LowResMasks) -> LowResMasks:
+    def _keep_good(self, target: Target, found: LowResMasks) -> LowResMasks:
         """Return the masks, with C of 1, that are stable and have a high predicted IoU."""
-        threshold = frame.segmenter.model.mask_threshold
+        threshold = target.segmenter.model.mask_threshold
         flat = LowResMasks(
             found.logits.reshape(-1, 1, *found.logits.shape[-2:]),
             found.iou_predictions.reshape(-1, 1),
         )
-        logits = torch.from_numpy(frame.inside(flat.logits)[:, 0])
+        logits = torch.from_numpy(target.inside(flat.logits)[:, 0])
         stability = stability_score(logits, threshold).numpy()
         good = (flat.iou_predictions[:, 0] >= self.config.min_iou_prediction) & (
             stability >= self.config.min_stability

@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures, FeatureExtractor
-from ...decoding.segmenter import Segmenter
 from .examples import EncodedReference, Shot
 from .matching import Matches, MatchingStrategy, unit_tokens
+from .target import Target
 
 # Directions removed, as a share of the channels.
 PUBLISHED_SHARE = 500 / 1024
@@ -112,20 +111,15 @@ class DebiasedStrategy:
         """Minimum presence for the object to count as present."""
         return self.strategy.min_presence
 
-    def __call__(
-        self,
-        reference: EncodedReference,
-        target: DenseFeatures,
-        segmenter: Segmenter,
-        embedding: ImageEmbedding,
-    ) -> Matches:
+    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         debiased = replace(
             reference,
             shots=tuple(self._remove(shot) for shot in reference.shots),
             negatives=tuple(self._remove(shot) for shot in reference.negatives),
         )
-        return self.strategy(debiased, self.basis.remove(target), segmenter, embedding)
+        unbiased = replace(target, features=self.basis.remove(target.features))
+        return self.strategy(debiased, unbiased)
 
     def _remove(self, shot: Shot) -> Shot:
         return replace(shot, features=self.basis.remove(shot.features))

@@ -44,11 +44,9 @@ from scipy.sparse import csgraph
 from torch import Tensor
 from torch.nn import functional as F
 
-from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures
 from ...checks import BoolArray, Float32Array
-from ...decoding.segmenter import Segmenter
 from ...result import RejectedMask
 from .examples import EncodedReference
 from .matching import (
@@ -60,7 +58,7 @@ from .matching import (
     presence_of,
     unit_tokens,
 )
-from .target import MaskFrame, groups_of
+from .target import Target, groups_of
 
 _EPSILON = 1e-6
 
@@ -237,39 +235,32 @@ class GraphStrategy:
         """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
-    def __call__(
-        self,
-        reference: EncodedReference,
-        target: DenseFeatures,
-        segmenter: Segmenter,
-        embedding: ImageEmbedding,
-    ) -> Matches:
+    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         config = self.config
-        cells = graph_tokens(target, equal_channels=config.equal_channels)
+        cells = graph_tokens(target.features, equal_channels=config.equal_channels)
         found = align(reference, cells, equal_channels=config.equal_channels)
         clicks = choose_cells(found.cross, config.max_points)
         if not len(clicks):
             reason = "no place is more like the object than like its surroundings"
-            return Matches.none(segmenter, 0.0, (RejectedMask(reference.label, reason, 0.0),))
-        place = unit_tokens(target)[torch.from_numpy(clicks)]
+            return Matches.none(target, 0.0, (RejectedMask(reference.label, reason, 0.0),))
+        place = unit_tokens(target.features)[torch.from_numpy(clicks)]
         presence = presence_of(likeness_to(collect_tokens(reference), place), config)
-        nothing = absent(segmenter, reference.label, presence, config)
+        nothing = absent(target, reference.label, presence, config)
         if nothing is not None:
             return nothing
 
-        masks = segmenter.decode_low_res(
-            embedding,
-            point_coords=target.cell_centres()[clicks][:, None],
+        masks = target.segmenter.decode_low_res(
+            target.embedding,
+            point_coords=target.features.cell_centres()[clicks][:, None],
             point_labels=np.ones((len(clicks), 1)),
             multimask_output=False,
         )
-        frame = MaskFrame(segmenter, embedding, target)
-        components = components_of(frame.cell_shares(masks, samples=1)[:, clicks] > 0)
-        wholes = frame.cell_shares(frame.unite(masks, groups_of(components)))
+        components = components_of(target.cell_shares(masks, samples=1)[:, clicks] > 0)
+        wholes = target.cell_shares(target.unite(masks, groups_of(components)))
         balance = found.balance.cpu().numpy()
-        grown = grow(balance, frame.cell_shares(masks), components)
-        consistent = agree(cells, wholes, components, clicks, target.grid_size[1])
+        grown = grow(balance, target.cell_shares(masks), components)
+        consistent = agree(cells, wholes, components, clicks, target.features.grid_size[1])
         kept = choose_masks(grown, consistent, (wholes @ _sign(balance))[components])
 
         scores = presence * (found.cross / found.cross.max()).cpu().numpy()[clicks]
@@ -286,14 +277,14 @@ class GraphStrategy:
             if not kept[group].any()
         )
         if not kept.any():
-            return Matches.none(segmenter, presence, rejected)
+            return Matches.none(target, presence, rejected)
         chosen = np.flatnonzero(kept)
         groups = [chosen[group] for group in groups_of(components[chosen])]
-        parts = frame.unite(masks, groups)
-        joined = groups_of(frame.join_overlapping(parts, config.join))
+        parts = target.unite(masks, groups)
+        joined = groups_of(target.join_overlapping(parts, config.join))
         best = np.array([scores[group].max() for group in groups], np.float32)
         return Matches(
-            frame.unite(parts, joined),
+            target.unite(parts, joined),
             np.array([best[group].max() for group in joined], np.float32),
             presence,
             rejected,

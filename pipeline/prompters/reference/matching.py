@@ -23,15 +23,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ....models.embedding import ImageEmbedding
 from ....models.features.dense import DenseFeatures
 from ...checks import Float32Array
 from ...decoding.prompts import LowResMasks
-from ...decoding.segmenter import Segmenter
 from ...masks import CompactMask
 from ...result import RejectedMask
 from ..evidence import check_least, why_absent
 from .examples import EncodedReference, Shot
+from .target import Target
 
 # A cell belongs to the object if at least this share of it is covered, or the largest share of all.
 CELL_SHARE = 0.5
@@ -56,11 +55,9 @@ class Matches:
     known: tuple[CompactMask, ...] = ()
 
     @classmethod
-    def none(
-        cls, segmenter: Segmenter, presence: float, rejected: tuple[RejectedMask, ...]
-    ) -> Matches:
+    def none(cls, target: Target, presence: float, rejected: tuple[RejectedMask, ...]) -> Matches:
         """Return the answer "not here"."""
-        size = segmenter.model.mask_input_size
+        size = target.segmenter.model.mask_input_size
         empty = LowResMasks(np.zeros((0, 1, *size), np.float32), np.zeros((0, 1), np.float32))
         return cls(empty, np.zeros(0, np.float32), presence, rejected)
 
@@ -73,20 +70,12 @@ class MatchingStrategy(Protocol):
         """Minimum presence for the object to count as present."""
         ...
 
-    def __call__(
-        self,
-        reference: EncodedReference,
-        target: DenseFeatures,
-        segmenter: Segmenter,
-        embedding: ImageEmbedding,
-    ) -> Matches:
+    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
         """Find the reference's object in an image.
 
         Args:
             reference: What to look for.
-            target: Features of the image, by the same model as the reference's.
-            segmenter: Decodes prompts.
-            embedding: The encoded image.
+            target: The image.
         """
         ...
 
@@ -169,11 +158,9 @@ def presence_of(likeness: float, config: PresenceConfig) -> float:
     return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))
 
 
-def absent(
-    segmenter: Segmenter, label: str, presence: float, config: PresenceConfig
-) -> Matches | None:
+def absent(target: Target, label: str, presence: float, config: PresenceConfig) -> Matches | None:
     """Return the answer "not here" if there is too little presence, otherwise None."""
     reason = why_absent(presence, config.min_presence)
     if not reason:
         return None
-    return Matches.none(segmenter, presence, (RejectedMask(label, reason, presence),))
+    return Matches.none(target, presence, (RejectedMask(label, reason, presence),))

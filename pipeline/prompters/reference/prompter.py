@@ -23,7 +23,7 @@ from ..seen_once import SeenOnce
 from .debias import DebiasedStrategy, find_positional_basis
 from .examples import EncodedReference, Reference, Shot, check_mask
 from .matching import Matches, MatchingStrategy, collect_tokens, object_cells, unit_tokens
-from .target import MaskFrame, take
+from .target import Target, take
 
 
 @dataclass(frozen=True)
@@ -132,16 +132,14 @@ class ReferencePrompter:
             references: What to look for.
             negatives: Examples of what not to find, for all references.
         """
-        target = self.features_of(embedding)
+        target = Target(self.segmenter, embedding, self.features_of(embedding))
         against = tuple(shot for item in negatives for shot in item.shots)
         found = []
         for reference in references:
             asked = replace(reference, negatives=reference.negatives + against)
-            asked = asked.to(target.tokens.device)
-            frame = MaskFrame(self.segmenter, embedding, target)
-            matches = self._match()(asked, target, self.segmenter, embedding)
-            matches = drop_lookalikes(matches, asked, frame)
-            found.append(add_known(matches, asked, frame, self.config))
+            asked = asked.to(target.features.tokens.device)
+            matches = drop_lookalikes(self._match()(asked, target), asked, target)
+            found.append(add_known(matches, asked, target, self.config))
         return found
 
     def evidence(self, matches: Matches) -> float:
@@ -195,7 +193,7 @@ class ReferencePrompter:
         return mask
 
 
-def drop_lookalikes(matches: Matches, reference: EncodedReference, frame: MaskFrame) -> Matches:
+def drop_lookalikes(matches: Matches, reference: EncodedReference, target: Target) -> Matches:
     """Drop masks that are more like a negative example than like any of the examples.
 
     The mean of the cells that a mask covers, weighted by their shares, is compared by cosine with
@@ -204,8 +202,8 @@ def drop_lookalikes(matches: Matches, reference: EncodedReference, frame: MaskFr
     if not (reference.negatives and len(matches.prompt_scores)):
         return matches
     against = EncodedReference(reference.label, reference.negatives)
-    shares = torch.from_numpy(frame.cell_shares(matches.masks))
-    cells = unit_tokens(frame.target)
+    shares = torch.from_numpy(target.cell_shares(matches.masks))
+    cells = unit_tokens(target.features)
     means = F.normalize(shares.to(cells) @ cells, dim=1)
     wanted, unwanted = (
         (means @ collect_tokens(item).prototypes.T).amax(1).cpu().numpy()
@@ -220,17 +218,18 @@ def drop_lookalikes(matches: Matches, reference: EncodedReference, frame: MaskFr
 
 
 def add_known(
-    matches: Matches, reference: EncodedReference, frame: MaskFrame, config: ReferenceConfig
+    matches: Matches, reference: EncodedReference, target: Target, config: ReferenceConfig
 ) -> Matches:
     """In an example's own image, replace what was found there by the example's mask."""
     known = tuple(
         shot.mask
         for shot in reference.shots
-        if shot.mask is not None and same_picture(shot.picture, frame.target, config.same_picture)
+        if shot.mask is not None
+        and same_picture(shot.picture, target.features, config.same_picture)
     )
     if not known:
         return matches
-    found = frame.pixels(matches.masks)
+    found = target.pixels(matches.masks)
     most = np.zeros(len(found))
     for mask in known:
         marked = _resample(mask.full(), (found.shape[1], found.shape[2]))

@@ -33,14 +33,12 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures
 from ....models.grounding.answers import HeatMap
 from ...checks import Float32Array
 from ...decoding.decode import DecodingConfig, decode_cascade
 from ...decoding.prompts import PromptSet
-from ...decoding.segmenter import Segmenter
 from ..heat_prompts import HeatPromptConfig, HeatPrompts
 from .examples import EncodedReference
 from .matching import (
@@ -53,6 +51,7 @@ from .matching import (
     presence_of,
     unit_tokens,
 )
+from .target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,29 +145,25 @@ class PrototypeStrategy:
         """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
-    def __call__(
-        self,
-        reference: EncodedReference,
-        target: DenseFeatures,
-        segmenter: Segmenter,
-        embedding: ImageEmbedding,
-    ) -> Matches:
+    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         config = self.config
-        bank, cells = collect_tokens(reference), unit_tokens(target)
+        bank, cells = collect_tokens(reference), unit_tokens(target.features)
         scores = prototype_scores(bank, cells, config)
         likeness = likeness_of(bank, cells, scores, config)
         presence = presence_of(likeness, config)
-        found = HeatMap(reference.label, heat_of(target, scores, likeness, config), presence)
+        found = HeatMap(
+            reference.label, heat_of(target.features, scores, likeness, config), presence
+        )
 
         # From here on a reference is treated like a phrase: as a heat map with a presence.
-        nothing = absent(segmenter, reference.label, presence, config)
+        nothing = absent(target, reference.label, presence, config)
         if nothing is not None:
             return nothing
-        prompts = HeatPrompts(segmenter, config.prompts)(found, embedding)
+        prompts = HeatPrompts(target.segmenter, config.prompts)(found, target.embedding)
         if config.negative_point:
-            prompts = _with_negative(prompts, target.cell_centres()[int(scores.argmin())])
-        masks = decode_cascade(segmenter, embedding, prompts, config.decoding)
+            prompts = _with_negative(prompts, target.features.cell_centres()[int(scores.argmin())])
+        masks = decode_cascade(target.segmenter, target.embedding, prompts, config.decoding)
         return Matches(masks, prompts.prompt_scores, presence)
 
 

@@ -1,4 +1,4 @@
-"""Masks at the decoder's resolution: which cells they cover, and how they are joined."""
+"""The image that is searched: its features, and masks at the decoder's resolution on them."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def take(masks: LowResMasks, indices: NDArray[np.intp]) -> LowResMasks:
 
 
 @dataclass(frozen=True, eq=False)
-class MaskFrame:
-    """Relates masks decoded for an image to the image and to the grid of its features.
+class Target:
+    """The image that is searched, and how masks decoded for it lie in the grid of its features.
 
-    Its methods take masks with C of 1.
+    Methods that take masks take them with C of 1.
 
     Attributes:
-        segmenter: The segmenter that decoded the masks.
+        segmenter: Decodes prompts for the image.
         embedding: The encoded image.
-        target: Features of the image.
+        features: Features of the image, by the same model as the references'.
     """
 
     segmenter: Segmenter
     embedding: ImageEmbedding
-    target: DenseFeatures
+    features: DenseFeatures
 
     def pixels(self, masks: LowResMasks) -> BoolArray:
         """Return the masks (N, h', w') without padding."""
@@ -69,8 +69,8 @@ class MaskFrame:
         """
         model, places = self.segmenter.model, []
         for cells, step, length, resized in zip(
-            self.target.grid_size,
-            self.target.cell_size,
+            self.features.grid_size,
+            self.features.cell_size,
             self.embedding.original_size,
             self.embedding.input_size,
             strict=True,
@@ -84,7 +84,7 @@ class MaskFrame:
             logits, grid.unsqueeze(0).to(logits), padding_mode="border", align_corners=False
         )
         covered = (sampled[0] > model.mask_threshold).float()
-        rows, columns = self.target.grid_size
+        rows, columns = self.features.grid_size
         parts = covered.view(len(covered), rows, samples, columns, samples)
         shares: Float32Array = parts.mean((2, 4)).flatten(1).numpy()
         return shares

@@ -16,6 +16,7 @@ from promptseg.pipeline.decoding.prompts import LowResMasks
 from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
 from promptseg.pipeline.prompters.reference.matching import Matches, MatchingStrategy
+from promptseg.pipeline.prompters.reference.target import Target
 
 SIDE = 96
 GRID = (12, 12)
@@ -129,7 +130,7 @@ def search(
 ) -> tuple[np.ndarray, Matches]:
     """What a strategy finds: masks in cells (N, 12, 12) bool, and the whole answer."""
     embedding: ImageEmbedding = segmenter.encode_image(np.zeros((SIDE, SIDE, 3), np.uint8))
-    matches = strategy(reference, features(tokens), segmenter, embedding)
+    matches = strategy(reference, Target(segmenter, embedding, features(tokens)))
     masks = segmenter.upscale(embedding, matches.masks).masks[:, 0]
     assert len(masks) == len(matches.prompt_scores)
     assert ((matches.prompt_scores >= 0) & (matches.prompt_scores <= 1)).all()

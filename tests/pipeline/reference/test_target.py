@@ -8,7 +8,7 @@ import torch
 
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.pipeline.decoding.prompts import LowResMasks
-from promptseg.pipeline.prompters.reference.target import MaskFrame, groups_of, take
+from promptseg.pipeline.prompters.reference.target import Target, groups_of, take
 
 
 def grid(image: tuple[int, int], rows: int, columns: int, cell: tuple[float, float]):
@@ -22,12 +22,12 @@ def decoded(*masks: np.ndarray, ious: tuple[float, ...] | None = None) -> LowRes
 
 
 @pytest.fixture
-def frame(obedient_segmenter):
-    """A frame of an image (H, W) with a grid of features."""
+def target(obedient_segmenter):
+    """A target of an image (H, W) with a grid of features."""
 
-    def make(image: tuple[int, int], features: DenseFeatures) -> MaskFrame:
+    def make(image: tuple[int, int], features: DenseFeatures) -> Target:
         embedding = obedient_segmenter.encode_image(np.zeros((*image, 3), np.uint8))
-        return MaskFrame(obedient_segmenter, embedding, features)
+        return Target(obedient_segmenter, embedding, features)
 
     return make
 
@@ -48,10 +48,10 @@ def box(size: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> np.ndarray
     ],
 )
 def test_shares_of_cells_are_those_of_the_mask_at_the_images_size(
-    frame, obedient_segmenter, image, rows, columns, cell
+    target, obedient_segmenter, image, rows, columns, cell
 ) -> None:
     features = grid(image, rows, columns, cell)
-    found = frame(image, features)
+    found = target(image, features)
     size = obedient_segmenter.model.mask_input_size
     masks = decoded(box(size, 3, 2, 14, 9), box(size, 0, 0, 5, 24), box(size, 0, 0, 24, 24))
     shares = found.cell_shares(masks, samples=8)
@@ -71,9 +71,9 @@ def test_shares_of_cells_are_those_of_the_mask_at_the_images_size(
     assert found.cell_shares(take(masks, np.zeros(0, np.intp))).shape == (0, rows * columns)
 
 
-def test_padding_is_no_part_of_a_mask(frame, obedient_segmenter) -> None:
+def test_padding_is_no_part_of_a_mask(target, obedient_segmenter) -> None:
     size = obedient_segmenter.model.mask_input_size
-    found = frame((48, 96), grid((48, 96), 6, 12, (8.0, 8.0)))
+    found = target((48, 96), grid((48, 96), 6, 12, (8.0, 8.0)))
     everywhere = decoded(box(size, 0, 0, size[1], size[0]))
     assert found.pixels(everywhere).shape == (1, size[0] // 2, size[1])
     assert found.pixels(everywhere).all()
@@ -84,10 +84,10 @@ def test_padding_is_no_part_of_a_mask(frame, obedient_segmenter) -> None:
 
 
 def test_masks_that_overlap_directly_or_through_others_are_of_one_group(
-    frame, obedient_segmenter
+    target, obedient_segmenter
 ) -> None:
     size = obedient_segmenter.model.mask_input_size
-    found = frame((96, 96), grid((96, 96), 12, 12, (8.0, 8.0)))
+    found = target((96, 96), grid((96, 96), 12, 12, (8.0, 8.0)))
     masks = decoded(
         box(size, 0, 0, 10, 10),
         box(size, 20, 20, 24, 24),
@@ -105,9 +105,9 @@ def test_masks_that_overlap_directly_or_through_others_are_of_one_group(
     ]
 
 
-def test_unions_and_their_predicted_iou(frame, obedient_segmenter) -> None:
+def test_unions_and_their_predicted_iou(target, obedient_segmenter) -> None:
     size = obedient_segmenter.model.mask_input_size
-    found = frame((96, 96), grid((96, 96), 12, 12, (8.0, 8.0)))
+    found = target((96, 96), grid((96, 96), 12, 12, (8.0, 8.0)))
     parts = [box(size, 0, 0, 10, 10), box(size, 4, 0, 14, 5), box(size, 20, 20, 22, 22)]
     masks = decoded(*parts, ious=(0.9, 0.6, 0.3))
     united = found.unite(masks, [np.array([0, 1]), np.array([2])])
