@@ -7,12 +7,20 @@ the handler looks by itself, before each operation of torch and at each step of 
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from gradio.context import LocalContext
 from torch.overrides import TorchFunctionMode
+
+# How long a request may run with no open connection that would carry its answer: a program asks and
+# fetches the answer in two steps.
+GRACE_SECONDS = 30.0
+# Open connections for answers, by session and by event.
+_listeners: Counter[str] = Counter()
 
 
 class AskerLeft(BaseException):
@@ -32,6 +40,18 @@ def check_waiting() -> None:
     waiting = _waiting.get()
     if waiting is not None and not waiting():
         raise AskerLeft
+
+
+@contextlib.contextmanager
+def listening(key: str) -> Iterator[None]:
+    """Count a connection that carries the answers of a session or of an event."""
+    _listeners[key] += 1
+    try:
+        yield
+    finally:
+        _listeners[key] -= 1
+        if not _listeners[key]:
+            del _listeners[key]
 
 
 @contextlib.contextmanager
@@ -77,9 +97,17 @@ def _queued() -> Callable[[], bool] | None:
     if event_id not in events:
         return None
 
+    heard = time.monotonic()
+
     def waiting() -> bool:
+        nonlocal heard
         # Cancelling removes the event; a lost connection ends its life.
         event = events.get(event_id)
-        return event is not None and event.alive
+        if event is None or not event.alive:
+            return False
+        now = time.monotonic()
+        if event_id in _listeners or event.session_hash in _listeners:
+            heard = now
+        return now - heard < GRACE_SECONDS
 
     return waiting

@@ -6,6 +6,7 @@ comes from the app's own page or from no page at all, and holds no address to be
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import math
@@ -15,17 +16,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .asker import listening
 from .limits import MAX_JSON_BYTES, MAX_UPLOAD_BYTES
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 # Addresses that mean all of this machine's.
 _ANY_ADDRESS = ("0.0.0.0", "::", "")
 _UPLOAD = "/gradio_api/upload"
+# Connections that carry answers: of an event, or of a session that the query names.
+_ANSWERS = re.compile(r"/gradio_api/(?:call/(?:v2/)?[^/]+/([^/]+)|queue/data)")
 # Parts of Gradio that the app does not use.
 _CLOSED = re.compile(
     r"/gradio_api/(proxy=|process_recording|(undo-)?vibe-|component_server|custom_component|stream"
@@ -98,7 +102,9 @@ class Guard:
                 receive = _counted(receive)
             elif "content-type" in headers or _has_body(headers):
                 receive, answer = await self._read_json(headers, receive)
-        await (answer or self.app)(scope, receive, sent)
+        key = _answers_of(scope)
+        with listening(key) if key else contextlib.nullcontext():
+            await (answer or self.app)(scope, receive, sent)
 
     def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
@@ -185,6 +191,14 @@ def _with_headers(path: str, send: Send) -> Send:
         await send(message)
 
     return sent
+
+
+def _answers_of(scope: Scope) -> str:
+    """Return the event or the session whose answers a connection carries, or nothing."""
+    found = _ANSWERS.fullmatch(scope["path"])
+    if found is None:
+        return ""
+    return found[1] or QueryParams(scope["query_string"]).get("session_hash", "")
 
 
 def _refuse_upload(headers: Headers) -> Response | None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -56,21 +56,24 @@ def read_lines(stream: IO[str], lines: queue.Queue[str]) -> None:
         lines.put(line)
 
 
-def start_app(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+def start_app(
+    folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[str], str]:
     """Start `promptseg app` and return it and its address when it can be used."""
-    environment = dict(os.environ, HF_HOME=str(folder / "no-weights"), TMPDIR=str(folder))
-    environment.pop("PROMPTSEG_WEIGHTS", None)
+    changed = {"HF_HOME": str(folder / "no-weights"), "TMPDIR": str(folder)}
+    command = ["-m", "promptseg.apps.cli.main", "app", "--port", str(free_port()), *options]
+    process, url, _ = start_server(command, {**changed, **(environment or {})})
+    return process, url
+
+
+def start_server(
+    arguments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[subprocess.Popen[str], str, queue.Queue[str]]:
+    """Start a Python process that says "open URL"; return it, the URL and the lines it prints."""
+    own = {name: value for name, value in os.environ.items() if name != "PROMPTSEG_WEIGHTS"}
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "promptseg.apps.cli.main",
-            "app",
-            "--port",
-            str(free_port()),
-            *options,
-        ],
-        env=environment,
+        [sys.executable, *arguments],
+        env={**own, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -86,7 +89,7 @@ def start_app(folder: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
             continue
         found = re.search(r"open (http://\S+)", told[-1])
         if found:
-            return process, found[1]
+            return process, found[1], lines
     stop_app(process)
     pytest.fail(f"the app did not start: {''.join(told)}")
 
