@@ -89,20 +89,20 @@ def sweep(folder: Path, keep: frozenset[str], seconds: float) -> None:
     off.
     """
     before = time.time() - seconds
-    for where, _, names in os.walk(folder, topdown=False):
-        here = Path(where)
-        # Removing what is inside makes a folder young.
+    old = []
+    for where, folders, names in os.walk(folder, topdown=False):
+        for name in (*names, *folders):
+            path = Path(where, name)
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime <= before and name != _LOCK and str(path) not in keep:
+                    old.append(path)
+    # Afterwards, since removing what is inside makes a folder young.
+    for path in old:
         with contextlib.suppress(OSError):
-            old = here.lstat().st_mtime <= before
-            for name in names:
-                path = here / name
-                if name == _LOCK or str(path) in keep:
-                    continue
-                with contextlib.suppress(OSError):
-                    if path.lstat().st_mtime <= before:
-                        path.unlink()
-            if old and here != folder:
-                here.rmdir()  # fails unless it is empty
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()  # fails unless it is empty
+            else:
+                path.unlink()
 
 
 def _lock(folder: Path) -> int | None:

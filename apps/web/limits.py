@@ -27,7 +27,7 @@ MAX_POINTS_PER_SIDE = 64
 MAX_PIXELS = 4_000_000
 # Pixels of a file that is scaled down; larger ones are refused by their header, for a file of a few
 # hundred kilobytes may decode to gigabytes.
-MAX_FILE_PIXELS = 64_000_000
+MAX_FILE_PIXELS = 50_000_000
 # A painting is as large as the stage, which is smaller.
 MAX_PAINTING_PIXELS = 4_000_000
 MAX_PAINTING_TEXT = 1_000_000

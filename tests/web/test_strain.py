@@ -15,6 +15,8 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from promptseg.apps.web.limits import MAX_POINTS_PER_SIDE
+
 from .conftest import free_port, start_server, stop_app
 
 # What the issue allows, and what a loaded machine may take to get started.
@@ -134,6 +136,18 @@ def test_work_that_nobody_listens_for_is_given_up(app: App, picture: Path) -> No
     ask(app, "everything", [upload(app, picture), *LONG["everything"]])
     assert app.starts()
     assert app.says("work stops", 3 + STOP_SECONDS)
+
+
+def test_the_pages_slider_ends_where_the_endpoint_does(app: App, picture: Path) -> None:
+    (slider,) = (
+        item["props"]
+        for item in httpx.get(f"{app.url}config").json()["components"]
+        if item["props"].get("elem_id") == "points-per-side"
+    )
+    assert slider["maximum"] == MAX_POINTS_PER_SIDE
+    more = [upload(app, picture), MAX_POINTS_PER_SIDE + 1, *COMMON]
+    text = answer_of(ask(app, "everything", more), START_SECONDS)
+    assert "Points_per_side must be between 1 and 64, not 65" in text
 
 
 def test_the_queue_cannot_be_passed_by(app: App, picture: Path) -> None:
