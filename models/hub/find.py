@@ -226,12 +226,12 @@ def _is_whole_safetensors(path: Path, size: int) -> bool:
 
 def _is_whole_pytorch(path: Path) -> bool:
     """Whether it is a zip file with a pickle in it, or begins as PyTorch's older files do."""
-    if zipfile.is_zipfile(path):
-        try:
+    try:
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("data.pkl") for name in archive.namelist())
-        except (zipfile.BadZipFile, NotImplementedError):
-            return False
+    except (zipfile.BadZipFile, NotImplementedError):  # is_zipfile too may raise it
+        return False
     with path.open("rb") as stream:
         return stream.read(len(_OLD_PYTORCH)) == _OLD_PYTORCH
 
