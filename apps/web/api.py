@@ -23,7 +23,7 @@ from .actions import in_plain_text
 from .engine import Engine
 from .limits import MAX_MARKS, MAX_TEXT, check_count, check_text
 from .request import Click, Example, MarkHistory, Request, Setup, read_label, read_phrases
-from .tabs import plain_upload
+from .tabs import plain
 
 _Answer = tuple[dict[str, Any], list[str] | None]
 
@@ -56,7 +56,7 @@ def add_endpoints(engine: Engine, setup: Setup) -> None:
             preset=gr.Textbox(setup.preset),
             device=gr.Textbox(setup.device),
             result=gr.JSON(),
-            files=plain_upload(gr.File(file_count="multiple")),
+            files=plain(gr.File)(file_count="multiple"),
         )
         answer = _Answerer(engine, common.files)
         image = _file(label="image")
@@ -280,7 +280,7 @@ def _parsed(name: str, value: Any) -> Any:
 
 
 def _file(**options: Any) -> Any:
-    return plain_upload(gr.File(**options))
+    return plain(gr.File)(**options)
 
 
 def _pictures(request: Request) -> list[Path]:

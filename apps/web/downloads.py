@@ -15,7 +15,7 @@ from ...pipeline.result import Result
 from ..exports.run import write_cutout, write_format, write_zip
 from .actions import plainly
 from .results import ResultView, Shown, choose_part
-from .tabs import plain_upload
+from .tabs import plain
 
 # Writes a result to a folder, given the picture's file name, its pixels and the result.
 Writer = Callable[[Path, Path, UInt8Array, Result], Path]
@@ -43,7 +43,7 @@ def add_downloads(view: ResultView) -> None:
     with gr.Row(elem_id="downloads"):
         for name, words, writer in BUTTONS:
             button = gr.Button(words, size="sm", min_width=90, elem_id=f"download-{name}")
-            link = plain_upload(gr.DownloadButton(visible="hidden", elem_id=f"link-{name}"))
+            link = plain(gr.DownloadButton)(visible="hidden", elem_id=f"link-{name}")
             made = button.click(
                 _handler(view, link, writer), inputs, [link], api_visibility="private"
             )

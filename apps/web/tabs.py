@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import html
+from abc import ABCMeta
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,14 +157,12 @@ def _reference_tab() -> ReferenceTab:
         label = gr.Textbox(
             label="Label for what is found", placeholder="reference", elem_id="example-label"
         )
-        more = plain_upload(
-            gr.File(
-                label="More pictures to search",
-                file_count="multiple",
-                file_types=["image"],
-                height=120,
-                elem_id="more-pictures",
-            )
+        more = plain(gr.File)(
+            label="More pictures to search",
+            file_count="multiple",
+            file_types=["image"],
+            height=120,
+            elem_id="more-pictures",
         )
     find = gr.Button("Find similar", variant="primary", elem_id="find-reference")
     return ReferenceTab(
@@ -221,7 +221,7 @@ def picture_upload(label: str, elem_id: str, *, height: int) -> gr.Image:
     Gradio's own component opens, rotates and converts the file first, and fails on a file that is
     not an image with an error that means nothing to users.
     """
-    upload = gr.Image(
+    upload: gr.Image = plain(gr.Image)(
         label=label,
         type="filepath",
         image_mode=None,
@@ -230,18 +230,23 @@ def picture_upload(label: str, elem_id: str, *, height: int) -> gr.Image:
         elem_id=elem_id,
         buttons=[],
     )
-    plain_upload(upload)
     return upload
 
 
-def plain_upload(component: Any) -> Any:
-    """Have a component give the paths of its files, and do nothing else.
+@functools.cache
+def plain(component: type) -> Any:
+    """Return a kind of component that gives the paths of its files, and does nothing else.
 
     Gradio's own components open pictures, and files leave an empty temporary file each time.
     """
-    # Not a subclass: Gradio would write a .pyi file next to this module for it.
-    setattr(component, "preprocess", _paths_of)  # noqa: B010
-    return component
+    # Of one instance it could not be changed: Gradio makes it anew when it is updated. Not a class
+    # statement: Gradio's metaclass would write a .pyi file next to this module for it.
+    own = {"preprocess": _preprocess, "is_template": True, "__module__": __name__}
+    return ABCMeta.__new__(type(component), component.__name__, (component,), own)
+
+
+def _preprocess(component: Any, payload: Any) -> str | list[str] | None:
+    return _paths_of(payload)
 
 
 def _paths_of(payload: Any) -> str | list[str] | None:

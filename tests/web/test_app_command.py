@@ -6,6 +6,7 @@ import importlib.util
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from promptseg.apps.cli import app as app_command
 from promptseg.apps.cli.main import app
 
 from .conftest import start_app, stop_app
+
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def test_without_gradio_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,13 +64,28 @@ def test_a_taken_port_is_told() -> None:
 
 
 def test_it_starts_without_its_weights_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    process, url = start_app(tmp_path, "--preset", "mobile", "--max-pixels", "50000")
+    # A proxy that nobody runs, and where Gradio's folder would be something else, as if another
+    # user's.
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    environment = {**proxies, "NO_PROXY": "", "no_proxy": ""}
+    (tmp_path / "gradio").touch()
+    options = ["--preset", "mobile", "--max-pixels", "50000", "--allow-host", "seg.example"]
+    process, url = start_app(tmp_path, *options, environment=environment)
     try:
-        with urllib.request.urlopen(url, timeout=30) as page:
+        with DIRECTLY.open(url, timeout=30) as page:
             text = page.read().decode()
         assert "mobile (not ready)" in text
         assert list(tmp_path.glob("promptseg-app-*"))
+        for host, status in (("seg.example", 200), ("evil.example", 403)):
+            request = urllib.request.Request(url, headers={"Host": host})
+            try:
+                with DIRECTLY.open(request, timeout=30) as answer:
+                    assert answer.status == status
+            except urllib.error.HTTPError as error:
+                assert error.code == status
+                error.close()
     finally:
         stop_app(process)
     assert process.returncode == 0
     assert list(tmp_path.glob("promptseg-app-*")) == []
+    assert (tmp_path / "gradio").is_file()

@@ -244,6 +244,97 @@ def test_a_text_file_is_refused_in_plain_words(page: Page, pictures: Path, shoot
     shoot(page, "no-picture")
 
 
+@pytest.mark.parametrize("kind", ["heic", "empty", "text", "large"])
+def test_a_picture_replaced_by_none_is_no_longer_shown(
+    page: Page, pictures: Path, tmp_path: Path, kind: str
+) -> None:
+    bad = tmp_path / {"heic": "photo.heic"}.get(kind, f"{kind}.png")
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    bad.write_bytes({"heic": heic, "empty": b"", "text": b"no picture"}.get(kind, b""))
+    if kind == "large":
+        Image.new("1", (8000, 8000)).save(bad)
+    upload(page, pictures / "cat.png")
+    find_text(page, "cat")
+    page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+    expect(stage(page)).not_to_have_attribute("data-photo", "cat.png")
+    page.set_input_files("#picture input[type=file]", bad)
+    words = "more than the 50 megapixels" if kind == "large" else f"'{bad.name}' is "
+    expect(page.locator("#headline .error")).to_contain_text(words)
+    assert stage(page).get_attribute("data-photo") is None
+    assert stage(page).get_attribute("data-count") == "0"
+    text = page.locator("body").inner_text()
+    assert "preprocess" not in text
+    assert "promptseg-app-" not in text
+    # The page goes on.
+    upload(page, pictures / "cat.png")
+
+
+def test_a_picture_dropped_on_another_replaces_it_even_if_it_is_none(
+    page: Page, pictures: Path
+) -> None:
+    upload(page, pictures / "cat.png")
+    data = page.evaluate_handle(
+        """() => {
+            const data = new DataTransfer();
+            data.items.add(new File(["no picture"], "notes.png", {type: "image/png"}));
+            return data;
+        }"""
+    )
+    page.dispatch_event("#picture", "drop", {"dataTransfer": data})
+    shown = page.locator("#headline .error").or_(stage(page).and_(page.locator("[data-photo]")))
+    expect(shown.first).to_be_visible()
+
+
+# An image that cannot be loaded runs what is in its attribute.
+MARKUP = "<img src=x onerror=document.title=1>"
+
+
+def test_labels_and_names_run_nothing(page: Page, pictures: Path, tmp_path: Path) -> None:
+    title = page.title()
+    picture, text = tmp_path / f"{MARKUP}.png", tmp_path / f"{MARKUP}.txt"
+    broken = tmp_path / f"{MARKUP}broken.png"
+    picture.write_bytes((pictures / "cat.png").read_bytes())
+    text.write_text("no picture", encoding="utf-8")
+    broken.write_text("no picture", encoding="utf-8")
+    page.set_input_files("#picture input[type=file]", text)
+    expect(page.get_by_text("Invalid file type").first).to_be_visible()
+    page.set_input_files("#picture input[type=file]", broken)
+    expect(page.locator("#headline .error")).to_contain_text("is not an image")
+    page.set_input_files("#picture input[type=file]", picture)
+    expect(stage(page)).to_have_attribute("data-photo", re.compile("onerror"))
+    find_text(page, f"cat\n{MARKUP}")
+    expect(page.locator("#headline")).to_contain_text("onerror")
+    tab(page, "Rejected")
+    expect(page.locator("#rejected-table")).to_contain_text(MARKUP)
+    tab(page, "Reference")
+    page.set_input_files("#example input[type=file]", picture)
+    expect(stage(page, "example-stage")).to_have_attribute("data-photo", re.compile("onerror"))
+    page.locator("#example-tool label", has_text="Click").click()
+    page.mouse.click(*place(page, (0.5, 0.5), "example-stage"))
+    expect(stage(page, "example-stage")).to_have_attribute("data-marks", "1")
+    page.get_by_role("button", name="More options").click()
+    page.fill("#example-label textarea, #example-label input", MARKUP)
+    page.click("#find-reference")
+    expect(page.locator("#headline")).to_contain_text(f"Found {MARKUP}")
+    tab(page, "Scores")
+    expect(page.locator("#masks-table")).to_contain_text(MARKUP)
+    expect(page.locator("#stage .stage-legend")).to_contain_text(MARKUP)
+    page.fill("#example-label textarea, #example-label input", MARKUP * 8)
+    page.click("#find-reference")
+    expect(page.get_by_text("the label has", exact=False).first).to_be_visible()
+    assert page.title() == title
+    # Gradio's own message on a file of the wrong type takes its name for markup; that runs nothing.
+    script = "images => images.filter(image => !image.closest('[class*=toast]')).length"
+    assert page.locator("img[src=x]").evaluate_all(script) == 0
+
+
+def test_markup_that_got_into_the_page_would_run_nothing(page: Page) -> None:
+    title = page.title()
+    page.evaluate(f"document.body.insertAdjacentHTML('beforeend', '{MARKUP}')")
+    page.wait_for_timeout(500)
+    assert page.title() == title
+
+
 def test_what_is_missing_is_asked_for(page: Page, pictures: Path) -> None:
     page.click("#find-text")
     expect(page.get_by_text("Upload a picture first")).to_be_visible()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -186,3 +189,17 @@ def test_bad_requests_are_not_echoed_to_the_log(app: App) -> None:
     while not app.lines.empty():
         told.append(app.lines.get())
     assert sum(map(len, told)) < 5_000, told[0][:1000]
+
+
+def test_hundreds_of_requests_do_not_grow_the_server(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("many_requests.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(free_port())],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 50
+    assert not list(tmp_path.glob("promptseg-app-*"))
