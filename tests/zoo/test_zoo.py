@@ -33,6 +33,8 @@ from promptseg.apps.cli.run_summary import RUN_FILE, RUN_KEY, RunLog
 from promptseg.apps.evaluation.coco_dataset import read_coco
 from promptseg.apps.evaluation.index_folder import read_index
 from promptseg.apps.evaluation.shapes import read_shape
+from promptseg.apps.exports.voc import VocExporter
+from promptseg.apps.exports.yolo import YoloExporter
 from promptseg.apps.journal import Journal
 from promptseg.models.checkpoint import read_state_dict
 from promptseg.models.errors import CheckpointError, PromptsegError
@@ -770,6 +772,38 @@ add(
             {"size": [9, 12], "counts": [108]}, {"size": [12, 9], "counts": "P13700000l0"},
             {"size": [12, 9], "counts": "o" * 99}, {"size": [12, 9], "counts": "\u044f"},
         ]
+    },
+)  # fmt: skip
+
+
+def exported(exporter: type[Any], name: str, content: bytes | None) -> Act:
+    """Open a folder of an earlier export that has this file; without content it is a pipe."""
+
+    def read(path: Path) -> Any:
+        return exporter(path.parent)
+
+    return piped(name, read) if content is None else written(content, name, read)
+
+
+BOMB = b"a: &a [x, x, x, x, x, x, x, x]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (new, new, b", ".join([b"*%c" % old] * 8))
+    for old, new in zip(b"abcdefgh", b"bcdefghi", strict=True)
+)
+add(
+    "labels of an export",
+    InputError,
+    {
+        f"data.yaml: {name}": exported(YoloExporter, "data.yaml", content)
+        for name, content in {
+            "pipe": None, "not UTF-8": b"\xff\xfe", "list": b"[1, 2]", "no YAML": b"{",
+            "bomb": BOMB, "object": b"!!python/object/apply:os.system ['true']",
+            "deep": b"names: " + b"[" * 5000, "names a number": b"names: 3",
+            "names with gaps": b"names: {0: a, 7: b}", "names twice": b"names: [a, a]",
+        }.items()
+    }
+    | {
+        f"labels.txt: {name}": exported(VocExporter, "labels.txt", content)
+        for name, content in {"pipe": None, "not UTF-8": b"\xff\xfe"}.items()
     },
 )  # fmt: skip
 
