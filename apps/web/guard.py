@@ -105,6 +105,8 @@ class Guard:
         key = _answers_of(scope)
         with listening(key) if key else contextlib.nullcontext():
             await (answer or self.app)(scope, receive, sent)
+        if key and not scope["path"].endswith("/data"):
+            _forget(scope, key)
 
     def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
@@ -199,6 +201,15 @@ def _answers_of(scope: Scope) -> str:
     if found is None:
         return ""
     return found[1] or QueryParams(scope["query_string"]).get("session_hash", "")
+
+
+def _forget(scope: Scope, event: str) -> None:
+    """Let go of what Gradio keeps of a program's request, as if it were a page's session."""
+    holder = getattr(scope.get("app"), "state_holder", None)
+    if holder is not None:
+        with holder.lock:
+            holder.session_data.pop(event, None)
+            holder.time_last_used.pop(event, None)
 
 
 def _refuse_upload(headers: Headers) -> Response | None:

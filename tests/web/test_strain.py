@@ -201,5 +201,6 @@ def test_hundreds_of_requests_do_not_grow_the_server(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-1]) < 50
+    # About 12 MB; with a session of Gradio's kept for each request it was 49.
+    assert float(done.stdout.splitlines()[-1]) < 30
     assert not list(tmp_path.glob("promptseg-app-*"))
