@@ -10,9 +10,10 @@ from ..models.embedding import ImageEmbedding
 from ..models.errors import InputError
 from .checks import Numbers
 from .config import PipelineConfig
+from .decoding.clicks import decode_clicks
 from .decoding.decode import decode_prompts, decode_proposals, to_proposals
 from .decoding.everything import EverythingConfig, ProgressCallback, segment_everything
-from .decoding.prompts import PromptSet
+from .decoding.prompts import LowResMasks, PromptSet
 from .decoding.segmenter import Segmenter
 from .images import ImageSource, load_own_image
 from .prompters.mark_prompts import mark_prompts
@@ -376,7 +377,15 @@ class Pipeline:
         """Return masks of points and boxes; a single click is ambiguous and gives all three."""
         coords = prompts.point_coords
         lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
-        masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
+        if coords is None or lone:
+            masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
+        else:
+            masks = LowResMasks.join(
+                [
+                    decode_clicks(self.segmenter, embedding, prompts.part(slice(i, i + 1)))
+                    for i in range(len(prompts))
+                ]
+            )
         return to_proposals(self.segmenter, embedding, masks, prompts.labels, prompts.prompt_scores)
 
     def _text(self) -> TextPrompter[Any]:

@@ -133,6 +133,14 @@ class LowResMasks:
     logits: Float32Array
     iou_predictions: Float32Array
 
+    @classmethod
+    def join(cls, parts: Sequence[LowResMasks]) -> LowResMasks:
+        """Return the masks of one or more parts, in their order."""
+        return cls(
+            np.concatenate([part.logits for part in parts]),
+            np.concatenate([part.iou_predictions for part in parts]),
+        )
+
     def select(self, chosen: NDArray[np.intp]) -> LowResMasks:
         """Return the mask with index ``chosen`` (B,) of each prompt; C becomes 1."""
         index = np.arange(len(chosen))[:, None], chosen[:, None]

@@ -1,0 +1,161 @@
+"""Several clicks on one object: decoded one after the other, each refining the mask so far.
+
+Segment Anything was trained on clicks that correct its own mask, with that mask's logits as a
+prompt (Kirillov et al. 2023, appendix A); clicks that a person makes are decoded in the same way.
+A background click then has the last word: the mask never covers it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ...models.embedding import ImageEmbedding
+from ..checks import BoolArray, Float32Array
+from .decode import decode_prompts, select_by_iou_prediction
+from .prompts import LowResMasks, PromptSet
+from .segmenter import Segmenter
+
+# Decodings that are spent on a background click that the mask still covers, before it is cut.
+_REPEATS = 2
+# A click on the very edge of the mask counts as covered: upscaling rounds a little differently.
+_MARGIN = 0.5
+# What cells that a background click removes are set to: background without doubt.
+_REMOVED = -10.0
+
+
+def decode_clicks(
+    segmenter: Segmenter, embedding: ImageEmbedding, prompts: PromptSet
+) -> LowResMasks:
+    """Decode the clicks of one prompt in their order, the first foreground click first.
+
+    The IoU token chooses among the three masks of the first click; each further click gives the
+    single mask of all clicks so far, with the logits before as mask prompt. With a box, the box
+    and all clicks are decoded at once. If the last mask covers a background click, decoding is
+    repeated, and then the mask is cut: by the object that the background click lies on, or else
+    halfway between the clicks.
+
+    Args:
+        segmenter: The segmenter that decodes.
+        embedding: The encoded image.
+        prompts: One prompt of points, with a box or with a foreground point.
+
+    Returns:
+        One mask, C of 1.
+    """
+    if prompts.point_labels is None or (prompts.point_labels == -1).all():
+        return decode_prompts(segmenter, embedding, prompts, multimask_output=False)
+    clicks = _Clicks(segmenter, embedding, prompts)
+    if prompts.boxes is not None:
+        masks = clicks.decode(clicks.count, None)
+    else:
+        masks = clicks.decode(1, None, multimask_output=True)
+        masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
+        for count in range(2, clicks.count + 1):
+            masks = clicks.decode(count, masks)
+    for _ in range(_REPEATS):
+        if not clicks.covered(masks).any():
+            return masks
+        masks = clicks.decode(clicks.count, masks)
+    return clicks.cut(masks)
+
+
+class _Clicks:
+    """The clicks of one prompt, in the order in which they are decoded.
+
+    Args:
+        segmenter: The segmenter that decodes.
+        embedding: The encoded image.
+        prompts: One prompt of points; padding is left out.
+    """
+
+    def __init__(self, segmenter: Segmenter, embedding: ImageEmbedding, prompts: PromptSet) -> None:
+        if prompts.point_coords is None or prompts.point_labels is None:
+            raise ValueError("the prompt has no points")
+        labels = prompts.point_labels[0]
+        real = [int(i) for i in np.flatnonzero(labels != -1)]
+        first = next((i for i in real if labels[i] == 1), real[0])
+        order = [first, *(i for i in real if i != first)]
+        self.segmenter = segmenter
+        self.embedding = embedding
+        self.prompts = prompts
+        self.coords: Float32Array = prompts.point_coords[0, order]
+        self.labels: NDArray[np.int64] = labels[order]
+        self.count = len(order)
+        rows, columns = segmenter.mask_input_extent(embedding)
+        height, width = embedding.original_size
+        # Places in cells of the logits, (N, 2) as (column, row); the middle of a cell is whole.
+        places = (self.coords + 0.5) * (columns / width, rows / height) - 0.5
+        self.places: NDArray[np.float64] = np.clip(places, 0, (columns - 1, rows - 1))
+        self.cells: NDArray[np.intp] = np.rint(self.places).astype(np.intp)
+
+    def decode(
+        self, count: int, before: LowResMasks | None, *, multimask_output: bool = False
+    ) -> LowResMasks:
+        """Decode the first ``count`` clicks, with the mask before as a prompt."""
+        prompt = replace(
+            self.prompts,
+            point_coords=self.coords[None, :count],
+            point_labels=self.labels[None, :count],
+            mask_input=None if before is None else before.logits,
+        )
+        return decode_prompts(
+            self.segmenter, self.embedding, prompt, multimask_output=multimask_output
+        )
+
+    def covered(self, masks: LowResMasks) -> BoolArray:
+        """Return which background clicks the mask covers, (N,) bool in the order of decoding."""
+        logits = ndimage.map_coordinates(
+            masks.logits[0, 0], self.places.T[::-1], order=1, mode="nearest"
+        )
+        least = self.segmenter.model.mask_threshold - _MARGIN
+        covered: BoolArray = (logits > least) & (self.labels == 0)
+        return covered
+
+    def cut(self, masks: LowResMasks) -> LowResMasks:
+        """Remove what covered background clicks mark."""
+        logits = masks.logits.copy()
+        threshold = self.segmenter.model.mask_threshold
+        for i in np.flatnonzero(self.covered(masks)).tolist():
+            mask = logits[0, 0] > threshold
+            # The cells around the click as well: the pixels between them are interpolated.
+            marked = (mask & self._marked(i, mask)) | _around(mask.shape, self.cells[i])
+            logits[0, 0][marked] = threshold + _REMOVED
+        return LowResMasks(logits, masks.iou_predictions)
+
+    def _marked(self, i: int, mask: BoolArray) -> BoolArray:
+        """Return what a background click marks, (h, w): its object, or what is nearest to it."""
+        prompt = PromptSet(
+            prompt_scores=self.prompts.prompt_scores,
+            labels=self.prompts.labels,
+            point_coords=self.coords[None, i : i + 1],
+            point_labels=np.ones((1, 1), np.int64),
+        )
+        found = decode_prompts(self.segmenter, self.embedding, prompt, multimask_output=True)
+        objects = found.logits[0] > self.segmenter.model.mask_threshold  # (C, h, w)
+        wanted = self.cells[self.labels == 1]
+        covers = objects[:, self.cells[i, 1], self.cells[i, 0]]
+        spares = ~objects[:, wanted[:, 1], wanted[:, 0]].any(1)
+        # Without a foreground click, what would take more than half of the mask is what is meant.
+        spares &= 2 * (objects & mask).sum((1, 2)) <= mask.sum() if not len(wanted) else True
+        usable = np.flatnonzero(covers & spares)
+        if len(usable):
+            best: BoolArray = objects[usable[np.argmax(found.iou_predictions[0, usable])]]
+            return best
+        if not len(wanted):
+            return np.zeros_like(mask)
+        rows, columns = np.indices(mask.shape)
+        distances = [np.hypot(columns - x, rows - y) for x, y in (self.cells[i], *wanted)]
+        nearest: BoolArray = np.argmin(distances, axis=0) == 0
+        return nearest
+
+
+def _around(size: tuple[int, ...], cell: NDArray[np.intp]) -> BoolArray:
+    """Return a cell and its neighbours within two cells, (h, w)."""
+    column, row = cell
+    mask = np.zeros(size, np.bool_)
+    mask[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = True
+    return mask

@@ -1,0 +1,114 @@
+"""Several clicks are decoded one after the other, and background clicks are obeyed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptseg.pipeline.decoding.clicks import decode_clicks
+from promptseg.pipeline.decoding.prompts import PromptSet
+from promptseg.pipeline.decoding.segmenter import Segmenter
+from promptseg.pipeline.marks import Marks
+from promptseg.pipeline.pipeline import Pipeline
+from promptseg.pipeline.prompters.mark_prompts import mark_prompts
+
+from .reference.scenes import CAT, DOG, FIRST, SECOND, SIDE, KnowingSegmenter, numbered
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def ask(points: list[tuple[int, int]], labels: list[int], boxes=None) -> PromptSet:
+    return mark_prompts(Marks.read(points, labels, boxes))
+
+
+@pytest.fixture
+def calls(tiny_segmenter, monkeypatch) -> list:
+    """What the decoder is given and gives."""
+    seen = []
+    decode = tiny_segmenter.decode_low_res
+
+    def record(embedding, **prompts):
+        masks = decode(embedding, **prompts)
+        seen.append((prompts, masks))
+        return masks
+
+    monkeypatch.setattr(tiny_segmenter, "decode_low_res", record)
+    return seen
+
+
+def test_each_click_refines_the_mask_before(tiny_segmenter, calls) -> None:
+    embedding = tiny_segmenter.encode_image(IMAGE)
+    points = [(10, 10), (40, 40), (70, 20)]
+    found = decode_clicks(tiny_segmenter, embedding, ask(points, [1, 1, 1]))
+    assert [len(prompts["point_coords"][0]) for prompts, _ in calls] == [1, 2, 3]
+    assert [prompts["multimask_output"] for prompts, _ in calls] == [True, False, False]
+    (first, masks), (second, single), (third, last) = calls
+    assert first["mask_input"] is None
+    best = masks.iou_predictions[0].argmax()
+    np.testing.assert_array_equal(second["mask_input"][0, 0], masks.logits[0, best])
+    np.testing.assert_array_equal(third["mask_input"], single.logits)
+    np.testing.assert_array_equal(found.logits, last.logits)
+
+
+def test_the_first_foreground_click_comes_first(tiny_segmenter, calls) -> None:
+    embedding = tiny_segmenter.encode_image(IMAGE)
+    decode_clicks(tiny_segmenter, embedding, ask([(90, 90), (10, 10), (5, 80)], [0, 1, 1]))
+    coords = calls[2][0]["point_coords"][0]
+    np.testing.assert_array_equal(coords, [(10, 10), (90, 90), (5, 80)])
+    np.testing.assert_array_equal(calls[2][0]["point_labels"][0], [1, 0, 1])
+
+
+class Stubborn(KnowingSegmenter):
+    """Gives the cat and the dog beside it as one, whatever is said against it."""
+
+    def decode_low_res(self, embedding, **prompts):
+        prompts["point_labels"] = np.ones_like(np.asarray(prompts["point_labels"]))
+        lone = np.asarray(prompts["point_coords"]).shape[1] == 1
+        dog = lone and np.asarray(prompts["point_coords"])[0, 0, 0] > SIDE / 2
+        prompts.pop("mask_input", None)
+        if not dog:
+            prompts["point_coords"] = np.array([[self.middle(FIRST), self.middle(SECOND)]])
+            prompts["point_labels"] = np.ones((1, 2))
+        return super().decode_low_res(embedding, **prompts)
+
+    @staticmethod
+    def middle(box: tuple[int, int, int, int]) -> tuple[float, float]:
+        return (box[0] + box[2]) * 4 - 1, (box[1] + box[3]) * 4 - 1
+
+
+def cells_of(mask: np.ndarray) -> np.ndarray:
+    return mask.reshape(12, 8, 12, 8).mean((1, 3)) > 0.5
+
+
+def test_a_background_click_removes_the_object_that_it_marks(obedient_segmenter) -> None:
+    numbers = numbered([(CAT, FIRST), (DOG, SECOND)])
+    pipe = Pipeline(Stubborn(obedient_segmenter, numbers))
+    cat, dog = Stubborn.middle(FIRST), Stubborn.middle(SECOND)
+    both = pipe(IMAGE, points=[cat, dog])
+    np.testing.assert_array_equal(cells_of(both.masks[0]), numbers >= 2)
+    one = pipe(IMAGE, points=[cat, dog], point_labels=[1, 0])
+    np.testing.assert_array_equal(cells_of(one.masks[0]), numbers == 2)
+
+
+POINT = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(wanted=st.lists(POINT, max_size=2), unwanted=st.lists(POINT, min_size=1, max_size=3))
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_background_click_is_never_inside_the_mask(
+    boxed: bool, wanted: list, unwanted: list, tiny_segmenter: Segmenter
+) -> None:
+    if not (wanted or boxed):
+        return
+    pipe = Pipeline(tiny_segmenter)
+    found = pipe(
+        IMAGE,
+        points=wanted + unwanted,
+        point_labels=[1] * len(wanted) + [0] * len(unwanted),
+        boxes=(0, 0, SIDE, SIDE) if boxed else None,
+    )
+    for mask in found.masks:
+        assert not any(mask[y, x] for x, y in unwanted)
