@@ -148,7 +148,7 @@ def test_several_points_are_one_object_with_one_mask(pipeline) -> None:
     result = pipeline(IMAGE, points=[(40, 50), (60, 50), (5, 5)], point_labels=[1, 1, 0])
     assert result.labels == ["point"]
     np.testing.assert_allclose(result.iou_predictions, [0.9])  # the single mask's
-        assert result.masks[0, 50, 40]
+    assert result.masks[0, 50, 40]
     assert not result.masks[0, 5, 5]
 
 
