@@ -12,18 +12,26 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import TypeVar
 
-import msgspec
 import numpy as np
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 from numpy.typing import NDArray
 from PIL import Image
 
 from ...models.errors import InputError
 from ...models.foreign import decode_json, read_regular
+from .coco_entries import (
+    CocoCategory,
+    CocoFile,
+    CocoImage,
+    CocoInstance,
+    CocoLayout,
+    CocoSegmentInfo,
+    CocoSegments,
+    Key,
+)
 from .pictures import (
-    LARGEST_SIDE,
     BoolMask,
     Collection,
     Skipped,
@@ -42,60 +50,7 @@ _UNLABELLED = 0
 # Endings of COCO's merged stuff: "wall-other-merged" is a wall.
 _MERGED = re.compile(r"(-(other|merged|stuff))+$")
 
-_Key: TypeAlias = int | str
-_FilePath = Annotated[str, msgspec.Meta(min_length=1, max_length=4000, pattern=r"\A[^\0]+\Z")]
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-_Side = Annotated[float, msgspec.Meta(ge=1, le=LARGEST_SIDE, multiple_of=1)]
-_SegmentId = Annotated[int, msgspec.Meta(ge=0, lt=256**3)]
-
-
-# Entries stay undecoded at first, so that a wrong one does not spoil the file.
-class _File(msgspec.Struct):
-    images: list[Raw]
-    annotations: list[Raw]
-    categories: list[Raw]
-
-
-class _Image(msgspec.Struct):
-    id: _Key
-    file_name: _FilePath
-    height: _Side
-    width: _Side
-
-
-class _Category(msgspec.Struct):
-    id: _Key
-    name: _Name
-    isthing: bool | int = 1
-    supercategory: str | None = None
-
-
-class _Layout(msgspec.Struct):
-    """Tells the layouts apart: an annotation of the panoptic one has the picture's segments."""
-
-    segments_info: Raw | UnsetType = UNSET
-
-
-class _Instance(msgspec.Struct):
-    image_id: _Key
-    category_id: _Key
-    segmentation: Raw = Raw(b"null")
-    iscrowd: bool | int = 0
-
-
-class _Segments(msgspec.Struct):
-    image_id: _Key
-    file_name: _FilePath
-    segments_info: list[Raw]
-
-
-class _SegmentInfo(msgspec.Struct):
-    id: _SegmentId
-    category_id: _Key
-    iscrowd: bool | int = 0
-
-
-_Entry = TypeVar("_Entry", _Image, _Category)
+_Entry = TypeVar("_Entry", CocoImage, CocoCategory)
 
 
 @dataclass(frozen=True)
@@ -204,7 +159,7 @@ def read_coco(path: Path, images: Path | None = None, panoptic: Path | None = No
             f"{str(path)!r} does not exist; give a folder with index.jsonl or a COCO JSON file"
         )
     content = read_regular(path, repr(str(path)), limit=_LARGEST_FILE)
-    return _Reader(path, decode_json(content, _File, str(path))).read(images, panoptic)
+    return _Reader(path, decode_json(content, CocoFile, str(path))).read(images, panoptic)
 
 
 @dataclass
@@ -225,12 +180,12 @@ class _Reader:
         file: Its content.
     """
 
-    def __init__(self, path: Path, file: _File) -> None:
+    def __init__(self, path: Path, file: CocoFile) -> None:
         self.path = path
         self.skipped = Skipped()
         self._entries = file.annotations
-        self._categories = self._by_id(_Category, file.categories, "category")
-        self._images = self._by_id(_Image, file.images, "image")
+        self._categories = self._by_id(CocoCategory, file.categories, "category")
+        self._images = self._by_id(CocoImage, file.images, "image")
         self._found = {
             key: _Found((int(image.height), int(image.width)))
             for key, image in self._images.items()
@@ -271,9 +226,9 @@ class _Reader:
         groups = {_label(e): e.supercategory for e in categories if e.supercategory}
         return Collection(tuple(pictures), {self.path.stem: vocabulary}, groups, self.skipped)
 
-    def _by_id(self, kind: type[_Entry], entries: Sequence[Raw], what: str) -> dict[_Key, _Entry]:
+    def _by_id(self, kind: type[_Entry], entries: Sequence[Raw], what: str) -> dict[Key, _Entry]:
         """The entries that can be read, by id."""
-        found: dict[_Key, _Entry] = {}
+        found: dict[Key, _Entry] = {}
         for number, content in enumerate(entries, start=1):
             name = f"{self.path.name}: {what} {number}"
             try:
@@ -303,7 +258,7 @@ class _Reader:
             raise first
 
     def _add_instance(self, content: bytes, name: str) -> None:
-        entry = decode_json(content, _Instance, name)
+        entry = decode_json(content, CocoInstance, name)
         found = self._found.get(entry.image_id)
         if found is None:
             return
@@ -318,7 +273,7 @@ class _Reader:
         found.segments.append(segment)
 
     def _add_segments(self, content: bytes, name: str) -> None:
-        entry = decode_json(content, _Segments, name)
+        entry = decode_json(content, CocoSegments, name)
         found = self._found.get(entry.image_id)
         if found is None:
             return
@@ -326,7 +281,7 @@ class _Reader:
         for number, item in enumerate(entry.segments_info, start=1):
             part = f"{name}: segment {number}"
             try:
-                info = decode_json(bytes(item), _SegmentInfo, part)
+                info = decode_json(bytes(item), CocoSegmentInfo, part)
                 category = self._category(info.category_id, part)
             except InputError as error:
                 self.skipped.add(error)
@@ -334,7 +289,7 @@ class _Reader:
             label, thing = _label(category), bool(category.isthing)
             found.segments.append(Segment(label, thing, bool(info.iscrowd), info.id))
 
-    def _category(self, key: _Key, name: str) -> _Category:
+    def _category(self, key: Key, name: str) -> CocoCategory:
         if key not in self._categories:
             raise InputError(f"{name}: category_id: there is no category {key!r}")
         return self._categories[key]
@@ -344,14 +299,14 @@ def _is_panoptic(annotations: Sequence[Raw]) -> bool:
     """Whether the first annotation that tells has the segments of a picture."""
     for content in annotations:
         try:
-            layout = decode_json(bytes(content), _Layout, "annotation")
+            layout = decode_json(bytes(content), CocoLayout, "annotation")
         except InputError:
             continue
         return layout.segments_info is not UNSET
     return False
 
 
-def _label(category: _Category) -> str:
+def _label(category: CocoCategory) -> str:
     return category.name if category.isthing else _MERGED.sub("", category.name)
 
 
