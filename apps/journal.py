@@ -7,14 +7,19 @@ Each further line is one entry. A last line that an interruption cut off is igno
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..models.errors import InputError
+from ..models.foreign import read_regular
 from ..pipeline.files import remove_leftovers, write_whole
 
 _LONGEST_SHOWN = 80
+_LONGEST_HEADER = 2**26
+_LARGEST = 2**32
 
 T = TypeVar("T")
 
@@ -46,12 +51,15 @@ class Journal:
             InputError: The file is not a journal, belongs to another run, or is broken.
             OSError: It cannot be read.
         """
-        try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]
-        except FileNotFoundError:
+        if not os.path.lexists(self.path):
             return []
+        try:
+            content = read_regular(self.path, "it", limit=_LARGEST)
+            lines = content.decode("utf-8").split("\n")[:-1]
         except UnicodeDecodeError as error:
             raise self._refusal("it is not UTF-8 text") from error
+        except InputError as error:
+            raise self._refusal(str(error)) from error
         if not lines:
             return []
         asked = _parse_header(lines[0], self._key)
@@ -63,8 +71,8 @@ class Journal:
         entries = []
         for number, line in enumerate(lines[1:], start=2):
             try:
-                entries.append(parse(json.loads(line)))
-            except (ValueError, TypeError, KeyError) as error:
+                entries.append(parse(json.loads(line, parse_constant=_refuse_constant)))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise self._refusal(f"line {number} is broken") from error
         return entries
 
@@ -100,8 +108,12 @@ class Journal:
 def is_journal(path: Path, key: str) -> bool:
     """Return whether a file is a journal whose first line has this key."""
     try:
-        with path.open(encoding="utf-8") as file:
-            return _parse_header(file.readline(), key) is not None
+        # Without waiting: opening a pipe that nobody writes to would never end.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return False
+            return _parse_header(file.readline(_LONGEST_HEADER).decode("utf-8"), key) is not None
     except (OSError, ValueError):
         return False
 
@@ -109,9 +121,13 @@ def is_journal(path: Path, key: str) -> bool:
 def _parse_header(line: str, key: str) -> dict[str, object] | None:
     try:
         asked = json.loads(line)[key]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return asked if isinstance(asked, dict) else None
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _show(value: object) -> str:

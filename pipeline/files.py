@@ -41,20 +41,33 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, text.encode("utf-8"))
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of just these files, in the place of one that is there.
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder; others in it are left alone.
 
-    It stands when it is whole; an interruption leaves the earlier one, or none.
+    A folder that is not there yet appears with all of them at once. In one that is there, each is
+    moved to its place, in this order, when all are whole.
+
+    Args:
+        folder: Where to write; made if need be.
+        files: Content by name.
+
+    Raises:
+        OSError: It cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with staging_folder(folder.parent) as staging:
-        whole = staging / "whole"
-        whole.mkdir()
+    if not folder.is_dir():
+        with staging_folder(folder.parent) as staging:
+            whole = staging / "whole"
+            whole.mkdir()
+            for name, content in files.items():
+                (whole / name).write_bytes(content)
+            whole.replace(folder)
+        return
+    with staging_folder(folder) as staging:
         for name, content in files.items():
-            (whole / name).write_bytes(content)
-        if folder.exists():
-            folder.replace(staging / "earlier")
-        whole.replace(folder)
+            (staging / name).write_bytes(content)
+        for name in files:
+            (staging / name).replace(folder / name)
 
 
 @contextmanager

@@ -251,7 +251,9 @@ class Result:
 
         show(replace(self, image=self._pixels(image)))
 
-    def save(self, folder: str | Path, image: ImageSource | None = None) -> Path:
+    def save(
+        self, folder: str | Path, image: ImageSource | None = None, *, overwrite: bool = False
+    ) -> Path:
         """Write result.json, the overlay and one PNG per mask, as `promptseg segment` does.
 
         The files of an earlier result in the folder are replaced; other files are left alone.
@@ -259,19 +261,21 @@ class Result:
         Args:
             folder: Folder to write to; created if needed.
             image: The image; by default the one that the result keeps.
+            overwrite: Also replace files of the same names that are not of an earlier result.
 
         Returns:
             The folder.
 
         Raises:
-            InputError: There is no image, or it has another size.
+            InputError: There is no image, it has another size, or a file that is in the way is
+                not of an earlier result.
             OSError: The folder cannot be created or written to.
         """
         from .saving import file_names, write_outputs
 
         folder = Path(folder)
         record = {"files": file_names(folder, self), **self.to_dict()}
-        write_outputs(folder, self._pixels(image), self, record)
+        write_outputs(folder, self._pixels(image), self, record, overwrite=overwrite)
         return folder
 
     def _pixels(self, image: ImageSource | None) -> UInt8Array:

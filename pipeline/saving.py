@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..models.errors import InputError
-from ..models.foreign import read_regular
-from .files import find_leftovers, remove_leftovers, staging_folder
+from ..models.foreign import decode_json, read_regular
+from .files import find_leftovers, remove_leftovers, write_files
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from .checks import UInt8Array
     from .drawing import RankedMasks
 
@@ -39,51 +45,79 @@ def mask_names(labels: Sequence[str]) -> list[str]:
     return [f"mask_{i:02d}_{slug(label)}.png" for i, label in enumerate(labels, 1)]
 
 
+def is_output_name(name: str) -> bool:
+    """Return whether a file of a result can have this name."""
+    return name in (RESULT_FILE, OVERLAY_FILE) or _MASK_FILE.fullmatch(name) is not None
+
+
+def render_outputs(
+    image: UInt8Array, result: RankedMasks, record: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Return the content of the masks, the overlay and, last, result.json, by name.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        result: What was found in it.
+        record: JSON-able content of result.json.
+    """
+    from PIL import Image
+
+    from .drawing import draw_overlay
+
+    files: dict[str, bytes] = {}
+    for mask, name in zip(result.masks, mask_names(result.labels), strict=True):
+        files[name] = _to_png(Image.fromarray(mask).convert("L"))
+    # The overlay is as large as the photograph; little compression saves seconds.
+    overlay = Image.fromarray(draw_overlay(image, result))
+    files[OVERLAY_FILE] = _to_png(overlay, compress_level=1)
+    files[RESULT_FILE] = (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
+    return files
+
+
 def write_outputs(
-    folder: Path, image: UInt8Array, result: RankedMasks, record: Mapping[str, Any]
+    folder: Path,
+    image: UInt8Array,
+    result: RankedMasks,
+    record: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write result.json, the overlay and the masks into a folder, made if need be.
 
-    Everything is written to a hidden folder within it first and moved when complete, result.json
-    last: where it stands, all it names stands too. Masks of an earlier run that its result.json
-    names are removed, and what a killed run left; other files are left alone.
+    Everything is written to a hidden folder first and moved when complete, result.json last: where
+    it stands, all it names stands too. The files that an earlier result.json names are replaced, or
+    removed, and so is what a killed run left; other files are left alone.
 
     Args:
         folder: Where to write.
         image: (H, W, 3) uint8 RGB.
         result: What was found in it.
         record: JSON-able content of result.json.
+        overwrite: Also replace files of these names that no earlier result.json names.
 
     Raises:
+        InputError: A file in the way is not one of an earlier result.
         OSError: The folder cannot be made or written to.
     """
-    from PIL import Image
-
-    from .drawing import draw_overlay
-
-    names = file_names(folder, result)
-    existed = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    # A killed run may have moved some of its masks already.
-    earlier = [_earlier_masks(place) for place in (folder, *find_leftovers(folder))]
-    stale = set().union(*earlier) - set(names["masks"])
+    # A killed run may have moved some of its files already.
+    places = (folder, *find_leftovers(folder))
+    earlier = set().union(*(_earlier_files(place) for place in places))
+    files = render_outputs(image, result, record)
+    for name in files:
+        path = folder / name
+        if not os.path.lexists(path):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            raise InputError(f"{str(path)!r} is a folder, where a file should be; move it away")
+        if name not in earlier and not overwrite:
+            raise InputError(
+                f"{str(path)!r} is not a file of an earlier result; move it away, give another "
+                "folder, or replace it with overwrite=True"
+            )
     remove_leftovers(folder)
-    try:
-        with staging_folder(folder) as staging:
-            for mask, name in zip(result.masks, names["masks"], strict=True):
-                Image.fromarray(mask).convert("L").save(staging / name)
-            # The overlay is as large as the photograph; little compression saves seconds.
-            overlay = Image.fromarray(draw_overlay(image, result))
-            overlay.save(staging / OVERLAY_FILE, compress_level=1)
-            text = json.dumps(record, indent=2, allow_nan=False)
-            (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
-            for name in [*names["masks"], OVERLAY_FILE, RESULT_FILE]:
-                (staging / name).replace(folder / name)
-            for name in stale:
-                (folder / name).unlink(missing_ok=True)
-    finally:
-        if not existed and not any(folder.iterdir()):
-            folder.rmdir()
+    write_files(folder, files)
+    for name in earlier - set(files):
+        (folder / name).unlink(missing_ok=True)
 
 
 def slug(text: str) -> str:
@@ -93,14 +127,27 @@ def slug(text: str) -> str:
     return joined[:_LONGEST_SLUG].strip("-") or "mask"
 
 
-def _earlier_masks(folder: Path) -> set[str]:
-    """Return the mask files that the folder's result.json names, if it is one of ours."""
+def _to_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=compress_level)
+    return content.getvalue()
+
+
+class _Files(msgspec.Struct):
+    masks: list[str]
+
+
+class _Record(msgspec.Struct):
+    files: _Files
+
+
+def _earlier_files(folder: Path) -> set[str]:
+    """Return the files of the result in a folder, if its result.json is one of ours."""
     try:
         content = read_regular(folder / RESULT_FILE, RESULT_FILE, limit=_LARGEST_RECORD)
-        names = json.loads(content)["files"]["masks"]
-    except (InputError, ValueError, KeyError, TypeError, RecursionError):
-        return set()
-    if not isinstance(names, list):
+        record = decode_json(content, _Record, RESULT_FILE)
+    except InputError:
         return set()
     # Only names of our own making: a doctored file must not make us delete others.
-    return {name for name in names if isinstance(name, str) and _MASK_FILE.fullmatch(name)}
+    masks = {name for name in record.files.masks if _MASK_FILE.fullmatch(name)}
+    return {RESULT_FILE, OVERLAY_FILE, *masks}

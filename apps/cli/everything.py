@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from ... import __version__
-from ...models.errors import InputError
+from ...models.errors import PromptsegError
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
 from .options import (
     AsJson,
@@ -18,6 +18,7 @@ from .options import (
     Formats,
     ModelOptions,
     Out,
+    Overwrite,
     Preset,
     Resume,
     Weights,
@@ -69,13 +70,14 @@ def everything_command(
     out: Out = None,
     formats: Formats = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find masks of everything in images, best first, without saying what to look for."""
     try:
-        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
+        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume, overwrite)
         models = ModelOptions(preset, device, dtype, weights)
-    except InputError as error:
+    except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
     job = _Everything(models, points_per_side, crop_layers, min_area)
@@ -105,6 +107,10 @@ class _Everything:
             "crop_layers": self.crop_layers,
             "min_area": self.min_area,
         }
+
+    def inputs(self) -> list[str]:
+        """Return the files that are read beside the images."""
+        return []
 
     def labels(self) -> list[str]:
         """Return what every mask is called."""

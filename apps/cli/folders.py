@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...models.errors import InputError
+from ...models.foreign import read_regular
 from ...pipeline.saving import RESULT_FILE
 from ..exports import FORMATS
 from ..journal import is_journal
@@ -17,7 +18,8 @@ from .run_summary import RUN_FILE, RUN_KEY
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
 DEFAULT_OUT = "promptseg-output"
 
-_SCHEMA = "promptseg.result/"
+_SCHEMA = b"promptseg.result/"
+_LARGEST_RECORD = 2**30
 
 
 @dataclass
@@ -61,7 +63,9 @@ def find_pictures(given: Sequence[str], out: Path | None) -> Pictures:
     found = Pictures()
     roots = []
     for path in given:
-        if not Path(path).is_dir():
+        if not path.strip():
+            raise InputError("an image's path is empty; name an image or a folder")
+        if not _is_dir(path):
             found.paths.append(path)
             found.names.append(Path(path).name)
             roots.append(_absolute(path).parent)
@@ -85,29 +89,56 @@ def find_pictures(given: Sequence[str], out: Path | None) -> Pictures:
     return found
 
 
+def further_pictures(path: str) -> str:
+    """Return which page or frame of a file is read, if it has several: "page 1 of 3 read"."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("TIFF", "GIF", "WEBP", "PNG")) as image:
+            number = int(getattr(image, "n_frames", 1))
+            kind = "page" if image.format == "TIFF" else "frame"
+    except Exception:  # whether it can be read is told elsewhere
+        return ""
+    return f"{kind} 1 of {number} read" if number > 1 else ""
+
+
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return a sort key for names: 2 comes before 10, and b after A."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], name
 
 
-def output_folders(names: Sequence[str], base: Path, taken: Iterable[str] = ()) -> list[Path]:
+def output_folders(
+    names: Sequence[str],
+    base: Path,
+    taken: Iterable[str] = (),
+    *,
+    images: Sequence[str] = (),
+    owners: Mapping[Path, str] | None = None,
+) -> list[Path]:
     """Return the folder for each image's files: its name without its ending, below a base.
 
     Images that would get the same folder are numbered, even if the names differ in case only,
-    since some file systems take those for the same.
+    since some file systems take those for the same. An image keeps the folder of an earlier run,
+    and no other image gets it.
 
     Args:
         names: Names of the images, with slashes; see `Pictures`.
         base: Folder of the run.
         taken: Names in the base that no image may get.
+        images: The absolute path of each image; needed with `owners`.
+        owners: Folders that earlier runs wrote, absolute, and the image of each.
     """
     used = {str(base / name).casefold() for name in taken}
+    kept = _kept_folders(names, base, images, owners) if owners else {}
+    used |= {str(base / folder).casefold() for folder in _below(owners or {}, base)}
     numbers: dict[str, int] = {}
     folders: list[Path] = []
-    for name in names:
-        path = PurePosixPath(name)
-        first = base / path.parent / (path.stem or "image")
+    for i, name in enumerate(names):
+        if i in kept:
+            folders.append(kept[i])
+            continue
+        first = _first_folder(name, base)
         number = numbers.get(str(first).casefold(), 1)
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         while str(folder).casefold() in used:
@@ -117,6 +148,40 @@ def output_folders(names: Sequence[str], base: Path, taken: Iterable[str] = ()) 
         used.add(str(folder).casefold())
         folders.append(folder)
     return folders
+
+
+def _first_folder(name: str, base: Path) -> Path:
+    path = PurePosixPath(name)
+    return base / path.parent / (path.stem or "image")
+
+
+def _below(owners: Mapping[Path, str], base: Path) -> dict[Path, str]:
+    """Return the folders below a base, relative to it, and the image of each."""
+    top = _absolute(base)
+    return {
+        folder.relative_to(top): image
+        for folder, image in owners.items()
+        if folder.is_relative_to(top)
+    }
+
+
+def _kept_folders(
+    names: Sequence[str], base: Path, images: Sequence[str], owners: Mapping[Path, str]
+) -> dict[int, Path]:
+    """Return the folder of each image that an earlier run gave it, by the image's number."""
+    of_image: dict[str, list[Path]] = {}
+    for folder, image in sorted(_below(owners, base).items()):
+        of_image.setdefault(image, []).append(base / folder)
+    kept: dict[int, Path] = {}
+    for i, (name, image) in enumerate(zip(names, images, strict=True)):
+        first = _first_folder(name, base)
+        pattern = re.compile(rf"{re.escape(first.name)}(-[0-9]+)?")
+        for folder in of_image.get(image, []):
+            if folder.parent == first.parent and pattern.fullmatch(folder.name):
+                kept[i] = folder
+                of_image[image].remove(folder)
+                break
+    return kept
 
 
 class _Search:
@@ -184,9 +249,10 @@ class _Search:
         if RESULT_FILE not in names:
             return False
         try:
-            return _SCHEMA in (folder / RESULT_FILE).read_text(encoding="utf-8")
-        except (OSError, ValueError):
+            content = read_regular(folder / RESULT_FILE, RESULT_FILE, limit=_LARGEST_RECORD)
+        except InputError:
             return False
+        return _SCHEMA in content
 
     def _is_of_a_run(self, folder: Path, entries: list[os.DirEntry[str]]) -> bool:
         """Return whether a run wrote into this folder, beside other things."""
@@ -195,6 +261,13 @@ class _Search:
         return any(entry.name == RUN_FILE for entry in entries) and is_journal(
             folder / RUN_FILE, RUN_KEY
         )
+
+
+def _is_dir(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # too long, or no path: told when it is read
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,16 +1,36 @@
 """The command line: `promptseg segment photo.jpg -t cat`, `promptseg models list`.
 
-Exit codes: 0 done (finding nothing is an answer), 1 an image failed, 2 bad input.
+Exit codes: 0 done (finding nothing is an answer), 1 an image failed, 2 bad input, 70 a fault of
+promptseg, 130 stopped by Ctrl-C, 143 by SIGTERM.
 Heavy imports happen inside functions, so that --help and --version answer at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from types import FrameType
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from ... import __version__
+from ..console import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Terminated,
+    describe_error,
+    exit_code,
+    say_error,
+)
 from .app import app_command
 from .concept import concept_app
 from .evaluate import eval_command
@@ -18,6 +38,9 @@ from .everything import everything_command
 from .models import models_app
 from .reference_options import OrderedCommand
 from .segment import segment_command
+
+_DEBUG_OPTION = "--debug"
+_DEBUG_VARIABLE = "PROMPTSEG_DEBUG"
 
 app = typer.Typer(
     help="Type what you want and get ranked masks.",
@@ -31,7 +54,80 @@ app.add_typer(models_app, name="models")
 
 def main() -> None:
     """Run the command line; the console script's entry."""
-    app()
+    _prepare_process()
+    code: int | str | None = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code
+    except BrokenPipeError:  # whoever read the output has left
+        code = EXIT_FAILED
+        _drop_output()
+    except KeyboardInterrupt as stop:
+        say_error(Console(stderr=True), "stopped")
+        code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+    except Exception as error:
+        code = _tell(error)
+    sys.exit(_flush(code))
+
+
+def _prepare_process() -> None:
+    """Set up what belongs to the process, which the library leaves alone."""
+    # What Pillow warns of in a photograph's metadata says nothing to a user.
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # As after Ctrl-C: what is written is complete, and the way on is told.
+    signal.signal(signal.SIGTERM, _terminate)
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    if _DEBUG_OPTION in sys.argv[1:end]:
+        sys.argv[1:end] = [word for word in sys.argv[1:end] if word != _DEBUG_OPTION]
+        os.environ[_DEBUG_VARIABLE] = "1"
+    if _debugs():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        logger = logging.getLogger("promptseg")
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _debugs() -> bool:
+    return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def _tell(error: Exception) -> int:
+    """Print what nothing else caught, on one line; return the exit code."""
+    if _debugs():
+        traceback.print_exception(error)
+    with contextlib.suppress(OSError):
+        say_error(Console(stderr=True), describe_error(error))
+    return exit_code(error)
+
+
+def _flush(code: int | str | None) -> int | str | None:
+    """Write what is still in the streams; return the exit code, 1 if that failed."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return code or EXIT_FAILED
+    except (OSError, ValueError) as error:
+        _drop_output()
+        return code or _tell(error if isinstance(error, OSError) else OSError(str(error)))
+    return code
+
+
+def _drop_output() -> None:
+    """Let what is still in stdout go nowhere, so that the end of the process is quiet."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _show_version(wanted: bool) -> None:
@@ -45,6 +141,14 @@ def _root(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            _DEBUG_OPTION,
+            envvar=_DEBUG_VARIABLE,
+            help="Show where an error comes from; anywhere on the line.",
+        ),
     ] = False,
 ) -> None:
     """Type what you want and get ranked masks."""

@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...models.errors import InputError
+from ...models.errors import InputError, ModelNotFoundError
+from ...pipeline.presets.catalog import get_preset
 from ..exports import FORMATS
 
 if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
+
+# As in models.device and the strategies of references, whose modules import torch.
+DTYPES = ("fp32", "bf16", "fp16")
+STRATEGIES = ("prototype", "bidirectional", "graph")
 
 Preset = Annotated[str, typer.Option("--preset", help="Which set of models to use.")]
 Device = Annotated[
@@ -53,6 +58,14 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Continue an interrupted run: skip the images already done."),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Also replace files in --out that promptseg did not write, that were changed since, "
+        "or that answer for another image. Inputs are never replaced.",
+    ),
+]
 AsJson = Annotated[
     bool,
     typer.Option(
@@ -74,7 +87,8 @@ class ModelOptions:
         strategy: How examples are matched; None leaves it to the preset.
 
     Raises:
-        InputError: The device has no valid name, or the folder does not exist.
+        InputError: The device or dtype has no valid name, or the folder does not exist.
+        ModelNotFoundError: There is no such preset or strategy.
     """
 
     preset: str = "pocket"
@@ -84,12 +98,20 @@ class ModelOptions:
     strategy: str | None = None
 
     def __post_init__(self) -> None:
+        get_preset(self.preset)
+        if self.strategy is not None and self.strategy not in STRATEGIES:
+            raise ModelNotFoundError(
+                f"no matching strategy is called {self.strategy!r}; there are "
+                f"{', '.join(STRATEGIES)}"
+            )
+        if self.dtype not in DTYPES:
+            raise InputError(f"there is no dtype {self.dtype!r}; use {', '.join(DTYPES)}")
         # Only the name: whether the device is there is known once torch is loaded.
         if not re.fullmatch(r"(cpu|mps|cuda|xpu)(:\d+)?", self.device):
             raise InputError(
                 f"there is no device {self.device!r}; use cpu, cuda, cuda:0, mps or xpu"
             )
-        if self.weights is not None and not self.weights.is_dir():
+        if self.weights is not None and not _is_folder(self.weights):
             raise InputError(
                 f"--weights: {str(self.weights)!r} is not a folder; give one that holds weights"
             )
@@ -122,3 +144,10 @@ class ModelOptions:
             "dtype": self.dtype,
             "weights": weights,
         }
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long, or a null byte
+        return False

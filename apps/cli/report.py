@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..console import visible
 from ..wording import describe_missing, describe_size, rejected_for, shorten
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def describe_result(title: str, result: Result, phrases: Sequence[str]) -> Rende
     if len(result):
         parts.append(_masks_table(title, result))
     else:
-        parts.append(Text(title, style="bold"))
+        parts.append(Text(visible(title), style="bold"))
     missing = describe_missing(result, phrases)
-    parts.extend(Text(line) for line in missing)
+    parts.extend(Text(visible(line)) for line in missing)
     absent = [phrase for phrase in phrases if phrase not in result.labels]
     told = {id(item) for phrase in absent for item in rejected_for(result, phrase)[:1]}
     others = [item for item in result.rejected if id(item) not in told]
@@ -98,7 +99,7 @@ def classes_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Tab
     names = _figure_names(figures)
     table = _figures_frame(title, names)
     for label, group in figures.items():
-        table.add_row(Text(shorten(label)), *(_figure(group.get(name)) for name in names))
+        table.add_row(Text(visible(shorten(label))), *(_figure(group.get(name)) for name in names))
     return table
 
 
@@ -126,7 +127,7 @@ def _figure(value: float | None) -> Text:
 def _masks_table(title: str, result: Result) -> Table:
     height, width = result.image_size
     table = Table(
-        title=Text(title, style="bold"),
+        title=Text(visible(title), style="bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -142,7 +143,7 @@ def _masks_table(title: str, result: Result) -> Table:
         area = result.masks[i].sum() / (height * width)
         cells = [
             str(i + 1),
-            shorten(result.labels[i]),
+            visible(shorten(result.labels[i])),
             f"{result.scores[i]:.2f}",
             f"{result.iou_predictions[i]:.2f}",
             f"{result.stability_scores[i]:.2f}",
@@ -166,4 +167,4 @@ def _rejected_line(item: RejectedMask) -> str:
         )
         if value is not None
     ]
-    return f"  '{shorten(item.label)}': {item.reason} ({', '.join(scores)})"
+    return f"  '{visible(shorten(item.label))}': {item.reason} ({', '.join(scores)})"

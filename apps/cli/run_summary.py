@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...pipeline.files import write_text
+import msgspec
+
+from ...models.errors import InputError
 from ..console import printable
-from ..journal import Journal
+from ..exports.manifest import Files, Manifest
+from ..journal import Journal, is_journal
 from ..wording import count
 
 RUN_FILE = "run.jsonl"
@@ -69,6 +73,7 @@ class RunLog:
         folder: Folder of the run; None keeps nothing on disk.
         asked: What is asked of every image, JSON-able.
         resume: Whether to continue from what is there.
+        manifest: Writes the summary; needed with a folder.
 
     Attributes:
         begun: Whether the file on disk is that of this run.
@@ -79,13 +84,28 @@ class RunLog:
         OSError: It cannot be read or written.
     """
 
-    def __init__(self, folder: Path | None, asked: Mapping[str, object], *, resume: bool) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        asked: Mapping[str, object],
+        *,
+        resume: bool,
+        manifest: Manifest | None = None,
+    ) -> None:
         self.folder = folder
+        self._manifest = manifest
         self.begun = False
         self.entries: dict[tuple[str, str], Entry] = {}
         if folder is None:
             return
-        self._journal = Journal(folder / RUN_FILE, RUN_KEY, asked, _REMEDY)
+        path = folder / RUN_FILE
+        self._journal = Journal(path, RUN_KEY, asked, _REMEDY)
+        overwrite = manifest is not None and manifest.overwrite and path.is_file()
+        if not (resume or overwrite) and _is_foreign(path):
+            raise InputError(
+                f"{str(path)!r} is in the way: promptseg did not write it; move it away, give "
+                "another --out, or replace it with --overwrite"
+            )
         if resume:
             for entry in self._journal.read(_parse_entry):
                 if not entry.error:
@@ -97,7 +117,8 @@ class RunLog:
             return
         self._journal.write(map(asdict, self.entries.values()))
         for name in (SUMMARY_FILE, FAILURES_FILE):
-            (self.folder / name).unlink(missing_ok=True)
+            if self._manifest is not None:
+                self._manifest.remove(self.folder / name)
         self.begun = True
 
     def add(self, entry: Entry) -> None:
@@ -125,10 +146,16 @@ class RunLog:
         others = [entry for key, entry in self.entries.items() if key not in own]
         self._journal.write(map(asdict, [*others, *own.values()]))
         summary = summarise([self.entries[key] for key in keys])
-        write_text(self.folder / SUMMARY_FILE, json.dumps(asdict(summary), indent=2) + "\n")
+        text = json.dumps(asdict(summary), indent=2) + "\n"
+        self._write(SUMMARY_FILE, text)
         if summary.failures:
             lines = [f"{item['image']}\t{item['error']}\n" for item in summary.failures]
-            write_text(self.folder / FAILURES_FILE, printable("".join(lines)))
+            self._write(FAILURES_FILE, printable("".join(lines)))
+
+    def _write(self, name: str, text: str) -> None:
+        if self.folder is not None:
+            files = Files() if self._manifest is None else self._manifest
+            files.write(self.folder / name, text.encode())
 
 
 def summarise(entries: Sequence[Entry]) -> Summary:
@@ -145,8 +172,26 @@ def summarise(entries: Sequence[Entry]) -> Summary:
     )
 
 
+def _is_foreign(path: Path) -> bool:
+    """Return whether there is a file, with something in it, that is not the log of a run."""
+    if not os.path.lexists(path) or (path.is_file() and path.stat().st_size == 0):
+        return False
+    return not is_journal(path, RUN_KEY)
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True):
+    """The line of an image in run.jsonl."""
+
+    image: str
+    folder: str
+    masks: int
+    error: str
+    notes: tuple[str, ...]
+
+
 def _parse_entry(values: Any) -> Entry:
-    return Entry(**{**values, "notes": tuple(values["notes"])})
+    row = msgspec.convert(values, _Row)
+    return Entry(row.image, row.folder, row.masks, row.error, row.notes)
 
 
 def _merge_notes(entries: Iterable[Entry]) -> list[str]:

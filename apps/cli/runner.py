@@ -18,19 +18,26 @@ import typer
 from rich.console import Console
 
 from ...models.errors import InputError, PromptsegError
-from ...pipeline.saving import RESULT_FILE
+from ...pipeline.files import remove_leftovers
+from ...pipeline.saving import OVERLAY_FILE, RESULT_FILE
 from ..console import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
     Bar,
+    Terminated,
     describe_error,
     exit_code,
     printable,
     say_error,
+    visible,
 )
 from ..exports import FORMATS
+from ..exports.lock import LOCK_FILE, FolderGoneError, FolderLock
+from ..exports.manifest import MANIFEST_FILE, Manifest
 from ..wording import count
-from .folders import DEFAULT_OUT, Pictures, find_pictures, output_folders
+from .folders import DEFAULT_OUT, Pictures, find_pictures, further_pictures, output_folders
+from .output_plan import OutputPlan
 from .run_summary import FAILURES_FILE, RUN_FILE, SUMMARY_FILE, Entry, RunLog, summarise
 
 if TYPE_CHECKING:
@@ -40,9 +47,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = (PromptsegError, OSError, RuntimeError, MemoryError)
 # If an image's files cannot be written for one of these reasons, neither can the next one's.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# How long a single image waits for another process that writes to the same folder, in seconds.
+_PATIENCE = 60.0
+_REMOVED = "its files were removed while the run went on; run the same command with --resume"
 
 Progress = Callable[[int, int], None]
 Segment = Callable[["UInt8Array", Progress | None], "Result"]
@@ -56,6 +65,9 @@ class Job(Protocol):
 
     def settings(self) -> Mapping[str, object]:
         """Return everything that results depend on, JSON-able."""
+
+    def inputs(self) -> list[str]:
+        """Return the files that are read beside the images."""
 
     def labels(self) -> list[str]:
         """Return what is looked for; this may read files of the query."""
@@ -77,6 +89,7 @@ class RunOptions:
         as_json: Print JSON alone, and write files only if they are asked for.
         formats: Names of FORMATS, in place of the overlay, the masks and result.json.
         resume: Skip images that are done.
+        overwrite: Also replace files that no earlier run wrote.
 
     Raises:
         InputError: They make no sense.
@@ -87,9 +100,10 @@ class RunOptions:
     as_json: bool = False
     formats: tuple[str, ...] = ()
     resume: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.out is not None and self.out.exists() and not self.out.is_dir():
+        if self.out is not None and os.path.lexists(self.out) and not self.out.is_dir():
             raise InputError(f"--out: {str(self.out)!r} is a file; give a folder")
         for name in self.formats:
             if name not in FORMATS:
@@ -131,36 +145,122 @@ class Runner:
         self.console = Console()
         self.errors = Console(stderr=True)
         self._segment: Segment | None = None
+        self._log: RunLog | None = None
+        self._lock: FolderLock
+        self._manifest: Manifest
+        self._planned: list[Path] | None = None
 
     def run(self, given: Sequence[str]) -> int:
         """Do all images and those of all folders; return the exit code."""
-        log: RunLog | None = None
         try:
             pictures = find_pictures(given, self.options.out if self.options.writes else None)
-            log = self._open_log(pictures)
-            with ExitStack() as stack:
-                exports = None
-                if self.options.formats:
-                    exports = stack.enter_context(self._open_exports(pictures))
-                codes = self._do_all(pictures, log, exports)
-            # Once the exports are complete.
-            self._finish(pictures, log)
-        except KeyboardInterrupt:
-            say_error(self.errors, f"stopped{_way_on(log)}")
-            return EXIT_INTERRUPTED
+            if self.options.writes:
+                with self._hold(pictures) as lock:
+                    codes = self._run_in_folder(pictures, lock)
+            else:
+                self._log = RunLog(None, {}, resume=False)
+                codes = self._do_all(pictures, self._log, None)
+                self._finish(pictures, self._log)
+        except KeyboardInterrupt as stop:
+            say_error(self.errors, f"stopped{_way_on(self._log)}")
+            return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
         except _Stop as stop:
-            text = f"{describe_error(stop.cause)}{_way_on(log)}"
+            text = describe_error(stop.cause)
+            if not isinstance(stop.cause, FolderGoneError):
+                text += _way_on(self._log)
             say_error(self.errors, text)
             self._echo_error(stop.image, text)
             return exit_code(stop.cause)
         except BrokenPipeError:
             raise
+        except FolderGoneError as error:
+            say_error(self.errors, describe_error(error))
+            return exit_code(error)
         except (PromptsegError, OSError) as error:
-            say_error(self.errors, f"{describe_error(error)}{_way_on(log)}")
+            say_error(self.errors, f"{describe_error(error)}{_way_on(self._log)}")
             return exit_code(error)
         if not codes:
             return 0
         return EXIT_FAILED if pictures.several else codes[0]
+
+    def _hold(self, pictures: Pictures) -> FolderLock:
+        """Hold the run's folder; only a single image waits for another process."""
+        return FolderLock(
+            self.options.base,
+            patience=0.0 if pictures.several else _PATIENCE,
+            waiting=lambda told: self._print(f"{told}; waiting", console=self.errors),
+        )
+
+    def _run_in_folder(self, pictures: Pictures, lock: FolderLock) -> list[int]:
+        """Do all images into a folder that is held; return the exit codes of failures."""
+        self._lock = lock
+        self._manifest = manifest = Manifest(self.options.base, overwrite=self.options.overwrite)
+        self._log = log = self._open_log(pictures, manifest)
+        with ExitStack() as stack:
+            exports = None
+            if self.options.formats:
+                exports = self._open_exports(pictures, manifest)
+            self._plan(pictures, log, exports).check(manifest, self._done(pictures, log, exports))
+            if exports is not None:
+                stack.enter_context(exports)
+            codes = self._do_all(pictures, log, exports)
+        # Once the exports are complete.
+        lock.check()
+        codes += self._check_written(pictures, log, exports)
+        self._finish(pictures, log)
+        manifest.close()
+        return codes
+
+    def _plan(self, pictures: Pictures, log: RunLog, exports: Exports | None) -> OutputPlan:
+        """Return all files of the run that are known before it."""
+        plan = OutputPlan(inputs=[*pictures.paths, *self.job.inputs()])
+        if log.folder is not None:
+            plan.files += [(log.folder / name, "") for name in (SUMMARY_FILE, FAILURES_FILE)]
+            plan.shared.append(log.folder / RUN_FILE)
+        if exports is not None:
+            plan.shared += exports.shared()
+        planned: set[str] = set()
+        for path, folder in self._places(pictures):
+            image = _absolute(path)
+            if exports is None:
+                plan.folders.append(folder)
+                plan.files += [(folder / name, image) for name in (OVERLAY_FILE, RESULT_FILE)]
+            elif image not in planned:  # the same image twice is written twice
+                planned.add(image)
+                files, folders = exports.outputs(path)
+                plan.files += [(item, image) for item in files]
+                plan.folders += folders
+        return plan
+
+    def _done(self, pictures: Pictures, log: RunLog, exports: Exports | None) -> list[Path]:
+        """Return the files and folders of images that are skipped."""
+        if not self.options.resume:
+            return []
+        done: list[Path] = []
+        for path, folder in self._places(pictures):
+            if not self._is_done(path, folder, log, exports):
+                continue
+            if exports is None:
+                done.append(folder)
+            else:
+                files, folders = exports.outputs(path)
+                done += [*files, *folders]
+        return done
+
+    def _check_written(self, pictures: Pictures, log: RunLog, exports: Exports | None) -> list[int]:
+        """Report images whose files were removed meanwhile; return an exit code for each."""
+        codes = []
+        for path, folder in self._places(pictures):
+            key = self._key(path, folder)
+            entry = log.entries.get(key)
+            if entry is None or entry.error:
+                continue
+            there = exports.has(path) if exports is not None else (folder / RESULT_FILE).is_file()
+            if not there:
+                say_error(self.errors, f"{path!r}: {_REMOVED}")
+                log.add(Entry(*key, error=_REMOVED))
+                codes.append(EXIT_FAILED)
+        return codes
 
     def _do_all(self, pictures: Pictures, log: RunLog, exports: Exports | None) -> list[int]:
         """Do the images; return the exit codes of failures."""
@@ -180,7 +280,9 @@ class Runner:
                 progress = None if several else bar.update
                 try:
                     report = self._do(path, folder, log, exports, progress, pictures.opened)
-                except _FAILURES as error:
+                except _Stop:
+                    raise
+                except Exception as error:  # whatever one image does, the others are done
                     logger.debug("failed on %s", path, exc_info=True)
                     bar.hide()
                     text = self._report_failure(path, error)
@@ -210,7 +312,7 @@ class Runner:
         started = time.perf_counter()
         result = segment(pixels, progress)
         seconds = time.perf_counter() - started
-        from ...pipeline.saving import file_names, write_outputs
+        from ...pipeline.saving import file_names, render_outputs
 
         own_files = self.options.writes and exports is None
         record: dict[str, Any] = {
@@ -219,14 +321,20 @@ class Runner:
             "files": file_names(folder, result) if own_files else None,
             **result.to_dict(),
         }
-        notes: list[str] = []
+        pages = further_pictures(path)
+        notes = [pages] if pages else []
         with _writing(path, needed=True):
+            if self.options.writes:
+                self._lock.check()
             log.begin()
         with _writing(path):
             if exports is not None:
-                notes = exports.add(path, pixels, result)
+                notes += exports.add(path, pixels, result)
             elif own_files:
-                write_outputs(folder, pixels, self.job.drawn(result), record)
+                for place in (folder, folder.parent):
+                    remove_leftovers(place)
+                files = render_outputs(pixels, self.job.drawn(result), record)
+                self._manifest.write_folder(folder, files, _absolute(path))
             log.add(Entry(*self._key(path, folder), masks=len(result), notes=tuple(notes)))
         if self.options.as_json:
             # The time is not in the file, which is the same for every run.
@@ -251,7 +359,8 @@ class Runner:
         if self._segment is None:
             try:
                 self._segment = self.job.prepare()
-            except _FAILURES as error:
+            except Exception as error:
+                logger.debug("nothing can be segmented", exc_info=True)
                 raise _Stop(image, error) from error
         return self._segment
 
@@ -259,19 +368,28 @@ class Runner:
         """Return each image with the folder for its own files."""
         if self.options.out is not None and not pictures.several:
             return [(pictures.paths[0], self.options.out)]
-        own = (RUN_FILE, SUMMARY_FILE, FAILURES_FILE)
-        folders = output_folders(pictures.names, self.options.base, own)
-        return list(zip(pictures.paths, folders, strict=True))
+        if not self.options.writes:
+            return [(path, Path()) for path in pictures.paths]
+        if self._planned is None:
+            own = (RUN_FILE, SUMMARY_FILE, FAILURES_FILE, MANIFEST_FILE, LOCK_FILE)
+            self._planned = output_folders(
+                pictures.names,
+                self.options.base,
+                own,
+                images=[_absolute(path) for path in pictures.paths],
+                owners=self._manifest.folders_of_images(RESULT_FILE),
+            )
+        return list(zip(pictures.paths, self._planned, strict=True))
 
-    def _open_log(self, pictures: Pictures) -> RunLog:
+    def _open_log(self, pictures: Pictures, manifest: Manifest) -> RunLog:
         options = self.options
         keeps = options.writes and (pictures.several or options.resume)
         if not keeps:
             return RunLog(None, {}, resume=False)
         asked = {**self.job.settings(), "formats": sorted(set(options.formats))}
-        return RunLog(options.base, asked, resume=options.resume)
+        return RunLog(options.base, asked, resume=options.resume, manifest=manifest)
 
-    def _open_exports(self, pictures: Pictures) -> Exports:
+    def _open_exports(self, pictures: Pictures, manifest: Manifest) -> Exports:
         from ..exports.run import Exports
 
         return Exports(
@@ -280,6 +398,7 @@ class Runner:
             pictures.paths,
             labels=self.job.labels(),
             root=pictures.root,
+            files=manifest,
         )
 
     def _is_done(self, path: str, folder: Path, log: RunLog, exports: Exports | None) -> bool:
@@ -331,7 +450,7 @@ class Runner:
 
     def _print(self, text: str, style: str = "", console: Console | None = None) -> None:
         console = self.console if console is None else console
-        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -339,6 +458,8 @@ def _writing(image: str, *, needed: bool = False) -> Iterator[None]:
     """Stop the run if no other image's files could be written either, or all need this one."""
     try:
         yield
+    except FolderGoneError as error:
+        raise _Stop(image, error) from error
     except OSError as error:
         if needed or error.errno in _NO_ROOM:
             raise _Stop(image, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 
 from ... import __version__
-from ...models.errors import InputError
+from ...models.errors import InputError, PromptsegError
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
 from .options import (
     AsJson,
@@ -20,6 +21,7 @@ from .options import (
     Formats,
     ModelOptions,
     Out,
+    Overwrite,
     Preset,
     Resume,
     Weights,
@@ -150,6 +152,7 @@ def segment_command(
     out: Out = None,
     formats: Formats = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find what text names, examples show, or points and boxes mark, as ranked masks."""
@@ -174,6 +177,11 @@ def segment_command(
             ),
             concepts=tuple(concept_path(name) for name in dict.fromkeys(concept or ())),
         )
+        for path in examples.concepts:
+            if not os.path.lexists(path):  # before torch, which reads it, is imported
+                raise InputError(
+                    f"--concept: {str(path)!r} does not exist; promptseg concept save makes it"
+                )
         query = read_query(text, negative, point, box)
         if not (query.finds or query.marks or examples.wanted):
             raise InputError(
@@ -181,8 +189,8 @@ def segment_command(
             )
         ranking = RankingOptions(top_k, min_score, no_overlap)
         models = ModelOptions(preset, device, dtype, weights, strategy)
-        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume)
-    except InputError as error:
+        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume, overwrite)
+    except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
     code = Runner(_Segmenting(query, examples, ranking, models), options).run(images)
@@ -241,6 +249,12 @@ class _Segmenting:
             "concepts": [_digest(path) for path in self.examples.concepts],
         }
 
+    def inputs(self) -> list[str]:
+        """Return the files that are read beside the images."""
+        examples = (*self.examples.positive, *self.examples.negative)
+        read = [path for item in examples for path in (item.image, item.mask) if path is not None]
+        return [*read, *map(str, self.examples.concepts)]
+
     def labels(self) -> list[str]:
         """Return the phrases, and the names of masks found by example."""
         if self._labels is None:
@@ -260,7 +274,7 @@ class _Segmenting:
         negative = [item.load() for item in self.examples.negative]
         pipeline, ranking = self.models.load(), self.ranking
         references = (*self._load_concepts(pipeline), *encode_examples(pipeline, positive))
-        query = self.query.showing(references, encode_examples(pipeline, negative))
+        query = self.query.with_references(references, encode_examples(pipeline, negative))
 
         def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
             return pipeline.rank(

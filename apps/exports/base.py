@@ -15,6 +15,7 @@ from PIL import Image
 from ...models.errors import InputError
 from ...pipeline.files import remove_leftovers
 from ..console import printable
+from .manifest import Files
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -33,6 +34,7 @@ class Exporter(ABC):
             the numbers do not depend on what is found. Others follow as they are found.
         images: Folder that the names of the images are relative to, for formats that refer to
             the image files; None if there are none.
+        files: Writes the files; by default it replaces what is there.
 
     Raises:
         InputError: An existing file cannot be added to.
@@ -41,17 +43,29 @@ class Exporter(ABC):
 
     # Name in FORMATS.
     name: ClassVar[str]
-    # Whether files are named like the images, without their endings.
-    by_stem: ClassVar[bool] = True
+    # Whether an image gets a folder of files.
+    in_folder: ClassVar[bool] = False
+    # Files of all images, which are added to.
+    shared: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
-        self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
+        self,
+        folder: Path,
+        labels: Sequence[str] = (),
+        images: Path | None = None,
+        files: Files | None = None,
     ) -> None:
         for place, _, _ in os.walk(folder):
             remove_leftovers(Path(place))
         self.folder = folder
         self.labels = ClassNames(labels)
         self.images = images
+        self.files = Files() if files is None else files
+
+    @classmethod
+    @abstractmethod
+    def outputs(cls, name: str) -> list[str]:
+        """Return the files that an image gets, or the folder of them: paths below the format's."""
 
     @abstractmethod
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
@@ -73,6 +87,10 @@ class Exporter(ABC):
     @abstractmethod
     def has(self, name: str) -> bool:
         """Return whether an image's result has been written, by this run or an earlier one."""
+
+    def source(self, name: str) -> str:
+        """Return the image's path, by which later runs know whose answer a file is."""
+        return name if self.images is None else os.path.join(self.images, name)  # noqa: PTH118
 
     def close(self) -> None:  # noqa: B027 - most formats have nothing left to write
         """Write whatever is still pending."""

@@ -7,17 +7,22 @@ scores, #format-results.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
+
 from ...models.errors import InputError
+from ...models.foreign import read_regular
 from ...pipeline.files import write_text
 from ...pipeline.masks import tight_box
 from ..console import printable
 from ..wording import count
 from .base import Exporter, class_name, stem
 from .coco_layout import encode_segmentation, is_panoptic
+from .manifest import Files
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -27,6 +32,26 @@ COCO_FILE = "annotations.json"
 # The file is rewritten when this share of its images is new, so that the number of writes of a long
 # run is bounded; until then, new images are in a file beside it.
 _NEW_SHARE = 1 / 20
+_LARGEST = 2**32
+
+
+class _PendingMask(msgspec.Struct):
+    """What is checked of an annotation that is not in the file yet."""
+
+    category: str
+    segmentation: dict[str, object] | list[list[float]]
+    area: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class _Pending(msgspec.Struct):
+    """What is checked of an image that is not in the file yet."""
+
+    file_name: str
+    height: int
+    width: int
+    annotations: list[_PendingMask]
 
 
 class CocoExporter(Exporter):
@@ -41,13 +66,17 @@ class CocoExporter(Exporter):
     """
 
     name = "coco"
-    by_stem = False
+    shared = (COCO_FILE,)
     polygons: ClassVar[bool] = False
 
     def __init__(
-        self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
+        self,
+        folder: Path,
+        labels: Sequence[str] = (),
+        images: Path | None = None,
+        files: Files | None = None,
     ) -> None:
-        super().__init__(folder, labels, images)
+        super().__init__(folder, labels, images, files)
         self.path = folder / COCO_FILE
         self._pending_path = self.path.with_name(f".{COCO_FILE}.pending.jsonl")
         self._document = self._read_document()
@@ -62,6 +91,10 @@ class CocoExporter(Exporter):
             self._insert(entry)
         # At once, because nothing may be appended to a line that was cut off.
         self.close()
+
+    @classmethod
+    def outputs(cls, name: str) -> list[str]:
+        return []
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         stem(name)  # for its check
@@ -104,11 +137,13 @@ class CocoExporter(Exporter):
             self._write()
 
     def _read_document(self) -> dict[str, Any]:
-        try:
-            document = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(self.path):
             return {"info": {"description": "promptseg"}}
-        except ValueError as error:
+        try:
+            document = json.loads(read_regular(self.path, "it", limit=_LARGEST))
+        except InputError as error:
+            raise self._refusal(str(error)) from error
+        except (ValueError, RecursionError) as error:
             raise self._refusal(f"it is not JSON ({error})") from error
         if not isinstance(document, dict):
             raise self._refusal("it is not a JSON object")
@@ -186,13 +221,15 @@ class CocoExporter(Exporter):
         self._new = 0
 
     def _read_pending(self) -> list[dict[str, Any]]:
-        try:
-            # Without the last line, which an interruption may have cut off.
-            lines = self._pending_path.read_text(encoding="utf-8").split("\n")[:-1]
-            entries = [json.loads(line) for line in lines]
-        except FileNotFoundError:
+        if not os.path.lexists(self._pending_path):
             return []
-        except ValueError as error:
+        try:
+            content = read_regular(self._pending_path, "it", limit=_LARGEST)
+            # Without the last line, which an interruption may have cut off.
+            lines = content.decode("utf-8").split("\n")[:-1]
+            entries = [json.loads(line) for line in lines]
+            msgspec.convert(entries, list[_Pending])
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{str(self._pending_path)!r} is broken ({error}); delete it and segment the "
                 "images of the last run again"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ...pipeline.files import write_folder
 from ...pipeline.saving import mask_names
 from .base import Exporter, stem, to_png
 
@@ -21,17 +20,23 @@ if TYPE_CHECKING:
 class _PictureExporter(Exporter):
     """Writes a folder per image with one PNG per mask, best first."""
 
+    in_folder = True
+
+    @classmethod
+    def outputs(cls, name: str) -> list[str]:
+        return [stem(name)]
+
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         pictures = [to_png(self._draw(image, mask)) for mask in result.masks]
         files = dict(zip(mask_names(result.labels), pictures, strict=True))
-        write_folder(self._path(name), files)
+        self.files.write_folder(self._path(name), files, self.source(name))
         return []
 
     def has(self, name: str) -> bool:
         return self._path(name).is_dir()
 
     def _path(self, name: str) -> Path:
-        return self.folder / stem(name)
+        return self.folder / self.outputs(name)[0]
 
     @abstractmethod
     def _draw(self, image: UInt8Array, mask: BoolArray) -> Image.Image:

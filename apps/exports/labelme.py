@@ -10,7 +10,6 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.files import write_text
 from ..console import printable
 from ..wording import count
 from .base import Exporter, class_name, stem
@@ -30,6 +29,10 @@ class LabelmeExporter(Exporter):
     """
 
     name = "labelme"
+
+    @classmethod
+    def outputs(cls, name: str) -> list[str]:
+        return [f"{stem(name)}.json"]
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         from .outlines import pixel_polygons
@@ -62,14 +65,15 @@ class LabelmeExporter(Exporter):
             "imageHeight": height,
             "imageWidth": width,
         }
-        write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        content = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        self.files.write(path, content.encode(), self.source(name))
         return [f"{self.name}: {count(empty, 'empty mask')} left out"] if empty else []
 
     def has(self, name: str) -> bool:
         return self._path(name).is_file()
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{stem(name)}.json"
+        return self.folder / self.outputs(name)[0]
 
     def _image_path(self, name: str, folder: Path) -> str:
         """Return the image's path relative to the folder of its JSON."""

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...pipeline.files import write_text
 from ..console import printable
 from .base import Exporter, stem
 
@@ -20,13 +19,18 @@ class JsonExporter(Exporter):
 
     name = "json"
 
+    @classmethod
+    def outputs(cls, name: str) -> list[str]:
+        return [f"{stem(name)}.json"]
+
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         record = {"image": printable(name), **result.to_dict()}
-        write_text(self._path(name), json.dumps(record, indent=2, allow_nan=False) + "\n")
+        content = json.dumps(record, indent=2, allow_nan=False) + "\n"
+        self.files.write(self._path(name), content.encode(), self.source(name))
         return []
 
     def has(self, name: str) -> bool:
         return self._path(name).is_file()
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{stem(name)}.json"
+        return self.folder / self.outputs(name)[0]

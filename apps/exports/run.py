@@ -16,7 +16,8 @@ from ...pipeline.drawing import draw_overlay
 from ...pipeline.result import Result
 from ...pipeline.saving import slug
 from . import FORMATS, exporter_class
-from .base import Exporter, stem
+from .base import Exporter
+from .manifest import MANIFEST_FILE, Manifest
 
 # In the ZIP: what the formats cannot hold of a result.
 NOTES_FILE = "notes.txt"
@@ -34,6 +35,8 @@ class Exports:
         labels: What is looked for; see :class:`~promptseg.apps.exports.base.Exporter`.
         root: Folder of the images; their paths below it become their names. By default the
             closest folder that holds all of them.
+        files: The record of what earlier runs wrote into the folder, which may be replaced; by
+            default the one that the folder has.
 
     Raises:
         InputError: There is no such format, an image is not below the root, two images would get
@@ -49,16 +52,33 @@ class Exports:
         *,
         labels: Sequence[str] = (),
         root: Path | None = None,
+        files: Manifest | None = None,
     ) -> None:
         classes = [exporter_class(name) for name in dict.fromkeys(formats)]
         self._root = _common_folder(images) if root is None else _absolute(root)
         names = [self._name(image) for image in images]
         for kind in classes:
-            if kind.by_stem:
-                _check_stems(kind.name, names)
+            _check_outputs(kind, names)
+        self.folder = folder
+        self._own_files = Manifest(folder) if files is None else None
+        files = files or self._own_files
         self._exporters: list[Exporter] = [
-            kind(folder / kind.name, labels, self._root) for kind in classes
+            kind(folder / kind.name, labels, self._root, files) for kind in classes
         ]
+
+    def outputs(self, image: str | Path) -> tuple[list[Path], list[Path]]:
+        """Return the files that an image gets, and the folders of further files."""
+        name = self._name(image)
+        files: list[Path] = []
+        folders: list[Path] = []
+        for item in self._exporters:
+            paths = folders if item.in_folder else files
+            paths += [item.folder / path for path in item.outputs(name)]
+        return files, folders
+
+    def shared(self) -> list[Path]:
+        """Return the files of all images together, which are added to."""
+        return [item.folder / path for item in self._exporters for path in item.shared]
 
     def add(self, image: str | Path, pixels: UInt8Array, result: Result) -> list[str]:
         """Write the result of an image in all formats.
@@ -86,6 +106,8 @@ class Exports:
         """Write whatever is still pending."""
         for item in self._exporters:
             item.close()
+        if self._own_files is not None:
+            self._own_files.close()
 
     def __enter__(self) -> Exports:
         return self
@@ -168,21 +190,24 @@ def _common_folder(images: Sequence[str | Path]) -> Path:
         ) from error
 
 
-def _check_stems(format_name: str, names: Sequence[str]) -> None:
-    """Refuse images that differ only in their endings and would overwrite each other's files."""
+def _check_outputs(kind: type[Exporter], names: Sequence[str]) -> None:
+    """Refuse images that would overwrite each other's files, as those of one stem do."""
     seen: dict[str, str] = {}
     for name in names:
-        # Regardless of case, which some file systems ignore.
-        other = seen.setdefault(stem(name).casefold(), name)
-        if other != name:
-            raise InputError(
-                f"{format_name}: {other!r} and {name!r} would be written to the same files; "
-                "rename one of them or export them to different folders"
-            )
+        for path in kind.outputs(name):
+            # Regardless of case, which some file systems ignore.
+            other = seen.setdefault(path.casefold(), name)
+            if other != name:
+                raise InputError(
+                    f"{kind.name}: {other!r} and {name!r} would be written to the same files; "
+                    "rename one of them or export them to different folders"
+                )
 
 
 def _pack(inside: Path, target: Path) -> Path:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path in sorted(inside.rglob("*")):
+            if path.name == MANIFEST_FILE:
+                continue
             archive.write(path, path.relative_to(inside.parent))
     return target

@@ -6,6 +6,7 @@ kit's colour map.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...pipeline.files import write_text, write_whole
+from ...models.errors import InputError
+from ...models.foreign import read_regular
+from ...pipeline.files import write_text
 from ..wording import count
 from .base import Exporter, stem, to_png
+from .manifest import Files
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -28,6 +32,7 @@ OBJECT_FOLDER = "SegmentationObject"
 BACKGROUND = "background"
 # 255 is void.
 _LARGEST = 254
+_LARGEST_LABELS = 2**24
 
 
 class VocExporter(Exporter):
@@ -39,17 +44,27 @@ class VocExporter(Exporter):
     """
 
     name = "voc"
+    shared = (LABELS_FILE,)
 
     def __init__(
-        self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
+        self,
+        folder: Path,
+        labels: Sequence[str] = (),
+        images: Path | None = None,
+        files: Files | None = None,
     ) -> None:
-        super().__init__(folder, (), images)
+        super().__init__(folder, (), images, files)
         self._written = self._read_names()
         self.labels.numbers_of(self._written or ())
         self.labels.numbers_of(labels)
 
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    @classmethod
+    def outputs(cls, name: str) -> list[str]:
         below = f"{stem(name)}.png"
+        return [f"{CLASS_FOLDER}/{below}", f"{OBJECT_FOLDER}/{below}"]
+
+    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+        of_classes, of_objects = (self.folder / path for path in self.outputs(name))
         numbers = self.labels.numbers_of(result.labels)
         if self._written != self.labels.names:
             names = [BACKGROUND, *self.labels.names]
@@ -60,9 +75,9 @@ class VocExporter(Exporter):
             objects[result.masks[i]] = i + 1
         classes = np.array([0, *(number + 1 for number in numbers)], np.uint16)[objects]
         notes: list[str] = []
-        write_whole(self.folder / CLASS_FOLDER / below, self._png(classes, "classes", notes))
+        self.files.write(of_classes, self._png(classes, "classes", notes), self.source(name))
         # Last, so that where it exists the other one does too.
-        write_whole(self.folder / OBJECT_FOLDER / below, self._png(objects, "objects", notes))
+        self.files.write(of_objects, self._png(objects, "objects", notes), self.source(name))
         visible = np.bincount(objects.ravel(), minlength=len(result) + 1)[1:]
         covered = result.masks.sum(axis=(1, 2)) - visible
         if covered.any():
@@ -74,14 +89,29 @@ class VocExporter(Exporter):
         return notes
 
     def has(self, name: str) -> bool:
-        return (self.folder / OBJECT_FOLDER / f"{stem(name)}.png").is_file()
+        return (self.folder / self.outputs(name)[1]).is_file()
 
     def _read_names(self) -> list[str] | None:
-        try:
-            lines = (self.folder / LABELS_FILE).read_text(encoding="utf-8").split("\n")
-        except FileNotFoundError:
+        path = self.folder / LABELS_FILE
+        if not os.path.lexists(path):
             return None
-        return [line for line in lines[1:] if line]
+        try:
+            content = read_regular(path, "it", limit=_LARGEST_LABELS)
+            lines = content.decode("utf-8").split("\n")
+        except ValueError as error:
+            raise self._refusal(str(error)) from error
+        if lines[0].strip() not in ("", BACKGROUND):
+            raise self._refusal(f"its first line is not {BACKGROUND!r}")
+        names = [line for line in lines[1:] if line]
+        if len(set(names)) != len(names):
+            raise self._refusal("a class is named twice")
+        return names
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(
+            f"no classes can be added to {str(self.folder / LABELS_FILE)!r}: {reason}; "
+            "move it away or give another folder"
+        )
 
     def _png(self, numbers: NDArray[np.uint16], what: str, notes: list[str]) -> bytes:
         if numbers.max(initial=0) > _LARGEST:

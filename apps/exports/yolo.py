@@ -5,14 +5,17 @@ Source: https://docs.ultralytics.com/datasets/segment/.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import InputError
+from ...models.foreign import read_regular
 from ...pipeline.files import write_text
 from ..wording import count
 from .base import Exporter, stem
+from .manifest import Files
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
@@ -20,10 +23,15 @@ if TYPE_CHECKING:
 
 DATA_FILE = "data.yaml"
 LABELS_FOLDER = "labels"
+IMAGES_FOLDER = "images"
+_LARGEST_SETTINGS = 2**24
 
 
 class YoloExporter(Exporter):
     """Writes labels/IMAGE.txt and data.yaml; the images belong in images/ beside labels/.
+
+    Of images that lie in a folder called images already, readers replace its last mention by
+    labels: the labels of train/images/a.jpg are train/labels/a.txt.
 
     A mask is one polygon. Holes are joined to the outline by a seam, which loses nothing. Parts are
     joined by lines, which readers fill one pixel wide; specks with fewer pixels than their line are
@@ -32,15 +40,28 @@ class YoloExporter(Exporter):
     """
 
     name = "yolo"
+    shared = (DATA_FILE,)
 
     def __init__(
-        self, folder: Path, labels: Sequence[str] = (), images: Path | None = None
+        self,
+        folder: Path,
+        labels: Sequence[str] = (),
+        images: Path | None = None,
+        files: Files | None = None,
     ) -> None:
-        super().__init__(folder, (), images)
+        super().__init__(folder, (), images, files)
         self._settings = self._read_settings()
         self.labels.numbers_of(self._names())
         self.labels.numbers_of(labels)
         self._written: list[str] = []
+
+    @classmethod
+    def outputs(cls, name: str) -> list[str]:
+        parts = stem(name).split("/")
+        last = max((i for i, part in enumerate(parts[:-1]) if part == IMAGES_FOLDER), default=None)
+        if last is None:
+            return ["/".join([LABELS_FOLDER, *parts]) + ".txt"]
+        return ["/".join([*parts[:last], LABELS_FOLDER, *parts[last + 1 :]]) + ".txt"]
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         from .outlines import joined_polygon
@@ -60,7 +81,8 @@ class YoloExporter(Exporter):
             if joined.polygon is not None:
                 values = (joined.polygon / (width, height)).ravel().tolist()
                 lines.append(" ".join([str(number), *(f"{value:.7f}" for value in values)]))
-        write_text(path, "".join(line + "\n" for line in lines))
+        content = "".join(line + "\n" for line in lines)
+        self.files.write(path, content.encode(), self.source(name))
         notes = []
         if several:
             notes.append(
@@ -76,16 +98,21 @@ class YoloExporter(Exporter):
         return self._path(name).is_file()
 
     def _path(self, name: str) -> Path:
-        return self.folder / LABELS_FOLDER / f"{stem(name)}.txt"
+        return self.folder / self.outputs(name)[0]
 
     def _read_settings(self) -> dict[str, Any]:
         import yaml
 
+        path = self.folder / DATA_FILE
+        if not os.path.lexists(path):
+            return {"train": IMAGES_FOLDER, "val": IMAGES_FOLDER}
         try:
-            settings = yaml.safe_load((self.folder / DATA_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {"train": "images", "val": "images"}
-        except (yaml.YAMLError, ValueError) as error:
+            text = read_regular(path, "it", limit=_LARGEST_SETTINGS).decode("utf-8")
+            # A few lines of them can stand for gigabytes.
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+                raise self._refusal("it has aliases (*name), which are not read")
+            settings = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise self._refusal(str(error)) from error
         if not isinstance(settings, dict):
             raise self._refusal("it is not a mapping")

@@ -12,7 +12,7 @@ from promptseg.pipeline.files import (
     find_leftovers,
     remove_leftovers,
     staging_folder,
-    write_folder,
+    write_files,
     write_whole,
 )
 
@@ -50,10 +50,20 @@ def test_a_link_in_the_place_is_replaced_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    write_folder(tmp_path / "a", {"x": b"1", "y": b"2"})
-    write_folder(tmp_path / "a", {"x": b"3"})
-    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == {"x": b"3"}
+def test_a_new_folder_appears_whole_and_files_of_others_stay(tmp_path: Path, monkeypatch) -> None:
+    replace, moved = Path.replace, []
+
+    def watched(path: Path, target: Path) -> Path:
+        moved.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    write_files(tmp_path / "a", {"x": b"1", "y": b"2"})
+    assert moved == [tmp_path / "a"]
+    (tmp_path / "a" / "mine").write_bytes(b"m")
+    write_files(tmp_path / "a", {"x": b"3"})
+    found = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert found == {"x": b"3", "y": b"2", "mine": b"m"}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 

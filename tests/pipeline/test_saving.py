@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from promptseg.models.errors import InputError
 from promptseg.pipeline import drawing
 from promptseg.pipeline.files import staging_folder, write_text
 from promptseg.pipeline.result import Result
@@ -79,7 +80,11 @@ def test_an_odd_earlier_result_deletes_nothing(tmp_path: Path, earlier: str) -> 
     (tmp_path / "precious.png").touch()
     (folder / "precious.png").touch()
     (folder / "result.json").write_text(earlier)
-    write_outputs(folder, np.zeros((6, 8, 3), np.uint8), one_mask_result(), {"files": {}})
+    image, result = np.zeros((6, 8, 3), np.uint8), one_mask_result()
+    with pytest.raises(InputError, match="json' is not a file of an earlier result"):
+        write_outputs(folder, image, result, {"files": {}})
+    assert {path.name for path in folder.iterdir()} == {"precious.png", "result.json"}
+    write_outputs(folder, image, result, {"files": {}}, overwrite=True)
     assert (tmp_path / "precious.png").exists()
     assert {path.name for path in folder.iterdir()} == {
         "precious.png",
@@ -87,6 +92,31 @@ def test_an_odd_earlier_result_deletes_nothing(tmp_path: Path, earlier: str) -> 
         "overlay.png",
         "mask_01_cat.png",
     }
+
+
+def test_files_of_others_are_neither_replaced_nor_deleted(tmp_path: Path) -> None:
+    image, result = np.zeros((6, 8, 3), np.uint8), one_mask_result()
+    for name in ("overlay.png", "mask_01_cat.png", "result.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(InputError, match="overwrite=True"):
+            write_outputs(folder, image, result, {"files": {"masks": ["mask_01_cat.png"]}})
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {name: "mine"}
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "overlay.png").symlink_to(tmp_path / "overlay.png" / "overlay.png")
+    with pytest.raises(InputError):
+        write_outputs(tmp_path / "link", image, result, {})
+    # A pipe of that name is not waited for.
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "result.json")
+    with pytest.raises(InputError):
+        write_outputs(tmp_path / "pipe", image, result, {})
+    # What an earlier result names is replaced, and what it no longer has is removed.
+    record = {"files": {"masks": ["mask_01_cat.png"]}}
+    write_outputs(tmp_path / "own", image, result, record)
+    write_outputs(tmp_path / "own", image, Result.empty((6, 8)), {"files": {"masks": []}})
+    assert {path.name for path in (tmp_path / "own").iterdir()} == {"overlay.png", "result.json"}
 
 
 def test_a_record_with_nan_is_refused_and_nothing_written(tmp_path: Path) -> None:

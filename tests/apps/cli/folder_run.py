@@ -22,6 +22,7 @@ from typing import Any
 from conftest import FakePipeline
 
 from promptseg.apps.cli.main import app
+from promptseg.apps.cli.main import main as run_command
 from promptseg.apps.cli.options import ModelOptions
 
 MOST = 1000
@@ -59,8 +60,11 @@ def main() -> None:
     mode, arguments = sys.argv[1], sys.argv[2:]
     pipeline = SlowPipeline() if mode == "slow" else FakePipeline()
     ModelOptions.load = lambda options: pipeline
+    # A shell may have started the tests with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if mode == "slow":
-        app(arguments)
+        sys.argv[1:] = arguments
+        run_command()
     # Also imports all, so that the others need not.
     run_in("whole", arguments)
     for moment in range(1, MOST):

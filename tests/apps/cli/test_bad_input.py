@@ -53,7 +53,7 @@ def assert_answered(done) -> None:
     assert done.exit_code == 0, done.output
     assert done.stderr == ""
     names = json.loads(Path("out/result.json").read_text())["files"]
-    on_disk = {path.name for path in Path("out").iterdir()}
+    on_disk = {path.name for path in Path("out").iterdir() if path.name[0] != "."}
     assert on_disk == {"result.json", names["overlay"], *names["masks"]}
 
 

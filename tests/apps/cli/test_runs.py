@@ -26,6 +26,8 @@ from promptseg.apps.cli import segment as segment_command
 from promptseg.apps.cli.folders import find_pictures, natural_key, output_folders
 from promptseg.apps.cli.run_summary import Entry, RunLog, summarise
 from promptseg.apps.exports import FORMATS
+from promptseg.apps.exports.lock import LOCK_FILE
+from promptseg.apps.exports.manifest import MANIFEST_FILE
 from promptseg.pipeline.result import Result
 
 SCRIPT = Path(__file__).with_name("folder_run.py")
@@ -44,10 +46,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files and folders below a folder, hidden ones too."""
+    """All files and folders below a folder, hidden ones too, but for the run's lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"folder"
         for path in folder.rglob("*")
+        if path.name != LOCK_FILE
     }
 
 
@@ -204,7 +207,7 @@ def test_every_format_of_a_folder(run, fake_pipeline, folder: Path) -> None:
     done = run("segment", folder, "-t", "zebra", "-t", "cat", "--out", "out", *arguments)
     assert done.exit_code == 0, done.output
     written = {path.name for path in Path("out").iterdir()}
-    assert written == {*FORMATS, "run.jsonl", "summary.json"}
+    assert written == {*FORMATS, "run.jsonl", "summary.json", LOCK_FILE, MANIFEST_FILE}
     coco = COCO("out/coco/annotations.json")
     assert [item["file_name"] for item in coco.dataset["images"]] == NAMES
     # In the order of the phrases, found or not.
@@ -217,7 +220,7 @@ def test_formats_of_one_image_add_to_the_same_file(run, fake_pipeline, folder: P
         done = run("segment", folder / name, "-t", "cat", "--format", "coco", "--json")
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["files"] is None
-    assert {path.name for path in Path("promptseg-output").iterdir()} == {"coco"}
+    assert {path.name for path in Path("promptseg-output").iterdir()} == {"coco", LOCK_FILE}
     coco = COCO("promptseg-output/coco/annotations.json")
     assert [item["file_name"] for item in coco.dataset["images"]] == NAMES[:2]
 
@@ -321,8 +324,11 @@ def test_an_image_that_takes_anothers_folder_is_no_reason_to_skip_it(
 ) -> None:
     asked = ("segment", folder, "-t", "cat", "--out", "out")
     run(*asked)
-    shutil.copy(folder / "2.png", folder / "1.gif")  # now first, so that "1" is its folder
+    shutil.copy(folder / "2.png", folder / "1.gif")  # now first, but "1" has an owner
+    fake_pipeline.queries.clear()
     assert run(*asked, "--resume").exit_code == 0
+    assert len(fake_pipeline.queries) == 1
+    assert read(Path("out/1/result.json"))["image"] == str(folder / "1.png")
     images = {read(Path(f"out/{name}/result.json"))["image"] for name in ("1", "1-2")}
     assert images == {str(folder / "1.gif"), str(folder / "1.png")}
 
@@ -396,7 +402,7 @@ def test_ctrl_c_tells_how_to_go_on(run, fake_pipeline, folder: Path) -> None:
         r"error: stopped; [2-4] images done; the same command with --resume continues from there\n",
         errors,
     )
-    assert not [name for name in contents(Path("out")) if ".promptseg" in name]
+    assert not [name for name in contents(Path("out")) if ".partial" in name]
     done = run(*asked, "--resume")
     assert done.exit_code == 0
     assert done.stderr == ""
@@ -473,18 +479,19 @@ def test_an_out_that_cannot_be_made_stops_the_run(
     run, fake_pipeline, folder: Path, options
 ) -> None:
     done = run("segment", folder, "-t", "cat", "--out", folder / "1.png/out", *options)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "NotADirectoryError" in done.stderr
-    assert len(fake_pipeline.queries) == 1
+    assert "cannot be made (Not a directory); give another" in done.stderr
+    assert fake_pipeline.queries == []
 
 
 def test_an_image_whose_files_cannot_be_written_does_not_stop_the_others(
     run, fake_pipeline, folder: Path
 ) -> None:
-    Path("out").mkdir()
-    Path("out/2").touch()  # where a folder should be
+    Path("out/2").mkdir(parents=True)
+    Path("out/2/mask_01_cat.png").touch()  # that a mask gets this name is known afterwards
     done = run("segment", folder, "-t", "cat", "--out", "out")
     assert done.exit_code == 1
-    assert "FileExistsError" in done.stderr
+    assert "'out/2/mask_01_cat.png' is in the way: promptseg did not write it" in done.stderr
     assert read(Path("out/summary.json"))["with_masks"] == 4
+    assert contents(Path("out/2")) == {"mask_01_cat.png": b""}

@@ -15,7 +15,11 @@ from promptseg.models.errors import CheckpointError, ModelNotFoundError
 
 
 def files_under(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name[0] != "."
+    }
 
 
 def without_time(line: str) -> dict[str, object]:
@@ -322,7 +326,7 @@ def test_out_that_is_a_file(run, fake_pipeline, photo, tmp_path) -> None:
     assert done.exit_code == 2
     assert "is a file; give a folder" in done.stderr
     done = run("segment", photo, "-t", "cat", "--out", photo / "below")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from promptseg.apps.exports import FORMATS, exporter_class
 from promptseg.apps.exports.base import ClassNames, class_name
+from promptseg.apps.exports.manifest import MANIFEST_FILE
 from promptseg.apps.exports.run import Exports
 from promptseg.models.errors import InputError
 from promptseg.pipeline.files import write_text
@@ -55,8 +56,9 @@ def read_coco(folder: Path) -> dict[str, Any]:
 def test_all_formats_of_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(tmp_path, out, list(RESULTS))
-    assert {path.name for path in out.iterdir()} == set(FORMATS)
+    assert {path.name for path in out.iterdir()} == {*FORMATS, MANIFEST_FILE}
     files = contents(out)
+    del files[MANIFEST_FILE]
     # Images of one stem in different folders do not meet.
     assert {"yolo/labels/a/x.txt", "yolo/labels/b/x.txt", "labelme/a/x.json"} <= set(files)
     assert {"voc/SegmentationClass/b/x.png", "cutout/a/x/mask_02_dog.png"} <= set(files)
