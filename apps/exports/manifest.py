@@ -167,7 +167,9 @@ class Manifest(Files):
             if path.is_relative_to(self.folder) and path.exists():
                 rows.append(self._line(path, known[-1]))
                 self._known[path] = known[-1:]
-        write_whole(self._path, (_HEADER + "".join(rows)).encode())
+        content = (_HEADER + "".join(rows)).encode()
+        if content != read_regular(self._path, repr(str(self._path)), limit=_LARGEST):
+            write_whole(self._path, content)
         self._tidy = True
 
     def _rows(self, path: Path) -> list[Written]:
