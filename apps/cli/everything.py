@@ -11,6 +11,7 @@ from rich.console import Console
 from ... import __version__
 from ...models.errors import PromptsegError
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
+from .job import Progress, RunOptions, Segment
 from .options import (
     AsJson,
     Device,
@@ -23,7 +24,7 @@ from .options import (
     Resume,
     Weights,
 )
-from .runner import Progress, Runner, RunOptions, Segment
+from .runner import Runner
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array

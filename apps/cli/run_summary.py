@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,3 +210,13 @@ def _merge_notes(entries: Iterable[Entry]) -> list[str]:
         more = len(images[kind]) - 1
         merged.append(f"{note}; similar in {count(more, 'more image')}" if more else note)
     return merged
+
+
+def describe_labels(labels: Sequence[str]) -> str:
+    """Return "3 masks (2 cat, dog)" or "nothing found"."""
+    if not labels:
+        return "nothing found"
+    masks = count(len(labels), "mask")
+    kinds = Counter(label for label in labels if label).items()
+    named = ", ".join(f"{number} {label}" if number > 1 else label for label, number in kinds)
+    return f"{masks} ({named})" if named else masks

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
-from ...models.errors import InputError, PromptsegError
+from ...models.errors import PromptsegError
 from ...pipeline.files import remove_leftovers
 from ...pipeline.saving import OVERLAY_FILE, RESULT_FILE
 from ..console import (
@@ -32,103 +29,30 @@ from ..console import (
     say_error,
     visible,
 )
-from ..exports import FORMATS
 from ..exports.lock import LOCK_FILE, FolderGoneError, FolderLock
 from ..exports.manifest import MANIFEST_FILE, Manifest
 from ..wording import count
-from .folders import DEFAULT_OUT, Pictures, find_pictures, further_pictures, output_folders
+from .folders import Pictures, find_pictures, further_pictures, output_folders
+from .job import Job, Progress, RunOptions, Segment, Stop, writing
 from .output_plan import OutputPlan
-from .run_summary import FAILURES_FILE, RUN_FILE, SUMMARY_FILE, Entry, RunLog, summarise
+from .run_summary import (
+    FAILURES_FILE,
+    RUN_FILE,
+    SUMMARY_FILE,
+    Entry,
+    RunLog,
+    describe_labels,
+    summarise,
+)
 
 if TYPE_CHECKING:
-    from ...pipeline.checks import UInt8Array
-    from ...pipeline.result import Result
     from ..exports.run import Exports
 
 logger = logging.getLogger(__name__)
 
-# If an image's files cannot be written for one of these reasons, neither can the next one's.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 # How long a single image waits for another process that writes to the same folder, in seconds.
 _PATIENCE = 60.0
 _REMOVED = "its files were removed while the run went on; run the same command with --resume"
-
-Progress = Callable[[int, int], None]
-Segment = Callable[["UInt8Array", Progress | None], "Result"]
-
-
-class Job(Protocol):
-    """What a command does with every image."""
-
-    # Title of the progress bar for a single image; empty for none.
-    progress_title: str
-
-    def settings(self) -> Mapping[str, object]:
-        """Return everything that results depend on, JSON-able."""
-
-    def inputs(self) -> list[str]:
-        """Return the files that are read beside the images."""
-
-    def labels(self) -> list[str]:
-        """Return what is looked for; this may read files of the query."""
-
-    def prepare(self) -> Segment:
-        """Load what is needed; return the function that segments an image, (H, W, 3) uint8."""
-
-    def drawn(self, result: Result) -> Result:
-        """Return a result as the overlay and the mask files show it."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where results go.
-
-    Attributes:
-        preset: Named in the records.
-        out: Folder for files; None for the default one.
-        as_json: Print JSON alone, and write files only if they are asked for.
-        formats: Names of FORMATS, in place of the overlay, the masks and result.json.
-        resume: Skip images that are done.
-        overwrite: Also replace files that no earlier run wrote.
-
-    Raises:
-        InputError: They make no sense.
-    """
-
-    preset: str
-    out: Path | None = None
-    as_json: bool = False
-    formats: tuple[str, ...] = ()
-    resume: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.out is not None and os.path.lexists(self.out) and not self.out.is_dir():
-            raise InputError(f"--out: {str(self.out)!r} is a file; give a folder")
-        for name in self.formats:
-            if name not in FORMATS:
-                raise InputError(f"--format: there is no {name!r}; use one of {', '.join(FORMATS)}")
-        if self.resume and not self.writes:
-            raise InputError("--resume: no files are written to resume from; give --out")
-
-    @property
-    def writes(self) -> bool:
-        """Whether files are written."""
-        return self.out is not None or bool(self.formats) or not self.as_json
-
-    @property
-    def base(self) -> Path:
-        """Folder of the run."""
-        return Path(DEFAULT_OUT) if self.out is None else self.out
-
-
-class _Stop(Exception):
-    """No further image can be done."""
-
-    def __init__(self, image: str, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.image = image
-        self.cause = cause
 
 
 class Runner:
@@ -164,7 +88,7 @@ class Runner:
         except KeyboardInterrupt as stop:
             say_error(self.errors, f"stopped{_way_on(self._log)}")
             return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
-        except _Stop as stop:
+        except Stop as stop:
             text = describe_error(stop.cause)
             if not isinstance(stop.cause, FolderGoneError):
                 text += _way_on(self._log)
@@ -280,7 +204,7 @@ class Runner:
                 progress = None if several else bar.update
                 try:
                     report = self._do(path, folder, log, exports, progress, pictures.opened)
-                except _Stop:
+                except Stop:
                     raise
                 except Exception as error:  # whatever one image does, the others are done
                     logger.debug("failed on %s", path, exc_info=True)
@@ -323,11 +247,11 @@ class Runner:
         }
         pages = further_pictures(path)
         notes = [pages] if pages else []
-        with _writing(path, needed=True):
+        with writing(path, needed=True):
             if self.options.writes:
                 self._lock.check()
             log.begin()
-        with _writing(path):
+        with writing(path):
             if exports is not None:
                 notes += exports.add(path, pixels, result)
             elif own_files:
@@ -342,7 +266,8 @@ class Runner:
             return lambda: typer.echo(line)
         where = self.options.base if exports is not None else folder
         if briefly:
-            text = f"{printable(path)}: {_describe(self.job.drawn(result).labels)}, {seconds:.2f} s"
+            found = describe_labels(self.job.drawn(result).labels)
+            text = f"{printable(path)}: {found}, {seconds:.2f} s"
             return lambda: self._print(text)
         from .report import describe_result
 
@@ -361,7 +286,7 @@ class Runner:
                 self._segment = self.job.prepare()
             except Exception as error:
                 logger.debug("nothing can be segmented", exc_info=True)
-                raise _Stop(image, error) from error
+                raise Stop(image, error) from error
         return self._segment
 
     def _places(self, pictures: Pictures) -> list[tuple[str, Path]]:
@@ -453,35 +378,12 @@ class Runner:
         console.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _writing(image: str, *, needed: bool = False) -> Iterator[None]:
-    """Stop the run if no other image's files could be written either, or all need this one."""
-    try:
-        yield
-    except FolderGoneError as error:
-        raise _Stop(image, error) from error
-    except OSError as error:
-        if needed or error.errno in _NO_ROOM:
-            raise _Stop(image, error) from error
-        raise
-
-
 def _way_on(log: RunLog | None) -> str:
     """Return how to resume after an interruption, if there is something to resume from."""
     if log is None or log.folder is None or not (log.begun or log.entries):
         return ""
     done = sum(not entry.error for entry in log.entries.values())
     return f"; {count(done, 'image')} done; the same command with --resume continues from there"
-
-
-def _describe(labels: Sequence[str]) -> str:
-    """Return "3 masks (2 cat, dog)" or "nothing found"."""
-    if not labels:
-        return "nothing found"
-    masks = count(len(labels), "mask")
-    kinds = Counter(label for label in labels if label).items()
-    named = ", ".join(f"{number} {label}" if number > 1 else label for label, number in kinds)
-    return f"{masks} ({named})" if named else masks
 
 
 def _absolute(path: str) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from ... import __version__
 from ...models.errors import InputError, PromptsegError
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
+from .job import Progress, RunOptions, Segment
 from .options import (
     AsJson,
     Device,
@@ -35,7 +36,7 @@ from .reference_options import (
     encode_examples,
     read_examples,
 )
-from .runner import Progress, Runner, RunOptions, Segment
+from .runner import Runner
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
