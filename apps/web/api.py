@@ -59,7 +59,7 @@ def add_endpoints(engine: Engine, setup: Setup) -> None:
             files=plain(gr.File)(file_count="multiple"),
         )
         answer = _Answerer(engine, common.files)
-        image = _file(label="image")
+        image = plain(gr.File)(label="image")
         _add_text(answer, common, image)
         _add_reference(answer, common, image)
         _add_points(answer, common, image)
@@ -196,7 +196,7 @@ def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
         request = Request(Setup(preset, device), _picture(image), example=shown)
         return answer(request, top_k, min_score, formats)
 
-    inputs = [image, _file(), _file(value=None), gr.JSON(None), gr.JSON(None)]
+    inputs = [image, plain(gr.File)(), plain(gr.File)(value=None), gr.JSON(None), gr.JSON(None)]
     _register(segment_reference, common, [*inputs, gr.Textbox("reference")])
 
 
@@ -277,10 +277,6 @@ def _parsed(name: str, value: Any) -> Any:
         raise InputError(f"{name} must be a list")
     check_count(name, len(value or ()), MAX_MARKS)
     return value or None
-
-
-def _file(**options: Any) -> Any:
-    return plain(gr.File)(**options)
 
 
 def _pictures(request: Request) -> list[Path]:
