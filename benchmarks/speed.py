@@ -36,7 +36,7 @@ def promptseg() -> Encode:
     from promptseg.models import create_model
 
     model = create_model("sam_vit_b")
-    return lambda pixels: model.image_encoder(pixels)
+    return model.encode_image
 
 
 def segment_anything() -> Encode:
