@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ... import __version__
 from ...models.errors import InputError, PromptsegError
+from ...models.foreign import read_regular
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
 from .job import Progress, RunOptions, Segment
 from .options import (
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from ...pipeline.prompters.reference.examples import EncodedReference
     from ...pipeline.query import Query
     from ...pipeline.result import Result
+
+# Largest file of an example or a concept whose content is compared by --resume.
+_LARGEST_FILE = 2**32
 
 
 def segment_command(
@@ -309,6 +313,7 @@ def _describe_example(example: Example) -> dict[str, object]:
 def _digest(path: Path) -> str:
     """Return the SHA-256 of a file; empty if it cannot be read, which is reported on use."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        content = read_regular(path, str(path), limit=_LARGEST_FILE)
+    except InputError:
         return ""
+    return hashlib.sha256(content).hexdigest()
