@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from ...models.errors import InputError, PromptsegError
-from ..console import describe_error, exit_code, printable, say_error
+from ..console import describe_error, exit_code, say_error, visible
 from ..wording import count
 from .options import Device, Dtype, ModelOptions, Preset, Weights
 from .reference_options import (
@@ -92,7 +92,7 @@ def save_command(
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(exit_code(error)) from error
     typer.echo(
-        printable(f"{label}: {count(len(loaded), 'example')} by {encoded.model_id}, in {path}")
+        visible(f"{label}: {count(len(loaded), 'example')} by {encoded.model_id}, in {path}")
     )
 
 
@@ -119,7 +119,7 @@ def show_command(
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(exit_code(error)) from error
     for line in lines:
-        typer.echo(printable(line))
+        typer.echo(visible(line))
 
 
 def _output_path(label: str, out: Path | None) -> Path:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ... import __version__
 from ...models.errors import InputError, PromptsegError
-from ..console import Bar, describe_error, exit_code, printable, say_error
+from ..console import Bar, describe_error, exit_code, say_error, visible
 from ..wording import count
 from .options import Device, Dtype, ModelOptions, Preset, Weights
 
@@ -150,7 +150,7 @@ def _tell_skipped(console: Console, skipped: Skipped) -> None:
     more = ["..."] if skipped.count > len(skipped.named) else []
     what = count(skipped.count, "entry or image", "entries or images")
     for line in (*skipped.named, *more, f"{what} of the data could not be read and did not count"):
-        console.print(printable(f"skipped: {line}"), highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(f"skipped: {line}"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _check_outputs(out: Path | None, failures: Path | None) -> None:

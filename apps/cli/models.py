@@ -23,7 +23,7 @@ from ... import __version__
 from ...models.errors import CheckpointError, InputError, PromptsegError
 from ...models.hub.sources import SOURCES, WeightSource
 from ...pipeline.presets.catalog import PRESETS, sources_for
-from ..console import EXIT_FAILED, EXIT_INTERRUPTED, describe_error, exit_code, printable, say_error
+from ..console import EXIT_FAILED, EXIT_INTERRUPTED, describe_error, exit_code, say_error, visible
 from ..wording import count, describe_size
 
 _LIBRARIES = ("torch", "timm", "huggingface_hub", "transformers", "open_clip_torch")
@@ -106,7 +106,7 @@ def doctor_command() -> None:
     console = Console()
     for line in (*_describe_machine(), *_describe_hub(), "", *_describe_presets()):
         # Text, not str: a path such as "[red]" is not markup.
-        console.print(Text(printable(line)), soft_wrap=True)
+        console.print(Text(visible(line)), soft_wrap=True)
 
 
 def _fetch(preset: str, sources: Sequence[WeightSource], folder: Path | None) -> None:
@@ -125,7 +125,7 @@ def _fetch(preset: str, sources: Sequence[WeightSource], folder: Path | None) ->
     where = "the hub's cache" if folder is None else str(folder)
     typer.echo(
         f"{preset}: {count(len(downloads), 'file')}, {describe_size(left)}"
-        f"{f' ({describe_size(begun)} already here)' if begun else ''}, to {printable(where)}"
+        f"{f' ({describe_size(begun)} already here)' if begun else ''}, to {visible(where)}"
     )
     for item in downloads:
         run_download(item)
@@ -138,7 +138,7 @@ def _fetch(preset: str, sources: Sequence[WeightSource], folder: Path | None) ->
     from ...models.hub.find import WEIGHTS_VARIABLE, own_folder
 
     if folder is not None and own_folder() != folder:
-        typer.echo(f"set {WEIGHTS_VARIABLE}={printable(str(folder.absolute()))} to use them")
+        typer.echo(f"set {WEIGHTS_VARIABLE}={visible(str(folder.absolute()))} to use them")
 
 
 def _state(source: WeightSource) -> str:

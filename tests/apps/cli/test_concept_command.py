@@ -138,3 +138,16 @@ def test_files_that_cannot_be_written_are_said(run, shown) -> None:
                "file/mug.safetensors")  # fmt: skip
     assert done.exit_code == 1
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_a_terminal_obeys_is_escaped(run, shown, tmp_path) -> None:
+    image, mask = shown("red")
+    saved = run(
+        "concept", "save", "\x1b[2Jmug", "--reference", image, "--mask", mask,
+        "--out", tmp_path / "a.safetensors",
+    )  # fmt: skip
+    told = run("concept", "show", tmp_path / "a.safetensors")
+    for done in (saved, told):
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith(r"\x1b[2Jmug: ")
+        assert "\x1b" not in done.stdout
