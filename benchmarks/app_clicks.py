@@ -1,10 +1,10 @@
-"""The web app: how long a click on an encoded image takes with the pocket preset, warm.
+"""Time clicks on an encoded image in the web app, with the pocket preset, warm.
 
     python benchmarks/app_clicks.py [--threads 2] [--repeats 30] [--image photo.jpg]
 
-The time is that of the page's handler: from the click to all that the browser is sent (masks for
-the picture, thumbnails, tables). Each click is at another place, so that no answer is remembered.
-Without --image a generated picture of 640 x 480 is used.
+The time is that of the page's handler: from the click to everything that is sent to the browser
+(masks for the picture, thumbnails, tables). Each click is in a different place, so that no answer
+comes from a cache. Without --image, a generated picture of 640 x 480 pixels is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WARM_UP = 3
 
 
 def main() -> None:
-    """Print the median of the clicks."""
+    """Parse the arguments and print the median times."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=30)
@@ -43,11 +43,11 @@ def main() -> None:
     print(f"first click (whole, part, subpart): {lone * 1000:.0f} ms")
     print(f"second click (one mask): {second * 1000:.0f} ms")
     verdict = "within" if max(lone, second) <= TARGET else "ABOVE"
-    print(f"{verdict} the target of {TARGET * 1000:.0f} ms, {options.threads} threads, medians")
+    print(f"{verdict} the target of {TARGET * 1000:.0f} ms (medians, {options.threads} threads)")
 
 
 def time_clicks(path: Path, repeats: int) -> tuple[float, float]:
-    """Median seconds of a first and of a second click on one picture."""
+    """Median seconds for a first and for a second click on one picture."""
     engine = Engine()
     with gr.Blocks(analytics_enabled=False):
         view = ResultView(engine)
@@ -62,14 +62,14 @@ def time_clicks(path: Path, repeats: int) -> tuple[float, float]:
 
 
 def time_click(view: ResultView, path: Path, marks: MarkHistory) -> float:
-    """Seconds that the handler takes for the marks."""
+    """Seconds that the handler takes to answer the marks."""
     start = time.perf_counter()
     view.find((Request(Setup(), path, marks=marks),), 0.0, 0, lambda share, what: None)
     return time.perf_counter() - start
 
 
 def generated_picture(folder: Path) -> Path:
-    """A picture with discs on a slope of colour."""
+    """Write a picture of discs on a colour gradient and return its path."""
     width, height = SIZE
     rows, columns = np.mgrid[0:height, 0:width]
     pixels = np.stack([rows * 255 // height, columns * 255 // width, rows * 0 + 90], -1)

@@ -1,10 +1,10 @@
-"""Measure colour words on objects whose colour was noted by eye.
+"""Measure colour words on objects whose colours were annotated by eye.
 
     python benchmarks/colours.py DATA
 
-DATA is a folder in the layout of docs/data.md that holds the pictures of colours.jsonl (a label of
-a picture with its colour, a line each). Each object is asked for without a colour, by its own
-("red dress") and by one that is far from it ("green dress").
+DATA is a folder in the layout of docs/data.md that contains the pictures listed in colours.jsonl,
+where each line gives a picture, a label in it and its colour. Each object is queried without a
+colour, with its own ("red dress") and with a very different one ("green dress").
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ FAR: Mapping[str, str] = {
 
 
 def main() -> None:
-    """Read the arguments, measure and print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with index.jsonl")
+    parser.add_argument("data", type=Path, help="folder that contains index.jsonl")
     pipe = promptseg.load("pocket")
     samples = {sample.name: sample for sample in read_index(parser.parse_args().data)}
     rows = [json.loads(line) for line in OBJECTS.read_text(encoding="utf-8").splitlines()]

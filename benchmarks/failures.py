@@ -1,4 +1,4 @@
-"""Draw what pocket gets wrong on photographs that come with scikit-image.
+"""Draw mistakes of the pocket preset on photographs that come with scikit-image.
 
 python benchmarks/failures.py docs/images/failures.png
 """
@@ -16,7 +16,7 @@ from promptseg.apps.evaluation.contact_sheet import draw_sheet, save_sheet
 from promptseg.apps.evaluation.tasks.base import Shown
 
 Box = tuple[float, float, float, float]
-# Photograph, phrase or box, and what is wrong.
+# Photograph, phrase or box, and what is wrong with the answer.
 CASES: tuple[tuple[str, str | Box, str], ...] = (
     ("coffee", "spoon", "a small thing"),
     ("rocket", "person", "there is nobody"),
@@ -30,9 +30,9 @@ CASES: tuple[tuple[str, str | Box, str], ...] = (
 
 
 def main() -> None:
-    """Read the arguments, ask and draw."""
+    """Parse the arguments, run the queries and draw the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="the PNG")
+    parser.add_argument("out", type=Path, help="PNG to write")
     out = parser.parse_args().out
     pipe = promptseg.load("pocket")
     shown = []

@@ -1,9 +1,9 @@
-"""Make docs/gallery.md and its pictures from the product: the pocket preset on free photographs.
+"""Make docs/gallery.md and its pictures by running the pocket preset on free photographs.
 
     python benchmarks/gallery.py [--out docs] [--photos FOLDER]
 
-The page's commands are made of the queries that were run, and its figures are those of the run.
-With --photos the photographs are written to a folder, to try the commands on.
+The page's commands are built from the queries that were run, and its figures come from that run.
+With --photos, the photographs are also written to a folder, so that the commands can be tried.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from promptseg.pipeline.drawing import draw_overlay
 from promptseg.pipeline.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURES = Path("images", "gallery")  # below the folder of the page
+PICTURES = Path("images", "gallery")  # relative to the page's folder
 LONGEST_SIDE = 640
 MOST_BYTES = 80_000
 LONGEST_TABLE = 4
@@ -50,18 +50,18 @@ photographs, to try the commands on. [thresholds.md](thresholds.md) tells what t
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of one photograph.
+    """A query on one photograph.
 
     Attributes:
-        photo: Its name.
-        text: Phrases.
-        negative: What they must not be.
+        photo: Name of the photograph.
+        text: Phrases to look for.
+        negative: Phrases that the masks must not match.
         points: Clicks, (x, y, label) in pixels.
         box: XYXY in pixels.
-        example: Name of a photograph with an example, and the box around it.
-        label: What the example is called.
-        everything: Whether there is no query, but masks of all there is.
-        apart: Whether each mask gets a picture of its own.
+        example: Name of the photograph that shows an example, and the box around the example.
+        label: Label of the example.
+        everything: Whether to segment everything, without a query.
+        apart: Whether each mask gets its own picture.
     """
 
     photo: str
@@ -76,7 +76,7 @@ class Query:
 
     @property
     def command(self) -> str:
-        """The same on the command line."""
+        """The same query on the command line."""
         words = ["promptseg", "everything" if self.everything else "segment", f"{self.photo}.png"]
         for option, phrases in (("-t", self.text), ("--negative", self.negative)):
             words += [word for phrase in phrases for word in (option, phrase)]
@@ -96,9 +96,9 @@ class Scene:
     """A section of the page.
 
     Attributes:
-        title: Its heading.
-        words: What there is to see.
-        queries: What is asked, one after the other.
+        title: The section's heading.
+        words: Text that explains the pictures.
+        queries: The queries, in order.
     """
 
     title: str
@@ -177,13 +177,13 @@ SCENES = (
 
 
 def photograph(name: str) -> NDArray[np.uint8]:
-    """Return a photograph (H, W, 3) uint8 of scikit-image, whose functions are untyped."""
+    """Return a scikit-image photograph (H, W, 3) uint8; scikit-image's functions are untyped."""
     read: Callable[[], NDArray[np.uint8]] = getattr(data, name)
     return read()
 
 
 class Studio:
-    """The photographs, and the preset that is asked about them."""
+    """The photographs and the preset that answers queries about them."""
 
     @cached_property
     def photos(self) -> Mapping[str, NDArray[np.uint8]]:
@@ -201,7 +201,7 @@ class Studio:
 
     @cached_property
     def pipe(self) -> promptseg.Pipeline:
-        """The preset pocket."""
+        """The pocket preset."""
         return promptseg.load("pocket")
 
     def ask(self, query: Query) -> Result:
@@ -225,9 +225,9 @@ class Studio:
 
 
 def main() -> None:
-    """Write the page and its pictures."""
+    """Parse the arguments, then write the page and its pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of gallery.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder for gallery.md")
     parser.add_argument("--photos", type=Path, help="folder to write the photographs to")
     options = parser.parse_args()
     studio = Studio()
@@ -239,7 +239,7 @@ def main() -> None:
 
 
 def write(studio: Studio, scenes: Sequence[Scene], out: Path) -> None:
-    """Write gallery.md to a folder, and its pictures below it; older pictures go."""
+    """Write gallery.md to a folder and its pictures below it; old pictures are deleted."""
     folder = out / PICTURES
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.jpg"):
@@ -249,7 +249,7 @@ def write(studio: Studio, scenes: Sequence[Scene], out: Path) -> None:
 
 
 def section(studio: Studio, scene: Scene, folder: Path) -> Iterator[str]:
-    """Ask a scene's queries, save the pictures, and give the section's paragraphs."""
+    """Run a scene's queries, save the pictures and yield the section's paragraphs."""
     yield f"## {scene.title}\n\n{paragraph(scene.words)}\n"
     stem = scene.title.lower().replace(" ", "-")
     for number, query in enumerate(scene.queries, 1):
@@ -272,19 +272,19 @@ def section(studio: Studio, scene: Scene, folder: Path) -> Iterator[str]:
 
 
 def paragraph(words: str) -> str:
-    """Wrap a text to the page's width."""
+    """Wrap text to the page's width."""
     return textwrap.fill(words, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def alternative(query: Query, name: str) -> str:
-    """Say what a picture shows to those who do not see it."""
+    """Return the alternative text of a picture."""
     if name.endswith("-example"):
         return "the example"
     return f"the answer to: {query.command}".replace('"', "")
 
 
 def figures(result: Result) -> Iterator[str]:
-    """Give the table of the masks and the reasons of what was dropped."""
+    """Yield the table of masks and the reasons for those that were dropped."""
     if len(result):
         rows = [
             f"| {i} | {result.labels[i - 1]} | {result.scores[i - 1]:.2f} "
@@ -304,7 +304,7 @@ def figures(result: Result) -> Iterator[str]:
 
 
 def draw(studio: Studio, query: Query, result: Result) -> Image.Image:
-    """Draw a result and what was asked with."""
+    """Draw a result with the query's clicks and box."""
     overlay = Image.fromarray(draw_overlay(studio.photos[query.photo], result))
     return mark(overlay, query.points, query.box)
 
@@ -314,7 +314,7 @@ def mark(
     points: Sequence[tuple[int, int, int]],
     box: tuple[int, int, int, int] | None,
 ) -> Image.Image:
-    """Draw clicks (green on the object, red beside it) and a box."""
+    """Draw clicks (green on the object, red off it) and a box."""
     pen = ImageDraw.Draw(picture)
     for x, y, label in points:
         colour = "#00C000" if label else "#E00000"
@@ -325,7 +325,7 @@ def mark(
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """Write a JPEG of at most so many pixels and bytes."""
+    """Write a JPEG, reducing its size and quality to keep the file small."""
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     for quality in (85, 80, 75, 70, 60, 50):
         stream = io.BytesIO()

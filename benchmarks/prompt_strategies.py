@@ -1,10 +1,10 @@
-"""Compare ways from the answer for a phrase to masks, over the same decoder.
+"""Compare ways to turn the answer for a phrase into masks, on the same decoder.
 
     python benchmarks/prompt_strategies.py DATA [--split dev] [--source S] [--limit N]
     python benchmarks/prompt_strategies.py DATA --preset base [--weights FOLDER]
 
-DATA is a folder in the layout of docs/data.md. Prints a table in Markdown: how masks are made of
-the answers for what is there; the presence gate is off.
+DATA is a folder in the layout of docs/data.md. Prints a Markdown table that compares the masks for
+classes that are present; the presence gate is off.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from promptseg.pipeline.prompters.heat_prompts import HeatPrompts
 from promptseg.pipeline.prompters.text.gate import PresenceGate
 from promptseg.pipeline.prompters.text.prompter import PromptMaker, TextPrompter
 
-# First pass and refinements of heat maps.
+# For heat maps: the prompts of the first pass, and the number of refinement passes.
 HEAT_ROWS = (
     (("points",), 1),
     (("boxes",), 1),
@@ -51,8 +51,8 @@ class Strategy:
     """A row of the table.
 
     Attributes:
-        name: What differs.
-        maker: Turns answers into prompts.
+        name: What sets it apart from the others.
+        maker: Turns the grounder's answers into prompts.
         config: How the prompts become masks.
     """
 
@@ -62,9 +62,9 @@ class Strategy:
 
 
 def strategies(pipe: Pipeline) -> list[Strategy]:
-    """The ways that the answers of a preset's text allow."""
+    """The strategies that fit the answers of a preset's text prompter."""
     if pipe.text_prompter is None:
-        raise SystemExit("this preset has no text")
+        raise SystemExit("this preset does not support text prompts")
     maker = pipe.text_prompter.maker
     if isinstance(maker, HeatPrompts):
         return heat_strategies(maker, pipe.config)
@@ -72,7 +72,7 @@ def strategies(pipe: Pipeline) -> list[Strategy]:
 
 
 def box_strategies(maker: PromptMaker[Any], config: PipelineConfig) -> list[Strategy]:
-    """For detectors: of three masks or the single one, with and without refinement."""
+    """For detectors: the single mask or the best of three, with and without refinement."""
     return [
         Strategy(
             f"boxes, {'best of three' if three else 'single mask'}, refined {passes}x",
@@ -85,7 +85,7 @@ def box_strategies(maker: PromptMaker[Any], config: PipelineConfig) -> list[Stra
 
 
 def heat_strategies(maker: HeatPrompts, config: PipelineConfig) -> list[Strategy]:
-    """For heat maps: parts of the first pass and refinements, then one region a phrase."""
+    """For heat maps: prompts of the first pass and refinements, then one region per phrase."""
     rows = [
         Strategy(
             f"{' + '.join(parts)}, refined {passes}x",
@@ -101,10 +101,10 @@ def heat_strategies(maker: HeatPrompts, config: PipelineConfig) -> list[Strategy
 def measure(
     pipe: Pipeline, pictures: Sequence[Picture], rows: Iterable[Strategy]
 ) -> dict[str, dict[str, list[float]]]:
-    """IoU of the masks' union with the region, by strategy and column, and milliseconds."""
+    """IoU of the masks' union with the target, and milliseconds, by strategy and column."""
     prompter = pipe.text_prompter
     if prompter is None:
-        raise SystemExit("this preset has no text")
+        raise SystemExit("this preset does not support text prompts")
     variants = {
         row.name: Pipeline(
             pipe.segmenter,
@@ -119,7 +119,7 @@ def measure(
         embedding = pipe.segmenter.encode_image(image)
         for target in large(truth.classes):
             column = "person" if is_person(target.label) else picture.source
-            pipe(embedding, text=target.label)  # the grounding's own time is not compared
+            pipe(embedding, text=target.label)  # leaves the grounding out of the timing
             for name, variant in variants.items():
                 started = time.perf_counter()
                 result = variant(embedding, text=target.label)
@@ -131,7 +131,7 @@ def measure(
 def table(
     title: str, figures: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequence[str]
 ) -> str:
-    """A Markdown table of means, best first by the mean of its columns but the time."""
+    """A Markdown table of means; the row with the best mean, time excluded, comes first."""
 
     def mean(row: Mapping[str, Sequence[float]], column: str) -> float:
         return float(np.mean(row[column])) if row.get(column) else float("nan")
@@ -151,12 +151,12 @@ def table(
 
 
 def main() -> None:
-    """Read the arguments, measure and print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with index.jsonl")
+    parser.add_argument("data", type=Path, help="folder that contains index.jsonl")
     parser.add_argument("--split", default="dev")
-    parser.add_argument("--source", action="append", help="only these sources; repeat it")
-    parser.add_argument("--limit", type=int, help="most pictures")
+    parser.add_argument("--source", action="append", help="use only this source (repeatable)")
+    parser.add_argument("--limit", type=int, help="maximum number of pictures")
     parser.add_argument("--preset", default="pocket")
     parser.add_argument("--weights", help="folder with the preset's weights")
     arguments = parser.parse_args()

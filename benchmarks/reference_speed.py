@@ -1,13 +1,13 @@
-"""Time and memory of looking for a reference with models as large as the published ones.
+"""Measure time and memory of reference prompting with models of the published sizes.
 
     python benchmarks/reference_speed.py [--threads 2] [--dino vit_small_patch14_dinov2]
         [--sam sam_vit_t] [--targets 3] [--strategy graph]
 
 DINOv2 at 518 pixels and SAM have random weights, which cost as much as trained ones; the pictures
-are photographs of scikit-image. Nothing that random masks would fail at stops a strategy: the gate
-and the least predicted IoU and stability are off, so that all of its steps run. Each strategy has a
-process of its own. Memory is the peak resident set of the process, libraries and weights included.
-The last column counts the pictures that DINO saw: the example once, and each target once.
+are scikit-image photographs. The gate and the minimum predicted IoU and stability, which random
+masks would fail, are off, so that every step of a strategy runs. Each strategy runs in its own
+process. Memory is the process's peak resident set, including libraries and weights. The last column
+counts the pictures that DINO processed: the example once, and each target once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ OPEN = StrategyConfigs(
 
 
 class Counted:
-    """Features, with the number of pictures seen and the seconds that they took."""
+    """Feature extractor that records the seconds that each picture took."""
 
     def __init__(self, features: DinoFeatures) -> None:
         self.features = features
@@ -56,23 +56,23 @@ class Counted:
 
     @property
     def model_id(self) -> str:
-        """Name of the model."""
+        """Name of the wrapped model."""
         return self.features.model_id
 
     def extract(self, image: Image) -> DenseFeatures:
-        """See an image."""
+        """Extract the features of an image and record the time."""
         started = time.perf_counter()
         found = self.features.extract(image)
         self.seconds.append(time.perf_counter() - started)
         return found
 
     def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
-        """See an encoded image."""
+        """Extract the features of an encoded image and record the time."""
         return self.extract(embedding.pixels())
 
 
 def photographs(count: int) -> tuple[Reference, list[Image]]:
-    """An example, and pictures to look for it in: no two are the same."""
+    """An example and the pictures in which to look for it; no two pictures are the same."""
     from skimage import data
 
     cat, *others = (getattr(data, name)() for name in ("chelsea", "coffee", "astronaut", "rocket"))
@@ -83,7 +83,7 @@ def photographs(count: int) -> tuple[Reference, list[Image]]:
 
 
 def work(strategy: str, dino: str, sam: str, targets: int) -> None:
-    """Measure one strategy, in a process of its own, and print its row."""
+    """Measure one strategy and print its row; runs in its own process."""
     features = Counted(create_dino(dino))
     segmenter = Segmenter(create_model(sam))
     prompter = ReferencePrompter(features, segmenter, create_strategy(strategy, OPEN))
@@ -101,7 +101,7 @@ def work(strategy: str, dino: str, sam: str, targets: int) -> None:
         pipe(embedding, reference=encoded)
         asking.append(time.perf_counter() - started)
     seen = features.seconds[1:]
-    # Linux counts kilobytes, macOS bytes.
+    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
     matching = statistics.median(a - s for a, s in zip(asking, seen, strict=True))
@@ -111,13 +111,13 @@ def work(strategy: str, dino: str, sam: str, targets: int) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dino", default="vit_small_patch14_dinov2")
     parser.add_argument("--sam", default="sam_vit_t")
     parser.add_argument("--targets", type=int, default=3)
-    parser.add_argument("--strategy", choices=STRATEGIES, help="only this one")
+    parser.add_argument("--strategy", choices=STRATEGIES, help="measure only this one")
     parser.add_argument("--worker", choices=STRATEGIES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

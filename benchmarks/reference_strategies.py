@@ -1,12 +1,12 @@
-"""Compare the matching strategies with one and with several examples, over the same decoder.
+"""Compare the matching strategies, with one and with several examples, on the same decoder.
 
     python benchmarks/reference_strategies.py DATA [--split dev] [--source S] [--label L]
         [--pairs N] [--shots 1 5] [--strategy graph] [--without-text]
 
-DATA is a folder in the layout of docs/data.md. Prints a table in Markdown for each source: the
-figures of `promptseg eval --task reference` on the same pairs, and milliseconds for a pair on an
-encoded image with encoded examples. Two rows more are the class's name alone, and the name with the
-examples; sources whose labels are no names, such as DAVIS, have none.
+DATA is a folder in the layout of docs/data.md. Prints a Markdown table for each source: the figures
+of `promptseg eval --task reference` on the same pairs, and milliseconds per pair once image and
+examples are encoded. Further rows use the class's name alone, and the name with the examples; they
+are left out for sources whose labels are not names, such as DAVIS.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Way:
     """A row of the table.
 
     Attributes:
-        name: What differs.
-        shots: Examples a pair.
-        ask: Given a target, the encoded examples and the class's name.
-        named: Whether the name is used.
+        name: What sets it apart from the others.
+        shots: Examples per pair.
+        ask: Answers, given a target, the encoded examples and the class's name.
+        named: Whether it uses the class's name.
     """
 
     name: str
@@ -56,24 +56,24 @@ class Way:
 
 
 def by_example(pipe: Pipeline) -> Ask:
-    """The examples alone."""
+    """A way of asking with the examples alone."""
     return lambda target, reference, label: pipe(target, reference=reference)
 
 
 def by_name(pipe: Pipeline) -> Ask:
-    """The name alone."""
+    """A way of asking with the name alone."""
     return lambda target, reference, label: pipe(target, text=label)
 
 
 def by_both(pipe: Pipeline) -> Ask:
-    """The name with the examples."""
+    """A way of asking with the name and the examples."""
     return lambda target, reference, label: pipe(
         target, text=label, reference=replace(reference, label=label)
     )
 
 
 def ways_of(pipes: dict[str, Pipeline], shots: Sequence[int], *, text: bool) -> list[Way]:
-    """All rows; those with the name use the first of the pipelines."""
+    """All rows of the table; those that use the name run on the first pipeline."""
     name, first = next(iter(pipes.items()))
     rows = [
         Way(f"{strategy}, k = {k}", k, by_example(pipe))
@@ -92,7 +92,7 @@ def measure(
     pictures: Sequence[Picture],
     labels: Sequence[str] | None,
 ) -> dict[str, list[Row]]:
-    """Rows of all pairs by way, each with the milliseconds that the answer took."""
+    """Result rows of all pairs, by way, each with the milliseconds that the answer took."""
     ways = list(ways)
     pipe = next(iter(tasks.values())).pipe
     rows: dict[str, list[Row]] = defaultdict(list)
@@ -102,7 +102,7 @@ def measure(
         image, truth = open_picture(picture)
         embedding = pipe.segmenter.encode_image(image)
         if any(way.named for way in ways):
-            pipe(embedding, text="thing")  # what the text prompter sees is kept, as the encoding
+            pipe(embedding, text="thing")  # cached, like the encoding: keeps it out of the timing
         for way in ways:
             if way.named and picture.source in UNNAMED:
                 continue
@@ -118,14 +118,14 @@ def measure(
 
 
 def chosen(pairs: Iterable[Pair], labels: Sequence[str] | None) -> list[Pair]:
-    """The pairs of these classes."""
+    """The pairs of the given classes; all pairs if ``labels`` is None."""
     return [pair for pair in pairs if labels is None or pair.label in labels]
 
 
 def table(
     source: str, task: ReferenceTask, found: dict[str, list[Row]], names: Iterable[str]
 ) -> str:
-    """A table in Markdown of one source."""
+    """A Markdown table for one source."""
     lines: list[str] = []
     for name in names:
         rows = [row for row in found[name] if row["source"] == source]
@@ -143,16 +143,20 @@ def table(
 
 
 def main() -> None:
-    """Read the arguments, measure and print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with index.jsonl")
+    parser.add_argument("data", type=Path, help="folder that contains index.jsonl")
     parser.add_argument("--split", default="dev")
-    parser.add_argument("--source", action="append", help="only these sources; repeat it")
-    parser.add_argument("--label", action="append", help="only pairs of these classes; repeat it")
-    parser.add_argument("--pairs", type=int, help="most pairs a class")
+    parser.add_argument("--source", action="append", help="use only this source (repeatable)")
+    parser.add_argument("--label", action="append", help="use only this class (repeatable)")
+    parser.add_argument("--pairs", type=int, help="maximum number of pairs per class")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--strategy", choices=STRATEGIES, action="append", help="only these")
-    parser.add_argument("--without-text", action="store_true", help="leave out names")
+    parser.add_argument(
+        "--strategy", choices=STRATEGIES, action="append", help="use only this one (repeatable)"
+    )
+    parser.add_argument(
+        "--without-text", action="store_true", help="leave out the rows that use names"
+    )
     parser.add_argument("--preset", default="pocket")
     parser.add_argument("--weights", help="folder with the preset's weights")
     arguments = parser.parse_args()

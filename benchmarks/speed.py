@@ -1,12 +1,12 @@
-"""Speed: encoding a 1024-pixel image with SAM ViT-B beside other code, and the pocket preset.
+"""Time SAM ViT-B's image encoder against other implementations, or time the pocket preset.
 
     python benchmarks/speed.py [--threads 2] [--repeats 3] [--only promptseg]
     python benchmarks/speed.py --pocket [--threads 2]
 
-ViT-B: every implementation runs in a process of its own, with random weights (which cost as much as
-trained ones) and the same number of threads. After one warm-up the median of the repeats counts;
-memory is the peak resident set of the whole process, libraries and weights included. The
-processes take turns, so that a machine that slows down slows them all.
+ViT-B: every implementation encodes a 1024-pixel image in its own process, with random weights
+(which cost as much as trained ones) and the same number of threads. The time is the median of the
+repeats after one warm-up; memory is the process's peak resident set, including libraries and
+weights. The processes take turns, so that a slowdown of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def promptseg() -> Encode:
 
 
 def segment_anything() -> Encode:
-    """The official code."""
+    """The official implementation."""
     from segment_anything import build_sam_vit_b
 
     model = build_sam_vit_b()
@@ -64,9 +64,9 @@ IMPLEMENTATIONS: dict[str, Callable[[], Encode]] = {
 
 @torch.no_grad()
 def work(name: str, threads: int) -> None:
-    """In a process of its own: warm up, then encode once for every line on standard input.
+    """Warm up, then encode once for every line on standard input; runs in its own process.
 
-    Prints a line of JSON for each: seconds, and the peak memory so far in bytes.
+    Prints one line of JSON each time: seconds, and the peak memory so far in bytes.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def work(name: str, threads: int) -> None:
         start = time.perf_counter()
         encode(pixels)
         seconds = time.perf_counter() - start
-        # Linux counts kilobytes, macOS bytes.
+        # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
@@ -100,14 +100,14 @@ class Worker:
         self._read_until("ready")
 
     def _read_until(self, start: str) -> str:
-        """The first line that begins so; libraries may print others."""
+        """The first line that begins with ``start``; libraries may print others."""
         for line in self.output:
             if line.startswith(start):
                 return line
         raise SystemExit(f"a worker stopped with exit code {self.process.wait()}")
 
     def encode(self) -> None:
-        """Have the process encode once, and note time and memory."""
+        """Have the process encode once, and record its time and memory."""
         self.input.write("\n")
         self.input.flush()
         result = json.loads(self._read_until("{"))
@@ -121,7 +121,7 @@ class Worker:
 
 
 def print_table(workers: dict[str, Worker]) -> None:
-    """Medians and ratios to the official code, or to the first where that was left out."""
+    """Print medians, and ratios to the official code or, if that was left out, to the first."""
     base = workers.get("segment-anything", next(iter(workers.values())))
     print(f"{'implementation':<18}{'median s':>10}{'ratio':>8}{'peak GB':>10}{'ratio':>8}")
     for name, worker in workers.items():
@@ -134,7 +134,7 @@ def print_table(workers: dict[str, Worker]) -> None:
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median time of a call, after one that does not count."""
+    """Median seconds of a call, after one warm-up call."""
     run()
     seconds = []
     for _ in range(repeats):
@@ -147,7 +147,7 @@ def median_seconds(run: Callable[[], object], repeats: int) -> float:
 def measure_pocket(threads: int) -> None:
     """Print the times of the pocket preset on a photograph of 640 x 480 pixels.
 
-    A cold start is the whole command line, from the process's beginning to its end.
+    A cold start is the whole command, from the start of its process to its end.
     """
     torch.set_num_threads(threads)
     import numpy as np
@@ -187,13 +187,13 @@ def measure_pocket(threads: int) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=IMPLEMENTATIONS, nargs="+", help="leave out the others")
+    parser.add_argument("--only", choices=IMPLEMENTATIONS, nargs="+", help="measure only these")
     parser.add_argument("--worker", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
-    parser.add_argument("--pocket", action="store_true", help="the pocket preset instead")
+    parser.add_argument("--pocket", action="store_true", help="time the pocket preset instead")
     arguments = parser.parse_args()
     if arguments.pocket:
         measure_pocket(arguments.threads)

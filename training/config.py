@@ -1,4 +1,4 @@
-"""All settings of the pocket training in one place."""
+"""All settings for training the pocket models."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the training with a learning rate that rises, stays and falls to zero.
+    """A part of the training whose learning rate rises, stays constant and falls to zero.
 
     Attributes:
         steps: Optimiser steps.
-        warmup: First steps, of linear rise.
-        cooldown: Last steps, of linear fall.
-        learning_rate: Of the neck, the prompt encoder, the mask decoder and the text head.
-        backbone_rate: Of the backbone's deep stages; 0 keeps them and the text head as they are.
-        images: Pictures a step.
-        prompts: Prompts a picture.
-        ema: Decay of the running mean of the weights, which is what is kept.
+        warmup: Number of initial steps, in which the rate rises linearly.
+        cooldown: Number of final steps, in which the rate falls linearly.
+        learning_rate: For the neck, the prompt encoder, the mask decoder and the text head.
+        backbone_rate: For the backbone's deep stages; 0 freezes them and the text head.
+        images: Pictures per step.
+        prompts: Prompts per picture.
+        ema: Decay of the running mean of the weights; the mean is the result of the training.
     """
 
     steps: int
@@ -35,23 +35,25 @@ class TrainConfig:
     """How the pocket models are trained.
 
     Attributes:
-        seed: Of the weights and of every random choice.
-        phases: One after the other: first the mask decoder on frozen features, which it learns
-            to use fast, then all that is deep together with the text head, then a short last
-            polish.
-        weight_decay: Of AdamW.
-        corrections: Chance of a round of corrective clicks, and of another after it.
-        repeats: Chance that a box's next round has no click, only the box and the previous mask.
-        spread: Share of the mean loss in the minimum over ambiguous masks.
+        seed: Seed for the weights and for every random choice.
+        phases: In order: first the mask decoder on frozen features, which it learns to use
+            quickly; then the backbone's deep stages and the text head as well; then a short
+            final polish.
+        weight_decay: Weight decay of AdamW.
+        corrections: Probability of a second round of prompts, and then of a third.
+        repeats: Probability that the next round after a box adds no corrective click and gives
+            only the box and the previous mask.
+        spread: Weight of the ambiguous masks' mean loss, which is added to their smallest loss.
         text_weight: Weight of the text head's loss.
-        heat_chance: Chance that a picture's prompts are the text head's own heat.
-        text_noise: Standard deviation of the noise on phrase embeddings, per entry.
-        sources: How often a source is drawn; the index's own share for those not named.
-        unnamed_sources: Their labels are no words; they train masks only.
-        min_area: Smallest object, as a share of the picture.
+        heat_chance: Probability that a picture is prompted with the text head's own heat map.
+        text_noise: Standard deviation of the noise on each entry of a phrase embedding.
+        sources: Relative frequency with which a source is drawn; sources not listed are drawn by
+            their share of the index.
+        unnamed_sources: Sources whose labels are not words; they train masks only.
+        min_area: Smallest object to prompt for, as a share of the picture.
         save_every: Steps between checkpoints.
-        eval_every: Steps between looks at the dev split.
-        eval_images: Pictures of the dev split looked at.
+        eval_every: Steps between evaluations on the dev split.
+        eval_images: Number of dev pictures to evaluate.
     """
 
     seed: int = 0
@@ -81,13 +83,13 @@ class TrainConfig:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of all phases."""
+        """Total optimiser steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
     def phase_at(self, step: int) -> tuple[Phase, int]:
-        """The phase of a step and the step's number in it."""
+        """The phase that a step belongs to, and the step's number within it."""
         for phase in self.phases:
             if step < phase.steps:
                 return phase, step
             step -= phase.steps
-        raise ValueError(f"the training is over {step} steps before")
+        raise ValueError(f"training was over {step} steps before this one")

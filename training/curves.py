@@ -24,18 +24,18 @@ PANELS = (
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log in the order of their steps; of a step logged twice, the later row."""
+    """Rows of a log, sorted by step; if a step was logged twice, the later row."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
 
 
 def draw(rows: list[dict[str, Any]], boundaries: list[int], out: Path) -> None:
-    """Write a PNG with a panel for the loss, one for masks and one for text.
+    """Write a PNG with one panel each for the loss, masks and text.
 
     Args:
-        rows: Of :func:`read_log`.
+        rows: Rows from :func:`read_log`.
         boundaries: Steps at which a phase begins, drawn as dotted lines.
-        out: The PNG.
+        out: Path of the PNG.
     """
     figure, axes = plt.subplots(1, len(PANELS), figsize=(15, 4.5), layout="constrained")
     for axis, (title, names) in zip(axes, PANELS, strict=True):
@@ -55,10 +55,10 @@ def draw(rows: list[dict[str, Any]], boundaries: list[int], out: Path) -> None:
 
 
 def main() -> None:
-    """Read the arguments and draw."""
+    """Parse the arguments and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("log", type=Path, help="log.jsonl of a run")
-    parser.add_argument("out", type=Path, help="the PNG")
+    parser.add_argument("log", type=Path, help="log.jsonl of a training run")
+    parser.add_argument("out", type=Path, help="PNG to write")
     arguments = parser.parse_args()
     steps = [phase.steps for phase in TrainConfig().phases]
     boundaries = [sum(steps[:n]) for n in range(1, len(steps))]

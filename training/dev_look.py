@@ -1,4 +1,4 @@
-"""A quick look at the dev split during training."""
+"""Quick evaluation on the dev split during training."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def look_at_dev(
     samples: list[Sample],
     config: TrainConfig,
 ) -> dict[str, float]:
-    """Quick figures on the models' own grids, objects of at least 1%; `promptseg eval` judges.
+    """Compute approximate metrics on the models' own grids.
 
-    Box and one-click IoU, the IoU token's error, IoU of the text head's heat above 0.5, how often
-    its peak is right, and the Matthews correlation of its presence.
+    Only objects that cover at least 1% of the picture count; `promptseg eval` gives the final
+    figures. The metrics are box and one-click IoU, the IoU token's error, the IoU of the text
+    head's heat above 0.5, how often its peak is right, and the Matthews correlation of its
+    presence.
     """
     sums: dict[str, list[float]] = defaultdict(list)
     there: list[bool] = []

@@ -1,4 +1,4 @@
-"""The frozen early backbone features of the training pictures, computed once, kept on disk."""
+"""Features of the training pictures from the frozen early backbone stages, cached on disk."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from promptseg.pipeline.images import load_image
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A picture, maybe mirrored, as the mask decoder sees it in training.
+    """A picture, possibly mirrored, as the mask decoder sees it in training.
 
     Attributes:
-        features: The backbone's stride-4 and stride-8 maps (1, C, h, w).
-        ids: Region ids (H, W) uint8.
+        features: The backbone's stride-4 and stride-8 maps, (1, C, h, w).
+        ids: Region ids, (H, W) uint8.
         input_size: Size (H', W') of the picture in the model input, without padding.
         grid_size: Size of the decoder's logits (4h, 4w), padding included.
     """
@@ -35,11 +35,11 @@ class View:
     grid_size: tuple[int, int]
 
     def target(self, ids: tuple[int, ...]) -> Tensor:
-        """Share of each cell of the decoder's grid that the ids cover, (4h, 4w) in [0, 1]."""
+        """The share of each cell of the decoder's grid that the ids cover, (4h, 4w) in [0, 1]."""
         return self._to_grid(np.isin(self.ids, ids))
 
     def weight(self) -> Tensor:
-        """1 where a cell counts, 0 where it is void or padding, (4h, 4w)."""
+        """1 for cells that count, 0 for void and padding, (4h, 4w)."""
         return (self._to_grid(self.ids != VOID) > 0.99).float()
 
     def _to_grid(self, mask: NDArray[np.bool_]) -> Tensor:
@@ -60,7 +60,7 @@ class FeatureCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def view(self, sample: Sample, *, flip: bool) -> View:
-        """The sample's view, mirrored left to right or not."""
+        """The sample's view, mirrored left to right if ``flip`` is set."""
         name = sample.name.replace("/", "_") + ("_flip" if flip else "")
         path = self.folder / f"{name}.safetensors"
         ids = sample.load_ids()
@@ -79,7 +79,7 @@ class FeatureCache:
                 stride4, stride8 = self.model.image_encoder.backbone.shallow(pixel_values)
             stored = {"f0": stride4.half().contiguous(), "f1": stride8.half().contiguous()}
             stored["input_size"] = torch.tensor([height, width])
-            # Several workers may compute the same view at a time.
+            # Several workers may compute the same view at the same time.
             partial = path.with_suffix(f".{os.getpid()}.partial")
             save_file(stored, partial)
             partial.replace(path)

@@ -1,4 +1,4 @@
-"""Losses of promptable segmentation, as in Segment Anything, appendix A."""
+"""Losses for promptable segmentation, as in Segment Anything, appendix A."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 def mask_losses(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy plus dice of every mask.
+    """Cross-entropy plus dice loss of every mask.
 
     Args:
         logits: (B, M, h, w).
-        targets: Share of the cell that belongs to the object, (B, h, w) in [0, 1].
-        weight: 1 where a cell counts, else 0, (h, w).
+        targets: Share of each cell that belongs to the object, (B, h, w) in [0, 1].
+        weight: 1 for cells that count, else 0, (h, w).
 
     Returns:
         (B, M).
@@ -43,15 +43,16 @@ def prompt_loss(
 ) -> Tensor:
     """Loss of one round of decoding, a scalar.
 
-    The single mask and the best of the ambiguous ones learn the object; the others get
-    ``spread`` of their own loss so that none dies; the IoU head learns every mask's true IoU.
+    The single mask and the best of the ambiguous ones learn the object. All ambiguous masks also
+    learn from their mean loss, weighted by ``spread``, so that none of them stops learning. The
+    IoU head learns every mask's true IoU.
 
     Args:
         logits: (B, 4, h, w).
         iou_predictions: (B, 4).
         targets: (B, h, w).
         weight: (h, w).
-        spread: Share of the mean loss of the ambiguous masks.
+        spread: Weight of the ambiguous masks' mean loss.
     """
     losses = mask_losses(logits, targets, weight)
     best = losses[:, 1:].amin(1) + spread * losses[:, 1:].mean(1)
@@ -68,14 +69,15 @@ def text_loss(
 ) -> Tensor:
     """Loss of the text head on one picture, a scalar.
 
-    What is there must be found as a region and as present; what is not must be nowhere.
+    A phrase that is present must be found as a region and as present; one that is absent must be
+    found nowhere.
 
     Args:
-        local: Logits (P, h, w), those of the phrases that are there first.
-        presence: Logits (P,).
-        targets: Share of each cell that the phrases that are there name, (N, h, w), N <= P.
-        cell_weight: 1 where a cell counts, else 0, (h, w).
-        phrase_weight: (P - N,) how much each phrase that is not there counts.
+        local: Logits (P, h, w), with the N phrases that are present first.
+        presence: Logits (P,), in the same order.
+        targets: Share of each cell that each present phrase covers, (N, h, w), N <= P.
+        cell_weight: 1 for cells that count, else 0, (h, w).
+        phrase_weight: Weight of each absent phrase, (P - N,).
     """
     count = len(targets)
     cells = cell_weight.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The pocket models as they are trained: together, on one backbone with frozen early stages."""
+"""The pocket models, trained together on one backbone whose early stages are frozen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEEP_PREFIXES = tuple(f"{BACKBONE_PREFIX}blocks.{stage}." for stage in DEEP_STAG
 
 
 def trained_parameters(model: PocketSam) -> dict[str, Tensor]:
-    """Everything but the backbone's frozen early stages and its ImageNet head, by name."""
+    """All tensors by name, except the backbone's frozen early stages and its ImageNet head."""
     return {
         name: value
         for name, value in model.state_dict(keep_vars=True).items()
@@ -24,11 +24,11 @@ def trained_parameters(model: PocketSam) -> dict[str, Tensor]:
 
 
 class PocketModels(nn.Module):
-    """The two models on one backbone, as they are trained together.
+    """The mask model and the text head on one backbone, for joint training.
 
     Args:
-        sam: With ImageNet weights in its backbone.
-        text_head: Reads the backbone's last two maps.
+        sam: The mask model, with ImageNet weights in its backbone.
+        text_head: The text head, which reads the backbone's last two maps.
     """
 
     def __init__(self, sam: PocketSam, text_head: TextHead) -> None:
@@ -37,14 +37,14 @@ class PocketModels(nn.Module):
         self.text_head = text_head
 
     def backbone_maps(self, view: View) -> tuple[Tensor, ...]:
-        """All four maps of a view's picture."""
+        """All four backbone maps of a view."""
         stride4, stride8 = (f.contiguous(memory_format=torch.channels_last) for f in view.features)
         return stride4, stride8, *self.sam.image_encoder.backbone.deep(stride8)
 
     def score(
         self, maps: tuple[Tensor, ...], view: View, example: TextExample
     ) -> tuple[Tensor, Tensor]:
-        """The text head's logits of an example's phrases: (P, h, w) and (P,)."""
+        """The text head's logits for an example's phrases: (P, h, w) and (P,)."""
         rows, columns = text_grid(view)
         deep = torch.cat(maps[2:], dim=1)[..., :rows, :columns]
         logits: tuple[Tensor, Tensor] = self.text_head(deep, example.text)

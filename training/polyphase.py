@@ -11,8 +11,8 @@ from torch.nn import functional as F
 class PolyphaseConv2d(nn.Conv2d):
     """A depthwise convolution of stride 1 and dilation 2, on inputs with even sides.
 
-    Each of the four polyphase components of the input is convolved without dilation, which is
-    the same sum in another order.
+    Each of the four polyphase components of the input is convolved without dilation, which
+    computes the same sums in a different order.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class PolyphaseConv2d(nn.Conv2d):
 
 
 def use_polyphase(model: nn.Module) -> None:
-    """Exchange the dilated depthwise convolutions of a model; the weights stay the same objects."""
+    """Replace a model's dilated depthwise convolutions; the weights stay the same objects."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if not isinstance(child, nn.Conv2d) or child.dilation != (2, 2):

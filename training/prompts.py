@@ -1,4 +1,4 @@
-"""Training prompts: boxes, clicks, coarse priors, and corrective clicks on a prediction's error."""
+"""Training prompts: boxes, clicks, coarse priors, and clicks that correct a prediction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from promptseg.apps.evaluation.clicks import interior_depth, next_click
 
-CELL = 4  # pixels of the model input a cell of the decoder's grid spans
+CELL = 4  # side of a cell of the decoder's grid, in pixels of the model input
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ def _to_pixels(cells: np.ndarray) -> np.ndarray:
 
 
 def _covered(target: Tensor, share: float) -> np.ndarray:
-    """Cells (h, w) of which the object covers more than a share; of a thin one the fullest."""
+    """Cells (h, w) that the object covers by more than a share; the fullest if there are none."""
     values = target.numpy()
     mask: np.ndarray = values > share
     return mask if mask.any() else values >= values.max()
@@ -47,7 +47,7 @@ def _click_inside(mask: np.ndarray, rng: np.random.Generator, centre: bool) -> t
 
 
 def clicks(targets: Tensor, rng: np.random.Generator) -> Prompts:
-    """One foreground click in each target (B, h, w): its centre or anywhere inside."""
+    """One foreground click in each target (B, h, w): at its centre or anywhere inside."""
     coords = [_click_inside(_covered(t, 0.5), rng, rng.random() < 0.5) for t in targets]
     return Prompts(points=(torch.tensor(coords)[:, None], torch.ones(len(coords), 1)))
 
@@ -55,9 +55,9 @@ def clicks(targets: Tensor, rng: np.random.Generator) -> Prompts:
 def jittered_boxes(
     targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: float
 ) -> Tensor:
-    """The boxes (B, 4) of targets (B, h, w), their sides moved by up to ``limit`` pixels.
+    """The boxes (B, 4) of targets (B, h, w), with sides moved by up to ``limit`` pixels.
 
-    The standard deviation is ``jitter`` of the box's side, as in SAM's training.
+    The standard deviation is ``jitter`` times the length of the box's side, as in SAM's training.
     """
     made = []
     for target in targets:
@@ -74,14 +74,15 @@ def jittered_boxes(
 
 
 def boxes(targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: float) -> Prompts:
-    """Prompts of :func:`jittered_boxes`."""
+    """Box prompts from :func:`jittered_boxes`."""
     return Prompts(boxes=jittered_boxes(targets, rng, jitter=jitter, limit=limit))
 
 
 def coarse_prior(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
-    """What a heat map gives: a rough mask, its highest point and a loose box.
+    """Imitate the prompts from a heat map: a rough mask, its highest point and a loose box.
 
-    The target is averaged over 16 to 64 pixels, disturbed and turned into logits.
+    The target is averaged over 16 to 64 pixels, perturbed with noise and turned into logits. The
+    point and the box are each left out at random.
     """
     factor = int(rng.choice([4, 8, 16]))
     low = F.avg_pool2d(targets[:, None], factor, ceil_mode=True)
@@ -103,7 +104,7 @@ def coarse_prior(targets: Tensor, square: int, rng: np.random.Generator) -> Prom
 
 
 def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
-    """Prompts of one kind for all targets."""
+    """Prompts for the first round, of one random kind for all targets."""
     kind = rng.random()
     if kind < 0.45:
         return clicks(targets, rng)
@@ -120,15 +121,16 @@ def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Pro
 def heat_prior(
     heat: Tensor, targets: Tensor, square: int, rng: np.random.Generator, *, whole: bool
 ) -> Prompts:
-    """What the text head gives for phrases: its logits as mask input.
+    """Prompts from the text head's logits for phrases, given as mask input.
 
     Args:
-        heat: Logits (B, h, w) of the phrases at stride 16.
-        targets: (B, 4 h', 4 w'), the decoder's grid; it may be padded beyond the heat's.
+        heat: The phrases' logits at stride 16, (B, h, w).
+        targets: (B, 4 h', 4 w'), on the decoder's grid, which may be padded beyond the heat map.
         square: Side of the mask input.
-        rng: Source of the boxes' noise.
-        whole: The targets are all that the phrases name. Otherwise they are one object each: the
-            heat is then kept to a loose box around it, which half of the prompts also give.
+        rng: Source of randomness.
+        whole: Whether each target is everything that its phrase names. If not, each is one object,
+            the heat is restricted to a loose box around it, and half of the time the boxes are
+            given as well.
     """
     fine = F.interpolate(heat[:, None], scale_factor=4, mode="bilinear")
     fine = fine[..., : targets.shape[-2], : targets.shape[-1]].clamp(-10, 10)
@@ -157,7 +159,7 @@ def corrected(
     square: int,
     rng: np.random.Generator,
 ) -> Prompts:
-    """Add a click on the error of ``logits`` (B, h, w) and give them as mask input."""
+    """Add a click where ``logits`` (B, h, w) are wrong and usually give them as mask input."""
     valid = weight.numpy() > 0
     coords, labels = [], []
     for share, logit in zip(targets, logits.numpy() > 0, strict=True):

@@ -1,4 +1,4 @@
-"""What the text head learns from one picture: phrases, where they are and where they are not."""
+"""What the text head learns from one picture: present phrases with their regions, absent ones."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from vocabulary import Vocabulary, concept_of, phrases_of
 from promptseg.apps.evaluation.index_folder import Sample
 from promptseg.models.pocket.minilm import MiniLM
 
-STRIDE = 16  # of the text head's cells, in pixels of the model input
+STRIDE = 16  # side of a cell of the text head, in pixels of the model input
 
 
 @dataclass(frozen=True, eq=False)
 class TextExample:
-    """P phrases for a picture of which the first N are there.
+    """P phrases for a picture; the first N are present in it.
 
     Attributes:
-        concepts: P concepts.
-        text: Embeddings (P, 384) of a word for each.
-        targets: Share of each cell that the first N name, (N, h, w) in [0, 1].
-        cell_weight: 1 where a cell counts, else 0, (h, w).
-        phrase_weight: How much each of the other P - N counts, (P - N,).
+        concepts: The concept of each phrase.
+        text: The embedding of one word for each concept, (P, 384).
+        targets: Share of each cell that each present phrase covers, (N, h, w) in [0, 1].
+        cell_weight: 1 for cells that count, else 0, (h, w).
+        phrase_weight: Weight of each absent phrase, (P - N,).
     """
 
     concepts: tuple[str, ...]
@@ -39,7 +39,7 @@ class TextExample:
 
 
 def text_grid(view: View) -> tuple[int, int]:
-    """Rows and columns of the text head's cells that are not all padding."""
+    """Number of rows and columns of the text head's cells, without those that are all padding."""
     return -(-view.input_size[0] // STRIDE), -(-view.input_size[1] // STRIDE)
 
 
@@ -49,13 +49,13 @@ def _to_cells(fine: Tensor, view: View) -> Tensor:
 
 
 class TextExamples:
-    """Makes the examples of pictures.
+    """Makes text examples from pictures.
 
     Args:
-        vocabulary: Which concepts are there, absent or unknown in a picture.
+        vocabulary: Tells which concepts are present, absent or unknown in a picture.
         minilm: Embeds the words.
         noise: Standard deviation of the noise on each entry of an embedding.
-        samples: The training pictures, of which each word's are counted.
+        samples: The training pictures, to count how many show each concept.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TextExamples:
         self.pictures = Counter(c for s in samples for c in vocabulary.present(s))
 
     def __call__(self, sample: Sample, view: View, rng: np.random.Generator | None) -> TextExample:
-        """Phrases of a picture; with a random generator any word of a concept, else the first."""
+        """Phrases for a picture: a random word of each concept, or the first if ``rng`` is None."""
         present = self.vocabulary.present(sample)
         absent = self.vocabulary.absent(sample)
         concepts = (*present, *absent)
@@ -85,7 +85,7 @@ class TextExamples:
         )
 
     def known_words(self) -> dict[str, Tensor]:
-        """All words with their embeddings and how many pictures teach each, to be kept."""
+        """Tensors to save: the embeddings of all taught words, and how many pictures teach each."""
         taught = {c: words for c, words in self.embeddings.items() if self.pictures[c]}
         counts = [self.pictures[c] for c, words in taught.items() for _ in words]
         return {
@@ -114,19 +114,19 @@ def heat_targets(
     min_area: float,
     rng: np.random.Generator,
 ) -> tuple[list[int], Tensor, bool] | None:
-    """Which phrases' heat to prompt with, and what masks it should give.
+    """Choose the phrases whose heat to prompt with, and the masks that should result.
 
     Args:
         sample: The picture.
-        view: Its view.
-        example: Its phrases.
-        limit: Most prompts.
-        min_area: Smallest target, as a share of the cells that count.
-        rng: Source of the choice.
+        view: The picture's view.
+        example: The picture's phrases.
+        limit: Maximum number of prompts.
+        min_area: Size of the smallest target, as a share of the cells that count.
+        rng: Source of randomness.
 
     Returns:
-        Numbers of the phrases, targets (B, 4 h, 4 w), and whether they are all that the phrase
-        names, rather than one object each; None if there is nothing to prompt for.
+        Indices of the phrases, targets (B, 4 h, 4 w), and whether each target is everything that
+        its phrase names rather than one object; None if there is nothing to prompt for.
     """
     whole = bool(rng.random() < 0.5)
     number = {concept: i for i, concept in enumerate(example.concepts)}
@@ -153,7 +153,7 @@ def heat_targets(
 
 
 def sample_regions(sample: Sample, concepts: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-    """Concepts of a picture with all ids of their labels."""
+    """The given concepts that are in a picture, each with the ids of all its regions."""
     ids: dict[str, set[int]] = {}
     for region in sample.regions:
         concept = concept_of(region.label)

@@ -1,14 +1,14 @@
-"""Train the pocket models from pictures with labelled region masks.
+"""Train the pocket models on pictures with labelled region masks.
 
     python training/train_pocket.py DATA --out runs/pocket
 
 DATA is a folder in the layout of ``promptseg.apps.evaluation.index_folder``. The backbone's early
-stages are frozen and their features are kept in OUT/cache. Interrupt it and run the same command
-again to go on from the last checkpoint. OUT/log.jsonl has the learning curves,
-OUT/sam_pocket.safetensors and OUT/text_pocket.safetensors the results.
+stages are frozen and their features are cached in OUT/cache. An interrupted run continues from its
+last checkpoint when the same command is run again. OUT/log.jsonl contains the learning curves;
+OUT/sam_pocket.safetensors and OUT/text_pocket.safetensors are the results.
 
-Each worker is a process of one thread with its share of a step's pictures; that is faster on a
-CPU than threads within the small layers of this model.
+Each worker is a single-threaded process that takes its share of each step's pictures. On a CPU this
+is faster than using several threads within this model's small layers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SAM_FILE = "sam_pocket.safetensors"
 def pick_objects(
     sample: Sample, view: View, count: int, min_area: float, rng: np.random.Generator
 ) -> Tensor | None:
-    """Targets (count, h, w) of one picture, larger objects more often; None if it has none."""
+    """Draw targets (count, h, w) from a picture, favouring large objects; None if it has none."""
     weight = view.weight()
     masks = [view.target(ids) for _, ids in sample.objects()]
     areas = np.array([float((m * weight).sum() / weight.sum().clamp(min=1)) for m in masks])
@@ -82,7 +82,7 @@ def prompts_loss(
     config: TrainConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, int]:
-    """Mean loss over the rounds of one picture's prompts, and the number of rounds."""
+    """Mean loss over the rounds of prompts for one picture, and the number of rounds."""
     square = model.mask_input_size[0]
     features = model.image_encoder.embed(maps)
     losses = []
@@ -94,7 +94,7 @@ def prompts_loss(
         if len(losses) == 3 or rng.random() > config.corrections:
             return torch.stack(losses).mean(), len(losses)
         if prompts.points is None and prompts.boxes is not None and rng.random() < config.repeats:
-            # As a box is decoded: the single mask is given back with the box alone.
+            # As in inference with a box: the single mask is fed back with the box alone.
             prompts = replace(prompts, masks=to_mask_input(logits.detach()[:, :1], square))
             continue
         chosen = iou.argmax(1)
@@ -103,7 +103,7 @@ def prompts_loss(
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
-    """Share of its phase's learning rate: linear warm-up, constant, linear cool-down."""
+    """A step's share of its phase's learning rate: linear warm-up, constant, linear cool-down."""
     phase, number = config.phase_at(step)
     rise = min(1.0, (number + 1) / phase.warmup)
     fall = min(1.0, (phase.steps - number) / phase.cooldown)
@@ -115,7 +115,7 @@ def source_chances(counts: Mapping[str, int], config: TrainConfig) -> dict[str, 
 
     Args:
         counts: Source -> number of its samples.
-        config: Names the sources whose chance is not their share of the samples.
+        config: Lists the sources that are not drawn by their share of the samples.
     """
     named = {name: chance for name, chance in config.sources if name in counts}
     total = sum(counts.values())
@@ -123,15 +123,15 @@ def source_chances(counts: Mapping[str, int], config: TrainConfig) -> dict[str, 
 
 
 class Trainer:
-    """The training loop with its state, which is saved and resumed as a whole.
+    """The training loop and its state, which is saved and resumed as a whole.
 
     Args:
-        data: Folder with index.jsonl.
-        out: Folder of checkpoints, log and cache.
-        config: Settings.
+        data: Folder that contains index.jsonl.
+        out: Folder for checkpoints, log and cache.
+        config: Training settings.
         rank: Number of this worker; worker 0 saves, logs and evaluates.
-        workers: Number of workers; must divide the pictures of a step of every phase.
-        model_config: Sizes of the model; the shipped ones by default.
+        workers: Number of workers; must divide the number of pictures per step in every phase.
+        model_config: Sizes of the model; by default those of the shipped one.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Trainer:
         self.seconds = 0.0
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Deep stages of the backbone apart from the rest; biases and norms without decay."""
+        """Group the backbone's deep stages apart from the rest; no decay for biases and norms."""
         groups: dict[tuple[bool, bool], list[Tensor]] = defaultdict(list)
         for name, value in self.learned.items():
             deep = name.removeprefix("sam.").startswith(DEEP_PREFIXES)
@@ -197,7 +197,7 @@ class Trainer:
         return self.out / "checkpoint.pt"
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
+        """Continue from the last checkpoint, if there is one."""
         if not self.checkpoint.is_file():
             return
         state = torch.load(self.checkpoint, weights_only=True)
@@ -211,7 +211,7 @@ class Trainer:
         log.info("resumed at step %d", self.step)
 
     def save(self) -> None:
-        """Write the checkpoint and the running mean of the weights, each as a whole or not."""
+        """Write the checkpoint and the running mean of the weights, each file atomically."""
         fixed = {k: v for k, v in self.weights.items() if k not in self.learned}
         state = {
             "learned": {k: v.detach() for k, v in self.learned.items()},
@@ -240,7 +240,7 @@ class Trainer:
             target.with_suffix(".partial").replace(target)
 
     def train_step(self) -> tuple[float, int]:
-        """One optimiser step; gives its loss and the number of prompts decoded."""
+        """Take one optimiser step; return its loss and the number of prompts decoded."""
         config = self.config
         rng = np.random.default_rng((config.seed, self.step, self.rank))
         phase, _ = config.phase_at(self.step)
@@ -275,7 +275,7 @@ class Trainer:
     def picture_loss(
         self, sample: Sample, view: View, rng: np.random.Generator
     ) -> tuple[Tensor, int] | None:
-        """Loss of a picture and the number of prompts decoded; None without an object."""
+        """Loss of a picture and the number of prompts decoded; None if it has no object."""
         config, sam = self.config, self.models.sam
         phase, _ = config.phase_at(self.step)
         targets = pick_objects(sample, view, phase.prompts, config.min_area, rng)
@@ -322,7 +322,7 @@ class Trainer:
             value.grad = part.view(value.shape)
 
     def look(self) -> dict[str, float]:
-        """Metrics of the running mean of the weights on a part of the dev split."""
+        """Evaluate the running mean of the weights on part of the dev split."""
         live = {k: v.detach().clone() for k, v in self.learned.items()}
         for name, value in self.learned.items():
             value.data.copy_(self.mean[name])
@@ -332,7 +332,7 @@ class Trainer:
         return metrics
 
     def run(self) -> None:
-        """Train to the last step, saving and logging on the way."""
+        """Train to the last step, saving and logging along the way."""
         losses: list[float] = []
         decoded = 0
         since = time.monotonic()
@@ -362,7 +362,7 @@ class Trainer:
 
 
 def work(rank: int, workers: int, data: Path, out: Path, config: TrainConfig, store: str) -> None:
-    """Run one worker."""
+    """Run one worker process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     if workers > 1:
@@ -378,15 +378,17 @@ def work(rank: int, workers: int, data: Path, out: Path, config: TrainConfig, st
 
 
 def main() -> None:
-    """Read the arguments and train."""
+    """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with index.jsonl")
+    parser.add_argument("data", type=Path, help="folder that contains index.jsonl")
     parser.add_argument("--out", type=Path, default=Path("runs/pocket"))
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="number of single-threaded processes"
+    )
     arguments = parser.parse_args()
     config = TrainConfig()
     if any(phase.images % arguments.workers for phase in config.phases):
-        parser.error("--workers must divide the pictures of a step of every phase")
+        parser.error("--workers must divide the number of pictures per step in every phase")
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(asdict(config), indent=2))

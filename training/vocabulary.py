@@ -1,6 +1,6 @@
-"""What the labels of the training data mean: their synonyms, what includes them, what rules out.
+"""What the labels of the training data mean: synonyms, general words, and what is absent.
 
-Labels of several sources that name the same thing are one concept. For each picture a concept is
+Labels that name the same thing, in whatever source, form one concept. In each picture a concept is
 present, known to be absent, or unknown, since no source labels everything.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from promptseg.apps.evaluation.index_folder import Sample
 
-# Concept -> other words for it. A label that is one of the words belongs to the concept.
+# Concept -> other words for it. A label that is one of these words belongs to the concept.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "person": (
         "people", "man", "woman", "child", "human", "boy", "girl", "kid", "lady", "men", "women",
@@ -73,8 +73,8 @@ GENERAL: Mapping[str, frozenset[str]] = {
     "food": _words("cake pizza broccoli sandwich carrot donut orange banana apple") | {"hot dog"},
 }
 
-# Labels that annotators used for much the same thing: where one is, another counts little as
-# absent.
+# Labels that annotators used almost interchangeably: where one is present, the others count less
+# as absent.
 ALIKE: tuple[frozenset[str], ...] = tuple(
     _words(group)
     for group in (
@@ -93,7 +93,7 @@ ALIKE: tuple[frozenset[str], ...] = tuple(
     )
 )
 
-# Never labelled in training, to see how words fare that the head was not taught.
+# Left out of training, to see how the head does on words that it was not taught.
 HELD_OUT = frozenset(
     ["airplane", "bird", "elephant", "teddy bear", "broccoli", "orange", "hat", "remote"]
 )
@@ -104,7 +104,7 @@ VOC = frozenset(
      "train", "tv monitor"]
 )  # fmt: skip
 ANIMALS = GENERAL["animal"]
-# What a picture of the source would be labelled with if it were there.
+# Source -> concepts that it labels wherever they appear.
 EXHAUSTIVE: Mapping[str, frozenset[str]] = {
     "voc": VOC | ANIMALS | frozenset(["truck", "animal", "vehicle"]),
     "ccp": ANIMALS | frozenset(["animal", "clothes"]),
@@ -120,7 +120,7 @@ def concept_of(label: str) -> str:
 
 
 def phrases_of(concept: str) -> tuple[str, ...]:
-    """All words of a concept, the usual one first; without names that only a data set uses."""
+    """All words of a concept, the usual one first, without names that only data sets use."""
     return (concept, *(word for word in SYNONYMS.get(concept, ()) if "-" not in word))
 
 
@@ -129,14 +129,14 @@ class Vocabulary:
     """The concepts of each source.
 
     Attributes:
-        by_source: Source -> all concepts that its pictures would be labelled with.
+        by_source: Source -> all concepts that it labels wherever they appear.
     """
 
     by_source: Mapping[str, frozenset[str]]
 
     @classmethod
     def of(cls, samples: list[Sample], without: frozenset[str] = HELD_OUT) -> Vocabulary:
-        """Collect the concepts of the samples and what is known of their sources."""
+        """Collect the samples' concepts and those that their sources are known to label."""
         found: dict[str, set[str]] = {}
         for sample in samples:
             concepts = found.setdefault(sample.source, set())
@@ -153,7 +153,7 @@ class Vocabulary:
         return sorted(frozenset().union(*self.by_source.values()))
 
     def present(self, sample: Sample) -> dict[str, tuple[int, ...]]:
-        """Concepts in a picture with their region ids."""
+        """Concepts in a picture, each with its region ids."""
         ids: dict[str, set[int]] = {}
         for region in sample.regions:
             concept = concept_of(region.label)
@@ -165,7 +165,7 @@ class Vocabulary:
         return {concept: tuple(sorted(i)) for concept, i in ids.items() if concept in known}
 
     def absent(self, sample: Sample) -> dict[str, float]:
-        """Concepts known not to be in a picture, each with how much it counts."""
+        """Concepts known not to be in a picture, each with its weight in the loss."""
         here = {concept_of(region.label) for region in sample.regions}
         here |= {general for general, included in GENERAL.items() if here & included}
         doubtful = {c for group in ALIKE if group & here for c in group}
