@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ async def echo(request: Request) -> Response:
 
 
 ECHO = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
+
+
+def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end in a thread of its own: browser tests leave an event loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 class Answer:
@@ -86,7 +93,7 @@ def send(
         "client": ("127.0.0.1", 1),
         "http_version": "1.1",
     }
-    asyncio.run(Guard(ECHO, host=host, allowed=allowed)(scope, receive, tell))
+    finish(Guard(ECHO, host=host, allowed=allowed)(scope, receive, tell))
     return Answer(told)
 
 
@@ -235,4 +242,4 @@ def test_the_app_has_no_connections_but_requests() -> None:
         raise AssertionError("it was let through")
 
     call: Callable[..., Any] = Guard(never, host="127.0.0.1")
-    asyncio.run(call({"type": "websocket", "path": "/"}, never, never))
+    finish(call({"type": "websocket", "path": "/"}, never, never))

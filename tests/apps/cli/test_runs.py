@@ -21,10 +21,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from promptseg.apps import exports
-from promptseg.apps.cli import runner
 from promptseg.apps.cli import segment as segment_command
 from promptseg.apps.cli.folders import find_pictures, natural_key, output_folders
-from promptseg.apps.cli.run_summary import Entry, RunLog, summarise
+from promptseg.apps.cli.run_summary import Entry, RunLog, describe_labels, summarise
 from promptseg.apps.exports import FORMATS
 from promptseg.apps.exports.lock import LOCK_FILE
 from promptseg.apps.exports.manifest import MANIFEST_FILE
@@ -443,7 +442,7 @@ def test_where_nothing_can_be_written_the_run_stops(
     ],
 )
 def test_the_line_of_an_image(labels: list[str], says: str) -> None:
-    assert runner._describe(labels) == says
+    assert describe_labels(labels) == says
 
 
 def test_everything_takes_folders(run, loads, folder: Path) -> None:

@@ -169,7 +169,7 @@ def test_concepts_by_name_and_by_file(run, cat, pocket, asked, tmp_path) -> None
         (["--reference", "IMAGE", "--reference-point", "999,4"], "lies outside the image"),
         (["--reference", "no.jpg", "--reference-point", "9,4"], "'no.jpg' does not exist"),
         (["--reference", "IMAGE", "--reference-mask", "no.png"], "'no.png' does not exist"),
-        (["--concept", "none"], "there is no concept 'none.safetensors'; make one: promptseg"),
+        (["--concept", "none"], "'none.safetensors' does not exist; promptseg concept"),
     ],
     ids=str,
 )  # fmt: skip
