@@ -44,13 +44,16 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Train the pocket weights from pictures with region masks: make train-pocket DATA=folder
-# It goes on from its last checkpoint; docs/data.md describes the folder.
+# Train the pocket weights further from pictures with region masks: make train-pocket DATA=folder
+# It goes on from its last checkpoint, also with a larger STEPS; docs/data.md describes the folder.
+STEPS ?= 6000
+COOLDOWN ?= 1500
 train-pocket: $(VENV)/.installed-dev
 	test -n "$(DATA)" || { echo "say where the pictures are: make train-pocket DATA=folder"; exit 2; }
 	$(BIN)/python training/class_names.py models/weights/imagenet_names.safetensors
-	$(BIN)/python training/train_pocket.py $(DATA) --out runs/pocket
-	cp runs/pocket/sam_pocket.safetensors runs/pocket/text_pocket.safetensors models/weights/
+	$(BIN)/python training/train_pocket.py $(DATA) --out runs/pocket --init models/weights --steps $(STEPS)
+	$(BIN)/python training/train_pocket.py $(DATA) --out runs/pocket --cooldown $(COOLDOWN)
+	cp runs/pocket/cooldown-$(STEPS)/*_pocket.safetensors models/weights/
 	cd models/weights && sha256sum *.safetensors > SHA256SUMS
 
 clean:

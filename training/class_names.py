@@ -1,9 +1,9 @@
-"""Embed the names of the ImageNet classes for the pocket model's text grounding.
+"""Embed the names of the ImageNet classes for the pocket text grounding.
 
     python training/class_names.py models/weights/imagenet_names.safetensors
 
-Each class is named by its WordNet lemmas (from timm's ImageNet tables) and, where people use a
-more general word, by that word too: no one looking for a dog types "Rhodesian ridgeback".
+A class goes by its WordNet lemmas (from timm's ImageNet tables) and, where people use a more
+general word, by that as well: no one who looks for a dog types "Rhodesian ridgeback".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from timm.data import ImageNetInfo
 
 from promptseg.models.pocket.minilm import SHA256, load_minilm
 
-# First and last class index -> general words for every class in that range.
+# First and last class index -> the general words that hold for all classes between.
 GENERAL: tuple[tuple[int, int, str], ...] = (
     (0, 1, "fish"), (2, 4, "shark, fish"), (5, 6, "fish"), (7, 8, "chicken, bird"),
     (9, 24, "bird"), (25, 29, "salamander"), (30, 32, "frog"), (33, 37, "turtle"),
@@ -79,7 +79,7 @@ GENERAL: tuple[tuple[int, int, str], ...] = (
 
 
 def class_names() -> list[list[str]]:
-    """All names of each of the 1,000 classes, without duplicates."""
+    """All names of each of the 1,000 classes, without repetitions."""
     info = ImageNetInfo()
     names = [info.index_to_description(index).split(", ") for index in range(1000)]
     for first, last, words in GENERAL:
@@ -89,7 +89,7 @@ def class_names() -> list[list[str]]:
 
 
 def main() -> None:
-    """Parse the arguments and write the embeddings."""
+    """Write the embeddings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out

@@ -13,29 +13,34 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from config import TrainConfig
 from matplotlib import pyplot as plt
 
 PANELS = (
-    ("loss", ("loss",)),
-    ("masks: IoU on dev", ("box", "click_best", "click_selected", "iou_error")),
-    ("text: heat on dev", ("text", "text_pointing", "person", "person_pointing", "presence_mcc")),
+    ("loss", ("text", "masks", "centres")),
+    (
+        "masks: IoU on dev",
+        ("box_voc", "box_coco", "click_best", "click_selected", "two_clicks", "iou_error"),
+    ),
+    (
+        "text: heat on dev",
+        ("text_voc", "text_coco", "text_pantry", "text_ccp", "person", "presence_mcc"),
+    ),
 )
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log, sorted by step; if a step was logged twice, the later row."""
+    """Rows of a log in the order of their steps; of a step logged twice, the later row."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
 
 
-def draw(rows: list[dict[str, Any]], boundaries: list[int], out: Path) -> None:
-    """Write a PNG with one panel each for the loss, masks and text.
+def draw(rows: list[dict[str, Any]], cooldown: int | None, out: Path) -> None:
+    """Write a PNG with a panel for the losses, one for masks and one for text.
 
     Args:
-        rows: Rows from :func:`read_log`.
-        boundaries: Steps at which a phase begins, drawn as dotted lines.
-        out: Path of the PNG.
+        rows: Of :func:`read_log`.
+        cooldown: Step at which the cool-down begins, drawn as a dotted line; None for none.
+        out: The PNG.
     """
     figure, axes = plt.subplots(1, len(PANELS), figsize=(15, 4.5), layout="constrained")
     for axis, (title, names) in zip(axes, PANELS, strict=True):
@@ -43,8 +48,8 @@ def draw(rows: list[dict[str, Any]], boundaries: list[int], out: Path) -> None:
             points = [(row["step"], row[name]) for row in rows if name in row]
             if points:
                 axis.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "))
-        for step in boundaries:
-            axis.axvline(step, color="grey", linestyle=":")
+        if cooldown is not None:
+            axis.axvline(cooldown, color="grey", linestyle=":")
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
         if any(name in row for name in names for row in rows):
@@ -55,14 +60,18 @@ def draw(rows: list[dict[str, Any]], boundaries: list[int], out: Path) -> None:
 
 
 def main() -> None:
-    """Parse the arguments and draw."""
+    """Read the arguments and draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("log", type=Path, help="log.jsonl of a training run")
-    parser.add_argument("out", type=Path, help="PNG to write")
+    parser.add_argument("log", type=Path, help="log.jsonl of a run")
+    parser.add_argument("out", type=Path, help="the PNG")
+    parser.add_argument("--cooldown", type=Path, help="log.jsonl of its cool-down")
     arguments = parser.parse_args()
-    steps = [phase.steps for phase in TrainConfig().phases]
-    boundaries = [sum(steps[:n]) for n in range(1, len(steps))]
-    draw(read_log(arguments.log), boundaries, arguments.out)
+    rows, start = read_log(arguments.log), None
+    if arguments.cooldown is not None:
+        cooled = read_log(arguments.cooldown)
+        start = max((row["step"] for row in rows if row["step"] < cooled[0]["step"]), default=0)
+        rows = [row for row in rows if row["step"] <= start] + cooled
+    draw(rows, start, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,46 @@
-"""Losses for promptable segmentation, as in Segment Anything, appendix A."""
+"""Losses: promptable segmentation as in Segment Anything, appendix A; words; centres."""
 
 from __future__ import annotations
 
 import torch
+from targets import CELL, CentreTargets, TextTargets
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptseg.models.pocket.instances import OFFSET_UNIT
 
-def mask_losses(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy plus dice loss of every mask.
+HOT_SHARE = 0.1  # of the cells that may be a word's, that its weak loss asks to be hot
+_ABSENT_LOCAL, _ABSENT_PRESENCE = 6.0, 6.0  # divisors: there are many absent words
+_LARGEST_ABSENT = 100  # more absent words than this weigh no more together
+
+
+def edges(targets: Tensor) -> Tensor:
+    """1 at the cells at an object's border, 0 elsewhere; (B, h, w), as ``targets``."""
+    solid = (targets > 0.5).float()
+    most = F.max_pool2d(solid[:, None], 3, 1, 1)[:, 0]
+    least = -F.max_pool2d(-solid[:, None], 3, 1, 1)[:, 0]
+    return ((most != least) | ((targets > 0) & (targets < 1))).float()
+
+
+def mask_losses(
+    logits: Tensor, targets: Tensor, weight: Tensor, edge_weight: float = 0.0
+) -> Tensor:
+    """Cross-entropy plus dice of every mask.
 
     Args:
         logits: (B, M, h, w).
-        targets: Share of each cell that belongs to the object, (B, h, w) in [0, 1].
-        weight: 1 for cells that count, else 0, (h, w).
+        targets: Share of the cell that belongs to the object, (B, h, w) in [0, 1].
+        weight: 1 where a cell counts, else 0, (h, w) or (B, h, w).
+        edge_weight: How much more a cell at the object's border counts in the cross-entropy.
 
     Returns:
         (B, M).
     """
+    weight = weight.expand_as(targets)[:, None]
     wanted = targets[:, None].expand_as(logits)
-    cells = weight.sum().clamp(min=1)
+    raised = weight * (1 + edge_weight * edges(targets)[:, None])
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    entropy = (entropy * weight).sum((-2, -1)) / cells
+    entropy = (entropy * raised).sum((-2, -1)) / raised.sum((-2, -1)).clamp(min=1)
     share = logits.sigmoid() * weight
     wanted = wanted * weight
     overlap = 2 * (share * wanted).sum((-2, -1)) + 1
@@ -32,66 +51,118 @@ def mask_losses(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
 @torch.no_grad()
 def true_iou(logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
     """IoU (B, M) of the thresholded masks; shapes as in :func:`mask_losses`."""
-    masks = (logits > 0) & (weight > 0)
-    wanted = ((targets > 0.5) & (weight > 0))[:, None]
+    valid = (weight > 0).expand_as(targets)[:, None]
+    masks = (logits > 0) & valid
+    wanted = (targets > 0.5)[:, None] & valid
     union = (masks | wanted).sum((-2, -1)).clamp(min=1)
     return (masks & wanted).sum((-2, -1)) / union
 
 
+def click_loss(logits: Tensor, points: tuple[Tensor, Tensor]) -> Tensor:
+    """What clicks that are not obeyed cost: a scalar.
+
+    Every mask must be below zero, with a margin of 1, at a background click; the single mask and
+    the best ambiguous one above it at a foreground click.
+
+    Args:
+        logits: (B, 4, h, w).
+        points: Coordinates (B, N, 2) in pixels of the model input and labels (B, N); -1 is padding.
+    """
+    coords, labels = points
+    height, width = logits.shape[-2:]
+    cells = ((coords + 0.5) / CELL).long()
+    column = cells[..., 0].clamp(0, width - 1)
+    row = cells[..., 1].clamp(0, height - 1)
+    index = (row * width + column)[:, None].expand(-1, logits.shape[1], -1)
+    at = logits.flatten(2).gather(2, index)  # (B, 4, N)
+    off = F.softplus(at + 1).mean(1) * (labels == 0)
+    on = (F.softplus(1 - at[:, 0]) + F.softplus(1 - at[:, 1:].amax(1))) / 2 * (labels == 1)
+    return (off + on).sum() / (labels >= 0).sum().clamp(min=1)
+
+
 def prompt_loss(
-    logits: Tensor, iou_predictions: Tensor, targets: Tensor, weight: Tensor, spread: float
+    logits: Tensor,
+    iou_predictions: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    spread: float,
+    edge_weight: float = 0.0,
 ) -> Tensor:
     """Loss of one round of decoding, a scalar.
 
-    The single mask and the best of the ambiguous ones learn the object. All ambiguous masks also
-    learn from their mean loss, weighted by ``spread``, so that none of them stops learning. The
-    IoU head learns every mask's true IoU.
+    The single mask and the best of the ambiguous ones learn the object; the others get
+    ``spread`` of their own loss so that none dies; the IoU head learns every mask's true IoU.
 
     Args:
         logits: (B, 4, h, w).
         iou_predictions: (B, 4).
         targets: (B, h, w).
-        weight: (h, w).
-        spread: Weight of the ambiguous masks' mean loss.
+        weight: (h, w) or (B, h, w).
+        spread: Share of the mean loss of the ambiguous masks.
+        edge_weight: As in :func:`mask_losses`.
     """
-    losses = mask_losses(logits, targets, weight)
+    losses = mask_losses(logits, targets, weight, edge_weight)
     best = losses[:, 1:].amin(1) + spread * losses[:, 1:].mean(1)
     iou = F.smooth_l1_loss(iou_predictions, true_iou(logits, targets, weight), beta=0.05)
     return (losses[:, 0] + best).mean() + iou
 
 
 def text_loss(
-    local: Tensor,
-    presence: Tensor,
-    targets: Tensor,
-    cell_weight: Tensor,
-    phrase_weight: Tensor,
+    local: Tensor, presence: Tensor, targets: TextTargets, weak_weight: float = 1.0
 ) -> Tensor:
-    """Loss of the text head on one picture, a scalar.
+    """Loss of the text head on one scene, a scalar.
 
-    A phrase that is present must be found as a region and as present; one that is absent must be
-    found nowhere.
+    What is there must be found as a region and as present; what is not must be nowhere. A word
+    without a mask must be somewhere where it may be (multiple-instance learning).
 
     Args:
-        local: Logits (P, h, w), with the N phrases that are present first.
-        presence: Logits (P,), in the same order.
-        targets: Share of each cell that each present phrase covers, (N, h, w), N <= P.
-        cell_weight: 1 for cells that count, else 0, (h, w).
-        phrase_weight: Weight of each absent phrase, (P - N,).
+        local: Logits (P, h, w) of the words of ``targets``.
+        presence: Logits (P,).
+        targets: Of the scene.
+        weak_weight: How much words without masks count.
     """
-    count = len(targets)
-    cells = cell_weight.sum().clamp(min=1)
-    here, gone = local[:count], local[count:]
+    count = len(targets.masks)
+    cells = max(1, local[0].numel()) if len(local) else 1
+    weights = targets.weights
     loss = local.sum() * 0
     if count:
-        entropy = F.binary_cross_entropy_with_logits(here, targets, reduction="none")
-        share, wanted = here.sigmoid() * cell_weight, targets * cell_weight
-        overlap = 2 * (share * wanted).sum((-2, -1)) + 1
+        here, weight = local[:count], weights[:count]
+        entropy = F.binary_cross_entropy_with_logits(here, targets.masks, reduction="none")
+        share, wanted = here.sigmoid() * weight, targets.masks * weight
+        overlap = 2 * (share * targets.masks).sum((-2, -1)) + 1
         dice = 1 - overlap / (share.sum((-2, -1)) + wanted.sum((-2, -1)) + 1)
-        loss = loss + 2 * (entropy * cell_weight).sum((-2, -1)).mean() / cells + dice.mean()
-        loss = loss + F.softplus(-presence[:count]).mean()
-    if len(gone):
-        per_phrase = (F.softplus(gone) * cell_weight).sum((-2, -1)) / cells
-        loss = loss + (per_phrase * phrase_weight).sum() / 8
-        loss = loss + (F.softplus(presence[count:]) * phrase_weight).sum() / 10
+        known = weight.sum((-2, -1)).clamp(min=1)
+        loss = loss + 2 * ((entropy * weight).sum((-2, -1)) / known).mean() + dice.mean()
+    if len(local) > count:
+        fewer = min(1.0, _LARGEST_ABSENT / (len(local) - count))
+        per_word = (F.softplus(local[count:]) * weights[count:]).sum((-2, -1)) / cells
+        loss = loss + fewer * per_word.sum() / _ABSENT_LOCAL
+    there = targets.present * targets.present_weight
+    gone = (1 - targets.present) * targets.present_weight
+    loss = loss + (F.softplus(-presence) * there).sum() / there.sum().clamp(min=1)
+    fewer = min(1.0, _LARGEST_ABSENT / float(gone.sum().clamp(min=1)))
+    loss = loss + fewer * (F.softplus(presence) * gone).sum() / _ABSENT_PRESENCE
+    for number, inside in targets.weak:
+        places = local[number][inside]
+        if len(places):
+            hot = places.topk(max(1, round(HOT_SHARE * len(places)))).values
+            loss = loss + weak_weight * F.softplus(-hot.mean()) / len(targets.weak) ** 0.5
     return loss
+
+
+def centre_loss(logits: Tensor, offsets: Tensor, targets: CentreTargets) -> Tensor:
+    """Loss of the instance head on one scene, a scalar: cross-entropy and absolute error.
+
+    Args:
+        logits: (h, w).
+        offsets: (2, h, w) in pixels of the model input.
+        targets: Of the scene.
+    """
+    weight = targets.heat_weight
+    entropy = F.binary_cross_entropy_with_logits(logits, targets.heat, reduction="none")
+    heat = (entropy * weight).sum() / weight.sum().clamp(min=1)
+    error = F.smooth_l1_loss(
+        offsets / OFFSET_UNIT, targets.offsets / OFFSET_UNIT, reduction="none", beta=0.1
+    )
+    own = targets.offset_weight
+    return 4 * heat + (error.sum(0) * own).sum() / own.sum().clamp(min=1)

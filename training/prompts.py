@@ -1,17 +1,18 @@
-"""Training prompts: boxes, clicks, coarse priors, and clicks that correct a prediction."""
+"""Training prompts: boxes, clicks, coarse priors, and corrective clicks on a prediction's error."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import ndimage
+from targets import CELL
 from torch import Tensor
 from torch.nn import functional as F
 
 from promptseg.apps.evaluation.clicks import interior_depth, next_click
-
-CELL = 4  # side of a cell of the decoder's grid, in pixels of the model input
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ def _to_pixels(cells: np.ndarray) -> np.ndarray:
 
 
 def _covered(target: Tensor, share: float) -> np.ndarray:
-    """Cells (h, w) that the object covers by more than a share; the fullest if there are none."""
+    """Cells (h, w) of which the object covers more than a share; of a thin one the fullest."""
     values = target.numpy()
     mask: np.ndarray = values > share
     return mask if mask.any() else values >= values.max()
@@ -47,17 +48,119 @@ def _click_inside(mask: np.ndarray, rng: np.random.Generator, centre: bool) -> t
 
 
 def clicks(targets: Tensor, rng: np.random.Generator) -> Prompts:
-    """One foreground click in each target (B, h, w): at its centre or anywhere inside."""
+    """One foreground click in each target (B, h, w): its centre or anywhere inside."""
     coords = [_click_inside(_covered(t, 0.5), rng, rng.random() < 0.5) for t in targets]
     return Prompts(points=(torch.tensor(coords)[:, None], torch.ones(len(coords), 1)))
+
+
+def with_padding(clicked: Sequence[Sequence[tuple[float, float, int]]]) -> tuple[Tensor, Tensor]:
+    """Clicks (x, y, label) of B prompts as coordinates (B, N, 2) and labels (B, N), -1 padding."""
+    longest = max(len(row) for row in clicked)
+    filled = [[*row, *[(0.0, 0.0, -1)] * (longest - len(row))] for row in clicked]
+    both = torch.tensor(filled, dtype=torch.float32)
+    return both[..., :2].contiguous(), both[..., 2].contiguous()
+
+
+def clicks_beside(
+    targets: Tensor, others: Sequence[Tensor], valid: Tensor, rng: np.random.Generator
+) -> Prompts:
+    """A foreground click in each target and one or two background clicks next to it.
+
+    Args:
+        targets: (B, h, w).
+        others: All objects (h, w) of the scene, the targets among them or not.
+        valid: 1 where a cell counts, (h, w).
+        rng: Source of the choice.
+    """
+    rows: list[list[tuple[float, float, int]]] = []
+    for target in targets:
+        mask = _covered(target, 0.5)
+        clicked = [(*_click_inside(mask, rng, bool(rng.random() < 0.5)), 1)]
+        for place in _neighbours(target, others, valid, rng):
+            clicked.append((*_click_inside(place, rng, bool(rng.random() < 0.5)), 0))
+        rows.append(clicked)
+    return Prompts(points=with_padding(rows))
+
+
+def _neighbours(
+    target: Tensor, others: Sequence[Tensor], valid: Tensor, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """One or two places (h, w) beside a target: the nearest other objects, or a ring around it."""
+    outside = (target.numpy() < 0.02) & (valid.numpy() > 0)
+    distance = ndimage.distance_transform_edt(~_covered(target, 0.5))
+    found: list[tuple[float, np.ndarray]] = []
+    for other in others:
+        place = (other.numpy() > 0.9) & outside
+        # A part of the target, or what holds it, is no neighbour.
+        if place.sum() >= 4 and place.sum() > 0.8 * (other.numpy() > 0.9).sum():
+            found.append((float(distance[place].min()), place))
+    found.sort(key=lambda item: item[0])
+    near = [place for gap, place in found[:2] if gap < 12]
+    if near:
+        return near[: int(rng.integers(1, 3))]
+    ring = outside & (distance > 2) & (distance < 14)
+    return [ring] if ring.any() else []
+
+
+def one_of_several(
+    heat: Tensor,
+    targets: Tensor,
+    others: Sequence[Sequence[Tensor]],
+    square: int,
+    rng: np.random.Generator,
+) -> Prompts:
+    """Ask for one object of a word's heat: a click in it, background clicks in the others.
+
+    Half of the time the heat is cold where another object's centre is nearer.
+
+    Args:
+        heat: The words' logits (B, 1, h, w) on the decoder's grid.
+        targets: The objects (B, h, w).
+        others: For each target the word's other objects (h, w).
+        square: Side of the mask input.
+        rng: Source of the choice.
+    """
+    rows = [
+        [(*_middle(target, rng), 1), *((*_middle(other, rng), 0) for other in beside[:6])]
+        for target, beside in zip(targets, others, strict=True)
+    ]
+    prior = heat
+    if rng.random() < 0.5:
+        y = (torch.arange(heat.shape[-2])[:, None] + 0.5) * CELL - 0.5
+        x = (torch.arange(heat.shape[-1]) + 0.5) * CELL - 0.5
+        cold = [
+            torch.stack([(y - cy) ** 2 + (x - cx) ** 2 for cx, cy, _ in row]).argmin(0) != 0
+            for row in rows
+        ]
+        prior = heat.masked_fill(torch.stack(cold)[:, None], -10.0)
+    loose = jittered_boxes(targets, rng, jitter=0.1, limit=30.0)
+    return Prompts(
+        points=with_padding(rows),
+        boxes=loose if rng.random() < 0.4 else None,
+        masks=to_mask_input(prior, square),
+    )
+
+
+def _middle(target: Tensor, rng: np.random.Generator) -> tuple[float, float]:
+    """A click in an object near its centre of mass, or else at its deepest place."""
+    mask = _covered(target, 0.5)
+    rows, columns = np.nonzero(mask)
+    row = rows.mean() + rng.normal() * 0.1 * np.ptp(rows)
+    column = columns.mean() + rng.normal() * 0.1 * np.ptp(columns)
+    row = int(np.clip(round(row), 0, mask.shape[0] - 1))
+    column = int(np.clip(round(column), 0, mask.shape[1] - 1))
+    if not mask[row, column]:
+        return _click_inside(mask, rng, True)
+    x, y = _to_pixels(np.array([column, row], dtype=np.float32))
+    return float(x), float(y)
 
 
 def jittered_boxes(
     targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: float
 ) -> Tensor:
-    """The boxes (B, 4) of targets (B, h, w), with sides moved by up to ``limit`` pixels.
+    """The boxes (B, 4) of targets (B, h, w), their sides moved by up to ``limit`` pixels.
 
-    The standard deviation is ``jitter`` times the length of the box's side, as in SAM's training.
+    The standard deviation is ``jitter`` of the box's side, as in SAM's training.
     """
     made = []
     for target in targets:
@@ -74,15 +177,14 @@ def jittered_boxes(
 
 
 def boxes(targets: Tensor, rng: np.random.Generator, *, jitter: float, limit: float) -> Prompts:
-    """Box prompts from :func:`jittered_boxes`."""
+    """Prompts of :func:`jittered_boxes`."""
     return Prompts(boxes=jittered_boxes(targets, rng, jitter=jitter, limit=limit))
 
 
 def coarse_prior(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
-    """Imitate the prompts from a heat map: a rough mask, its highest point and a loose box.
+    """What a heat map gives: a rough mask, its highest point and a loose box.
 
-    The target is averaged over 16 to 64 pixels, perturbed with noise and turned into logits. The
-    point and the box are each left out at random.
+    The target is averaged over 16 to 64 pixels, disturbed and turned into logits.
     """
     factor = int(rng.choice([4, 8, 16]))
     low = F.avg_pool2d(targets[:, None], factor, ceil_mode=True)
@@ -104,7 +206,7 @@ def coarse_prior(targets: Tensor, square: int, rng: np.random.Generator) -> Prom
 
 
 def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Prompts:
-    """Prompts for the first round, of one random kind for all targets."""
+    """Prompts of one kind for all targets."""
     kind = rng.random()
     if kind < 0.45:
         return clicks(targets, rng)
@@ -121,28 +223,25 @@ def first_prompts(targets: Tensor, square: int, rng: np.random.Generator) -> Pro
 def heat_prior(
     heat: Tensor, targets: Tensor, square: int, rng: np.random.Generator, *, whole: bool
 ) -> Prompts:
-    """Prompts from the text head's logits for phrases, given as mask input.
+    """What the text head gives for phrases: its logits as mask input.
 
     Args:
-        heat: The phrases' logits at stride 16, (B, h, w).
-        targets: (B, 4 h', 4 w'), on the decoder's grid, which may be padded beyond the heat map.
+        heat: Logits (B, 1, h, w) of the phrases on the decoder's grid.
+        targets: (B, h, w).
         square: Side of the mask input.
-        rng: Source of randomness.
-        whole: Whether each target is everything that its phrase names. If not, each is one object,
-            the heat is restricted to a loose box around it, and half of the time the boxes are
-            given as well.
+        rng: Source of the boxes' noise.
+        whole: The targets are all that the phrases name. Otherwise they are one object each: the
+            heat is then kept to a loose box around it, which half of the prompts also give.
     """
-    fine = F.interpolate(heat[:, None], scale_factor=4, mode="bilinear")
-    fine = fine[..., : targets.shape[-2], : targets.shape[-1]].clamp(-10, 10)
     loose = None
     if not whole:
         loose = jittered_boxes(targets, rng, jitter=0.1, limit=30.0)
-        y = (torch.arange(fine.shape[-2]) + 0.5)[:, None] * CELL
-        x = (torch.arange(fine.shape[-1]) + 0.5) * CELL
+        y = (torch.arange(heat.shape[-2]) + 0.5)[:, None] * CELL
+        x = (torch.arange(heat.shape[-1]) + 0.5) * CELL
         x0, y0, x1, y1 = (side[:, None, None] for side in loose.unbind(-1))
         inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
-        fine = fine.masked_fill(~inside[:, None], -10.0)
-    return Prompts(boxes=loose if rng.random() < 0.5 else None, masks=to_mask_input(fine, square))
+        heat = heat.masked_fill(~inside[:, None], -10.0)
+    return Prompts(boxes=loose if rng.random() < 0.5 else None, masks=to_mask_input(heat, square))
 
 
 def to_mask_input(logits: Tensor, square: int) -> Tensor:
@@ -159,10 +258,10 @@ def corrected(
     square: int,
     rng: np.random.Generator,
 ) -> Prompts:
-    """Add a click where ``logits`` (B, h, w) are wrong and usually give them as mask input."""
-    valid = weight.numpy() > 0
+    """Add a click on the error of ``logits`` (B, h, w) and give them as mask input."""
+    counted = weight.expand_as(targets).numpy() > 0
     coords, labels = [], []
-    for share, logit in zip(targets, logits.numpy() > 0, strict=True):
+    for share, logit, valid in zip(targets, logits.numpy() > 0, counted, strict=True):
         target = _covered(share, 0.5)
         error = (target ^ logit) & valid
         if rng.random() < 0.5 or not error.any():

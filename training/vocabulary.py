@@ -1,117 +1,19 @@
-"""What the labels of the training data mean: synonyms, general words, and what is absent.
+"""What the labels of the training data mean: which concepts a picture shows, lacks, or may show.
 
-Labels that name the same thing, in whatever source, form one concept. In each picture a concept is
+Labels of several sources that name the same thing are one concept. For each picture a concept is
 present, known to be absent, or unknown, since no source labels everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from promptseg.apps.evaluation.index_folder import Sample
-
-# Concept -> other words for it. A label that is one of these words belongs to the concept.
-SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "person": (
-        "people", "man", "woman", "child", "human", "boy", "girl", "kid", "lady", "men", "women",
-        "pedestrian", "guy", "children",
-    ),
-    "dog": ("puppy", "dogs"),
-    "cat": ("kitten", "cats", "kitty"),
-    "horse": ("pony", "horses"),
-    "sheep": ("lamb", "a flock of sheep"),
-    "cow": ("cattle", "cows", "calf", "bull"),
-    "bird": ("birds",),
-    "car": ("automobile", "cars"),
-    "sofa": ("couch",),
-    "chair": ("armchair", "chairs"),
-    "potted plant": ("plant", "house plant"),
-    "tv monitor": ("tv", "television", "monitor", "screen"),
-    "dining table": ("table",),
-    "motorcycle": ("motorbike", "scooter"),
-    "bicycle": ("bike",),
-    "boat": ("ship", "boats"),
-    "airplane": ("aeroplane", "plane", "aircraft"),
-    "bus": ("coach",),
-    "truck": ("lorry",),
-    "cell phone": ("mobile phone", "phone"),
-    "sports ball": ("ball",),
-    "remote": ("remote control",),
-    "refrigerator": ("fridge",),
-    "mouse": ("computer mouse",),
-    "orange": ("orange fruit",),
-    "pavement": ("sidewalk",),
-    "sea": ("ocean",),
-    "grass": ("lawn", "meadow"),
-    "tree": ("trees",),
-    "floor": ("floor-wood",),
-    "wall": ("wall-tile", "wall-brick", "wall-stone", "wall-wood"),
-    "rug": ("carpet",),
-    "pants": ("trousers",),
-    "purse": ("handbag",),
-    "sunglasses": ("shades",),
-    "shoes": ("shoe", "footwear"),
-    "sneakers": ("trainers",),
-    "sweater": ("pullover",),
-}  # fmt: skip
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# General word -> the concepts it includes.
-GENERAL: Mapping[str, frozenset[str]] = {
-    "animal": _words("dog cat horse sheep cow bird elephant bear zebra giraffe"),
-    "vehicle": _words("car bus truck train motorcycle bicycle boat airplane"),
-    "furniture": _words("chair sofa bed bench cabinet shelf") | {"dining table"},
-    "clothes": _words(
-        "pants dress coat blouse shirt skirt jeans sweater t-shirt blazer suit jacket vest shorts "
-        "top leggings sweatshirt cape romper jumper cardigan bodysuit hoodie"
-    ),
-    "food": _words("cake pizza broccoli sandwich carrot donut orange banana apple") | {"hot dog"},
-}
-
-# Labels that annotators used almost interchangeably: where one is present, the others count less
-# as absent.
-ALIKE: tuple[frozenset[str], ...] = tuple(
-    _words(group)
-    for group in (
-        "bag purse wallet backpack",
-        "shirt blouse t-shirt top sweater jumper cardigan sweatshirt hoodie bodysuit bra",
-        "pants jeans leggings tights stockings shorts",
-        "coat jacket blazer suit cape vest cardigan",
-        "shoes boots heels sneakers sandals flats pumps loafers wedges",
-        "sunglasses glasses",
-        "dress skirt romper",
-        "accessories bracelet necklace ring watch earrings belt scarf",
-        "floor rug pavement road dirt sand gravel",
-        "wall building house ceiling door",
-        "sea water river",
-        "tree grass flower",
-    )
-)
-
-# Left out of training, to see how the head does on words that it was not taught.
-HELD_OUT = frozenset(
-    ["airplane", "bird", "elephant", "teddy bear", "broccoli", "orange", "hat", "remote"]
-)
-
-VOC = frozenset(
-    ["airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-     "dining table", "dog", "horse", "motorcycle", "person", "potted plant", "sheep", "sofa",
-     "train", "tv monitor"]
-)  # fmt: skip
-ANIMALS = GENERAL["animal"]
-# Source -> concepts that it labels wherever they appear.
-EXHAUSTIVE: Mapping[str, frozenset[str]] = {
-    "voc": VOC | ANIMALS | frozenset(["truck", "animal", "vehicle"]),
-    "ccp": ANIMALS | frozenset(["animal", "clothes"]),
-    "coco": VOC | frozenset(GENERAL) - {"clothes"},
-}
+from pictures import Entry
+from words import ALIKE, EXHAUSTIVE, GENERAL, HELD_OUT, OWN_ABSENT, SYNONYMS, UNSURE, VAGUE
 
 _CONCEPTS = {word: concept for concept, words in SYNONYMS.items() for word in words}
+_LEAST_DOUBT = 0.4  # how much a concept like one that is there counts as absent
 
 
 def concept_of(label: str) -> str:
@@ -120,8 +22,18 @@ def concept_of(label: str) -> str:
 
 
 def phrases_of(concept: str) -> tuple[str, ...]:
-    """All words of a concept, the usual one first, without names that only data sets use."""
+    """All words of a concept, the usual one first; without names that only a data set uses."""
     return (concept, *(word for word in SYNONYMS.get(concept, ()) if "-" not in word))
+
+
+def with_general(concept: str) -> tuple[str, ...]:
+    """A concept and the more general ones that include it."""
+    return (concept, *(general for general, included in GENERAL.items() if concept in included))
+
+
+def labels_of(entry: Entry) -> tuple[str, ...]:
+    """All labels of a picture, with masks or without."""
+    return (*(r.label for r in entry.sample.regions), *(word for word, _ in entry.words))
 
 
 @dataclass(frozen=True)
@@ -129,47 +41,70 @@ class Vocabulary:
     """The concepts of each source.
 
     Attributes:
-        by_source: Source -> all concepts that it labels wherever they appear.
+        labelled: Source -> the concepts of its labels.
+        named: Source -> those, and more general words for them.
+        exhaustive: Source -> the concepts that its pictures would be labelled with.
     """
 
-    by_source: Mapping[str, frozenset[str]]
+    labelled: Mapping[str, frozenset[str]]
+    named: Mapping[str, frozenset[str]]
+    exhaustive: Mapping[str, frozenset[str]]
 
     @classmethod
-    def of(cls, samples: list[Sample], without: frozenset[str] = HELD_OUT) -> Vocabulary:
-        """Collect the samples' concepts and those that their sources are known to label."""
+    def of(cls, entries: Sequence[Entry], without: frozenset[str] = HELD_OUT) -> Vocabulary:
+        """Collect the concepts of the pictures and what is known of their sources."""
         found: dict[str, set[str]] = {}
-        for sample in samples:
-            concepts = found.setdefault(sample.source, set())
-            concepts |= {concept_of(region.label) for region in sample.regions}
+        for entry in entries:
+            concepts = found.setdefault(entry.sample.source, set())
+            concepts |= {concept_of(label) for label in labels_of(entry)}
+        without = without | VAGUE
         return cls(
+            {source: frozenset(concepts) - without for source, concepts in found.items()},
             {
-                source: (frozenset(concepts) | EXHAUSTIVE.get(source, frozenset())) - without
+                source: frozenset(w for c in concepts for w in with_general(c)) - without
                 for source, concepts in found.items()
-            }
+            },
+            {source: EXHAUSTIVE.get(source, frozenset()) - without for source in found},
         )
 
     def concepts(self) -> list[str]:
         """All concepts of all sources, sorted."""
-        return sorted(frozenset().union(*self.by_source.values()))
+        return sorted(frozenset().union(*self.named.values(), *self.exhaustive.values()))
 
-    def present(self, sample: Sample) -> dict[str, tuple[int, ...]]:
-        """Concepts in a picture, each with its region ids."""
+    def present(
+        self, source: str, regions: Iterable[tuple[str, tuple[int, ...]]]
+    ) -> dict[str, tuple[int, ...]]:
+        """Concepts of a picture of a source, each with its region ids.
+
+        Args:
+            source: Of the picture.
+            regions: Labels with their ids.
+        """
         ids: dict[str, set[int]] = {}
-        for region in sample.regions:
-            concept = concept_of(region.label)
-            ids.setdefault(concept, set()).update(region.ids)
-            for general, included in GENERAL.items():
-                if concept in included:
-                    ids.setdefault(general, set()).update(region.ids)
-        known = self.by_source[sample.source]
+        for label, own in regions:
+            for concept in with_general(concept_of(label)):
+                ids.setdefault(concept, set()).update(own)
+        known = self.named[source]
         return {concept: tuple(sorted(i)) for concept, i in ids.items() if concept in known}
 
-    def absent(self, sample: Sample) -> dict[str, float]:
-        """Concepts known not to be in a picture, each with its weight in the loss."""
-        here = {concept_of(region.label) for region in sample.regions}
-        here |= {general for general, included in GENERAL.items() if here & included}
+    def absent(self, source: str, labels: Iterable[str]) -> dict[str, float]:
+        """Concepts known not to be in a picture, each with how much it counts.
+
+        Args:
+            source: Of the picture.
+            labels: All that the picture is labelled with.
+        """
+        here = {c for label in labels for c in with_general(concept_of(label))}
         doubtful = {c for group in ALIKE if group & here for c in group}
+        own = OWN_ABSENT.get(source, 1.0)
+        weights = dict.fromkeys(self.named[source], own) | dict.fromkeys(
+            self.exhaustive[source], 1.0
+        )
+        # A general word that is no label itself may hold for what no label names.
+        general = GENERAL.keys() - self.exhaustive[source] - self.labelled[source]
+        unsure = UNSURE.get(source, frozenset()) | general
         return {
-            concept: 0.4 if concept in doubtful else 1.0
-            for concept in sorted(self.by_source[sample.source] - here)
+            concept: weight * (_LEAST_DOUBT if concept in doubtful else 1.0)
+            for concept, weight in sorted(weights.items())
+            if weight and concept not in here and concept not in unsure
         }

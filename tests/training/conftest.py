@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import train_pocket
-from config import Phase, TrainConfig
+from config import SceneConfig, TrainConfig
 from PIL import Image
 from torch import Tensor
 from train_pocket import Trainer
@@ -19,8 +18,6 @@ from train_pocket import Trainer
 from promptseg.apps.evaluation.index_folder import VOID
 from promptseg.models.pocket.minilm import load_minilm
 from promptseg.models.pocket.sam import PocketSamConfig
-
-from ..shrunken import POCKET
 
 SIZE = (72, 96)  # (H, W)
 
@@ -52,10 +49,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory) -> Path:
-    """Four pictures to train on, of a source that the settings name and of one they do not."""
+    """Four pictures to train on, of a source that the settings name and of one they do not.
+
+    Two more have words only, one of them with a box.
+    """
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    lines = []
+    lines, weak = [], []
     for number in range(6):
         image, ids = make_picture(rng)
         Image.fromarray(image).save(folder / f"{number}.png")
@@ -72,28 +72,50 @@ def data_folder(tmp_path_factory) -> Path:
                 ],
             }
         )
+        if number < 2:
+            boxes = [{"label": "gnome", "box_xyxy": [8, 8, 40, 60]}] if number else []
+            row = {"image": f"{number}.png", "source": "shed", "split": "train", "words": ["gnome"]}
+            weak.append(row | ({"boxes": boxes} if boxes else {}))
     (folder / "index.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    (folder / "weak.jsonl").write_text("\n".join(json.dumps(line) for line in weak))
     return folder
 
 
 @pytest.fixture(scope="session")
 def model_config() -> PocketSamConfig:
     """A pocket SAM for pictures of 64 pixels."""
-    return replace(POCKET, image_size=64)
+    return PocketSamConfig(
+        image_size=64, embed_dim=16, neck_depth=1, high_res_dims=(8, 4), num_heads=2
+    )
 
 
 @pytest.fixture(scope="session")
 def train_config() -> TrainConfig:
-    """Eight steps with the backbone as it is, eight with its deep stages and the text head."""
+    """Steps of two small scenes, half of them plain."""
     return TrainConfig(
-        phases=(
-            Phase(8, 2, 2, 3e-3, 0.0, images=2, prompts=3, ema=0.9),
-            Phase(8, 2, 2, 3e-3, 3e-4, images=2, prompts=3, ema=0.9),
+        scenes=SceneConfig(
+            side=64,
+            small_side=64,
+            usual=0.9,
+            mosaic=0.3,
+            paste=0.5,
+            paste_sides=(20.0, 40.0),
+            paste_sources=("voc",),
+            colour=0.3,
         ),
-        heat_chance=0.4,
+        calm=SceneConfig(side=64, small_side=64, usual=1.0, mosaic=0.0, paste=0.0),
+        images=2,
+        prompts=3,
+        decode=1.0,
+        warmup=2,
+        learning_rate=3e-3,
+        backbone_rate=3e-4,
+        fresh_rate=3e-3,
+        ema=0.9,
+        cooldown_ema=0.8,
         save_every=4,
-        eval_every=16,
-        eval_images=2,
+        eval_every=12,
+        eval_images=1,
     )
 
 

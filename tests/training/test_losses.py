@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from losses import mask_losses, prompt_loss, text_loss, true_iou
+from losses import (
+    HOT_SHARE,
+    centre_loss,
+    click_loss,
+    edges,
+    mask_losses,
+    prompt_loss,
+    text_loss,
+    true_iou,
+)
+from targets import CELL, CentreTargets, TextTargets
+
+from promptseg.models.pocket.instances import OFFSET_UNIT
 
 B, M, H, W = 3, 4, 6, 7
 RNG = np.random.default_rng(0)
@@ -103,64 +115,176 @@ def test_perfect_masks_cost_next_to_nothing() -> None:
     assert 0 <= loss.item() < 1e-4
 
 
-P, N = 5, 2  # phrases, of which so many are there
+def test_each_object_may_have_its_own_weight() -> None:
+    weights = (RNG.random((B, H, W)) < 0.6).astype(np.float64)
+    found = mask_losses(tensor(LOGITS), tensor(TARGETS), tensor(weights))
+    ious = true_iou(tensor(LOGITS), tensor(TARGETS), tensor(weights))
+    for b in range(B):
+        one = slice(b, b + 1)
+        args = tensor(LOGITS[one]), tensor(TARGETS[one]), tensor(weights[b])
+        np.testing.assert_allclose(found[one], mask_losses(*args), rtol=1e-5)
+        np.testing.assert_allclose(ious[one], true_iou(*args), rtol=1e-6)
+
+
+def test_edges_are_the_cells_on_both_sides_of_the_border() -> None:
+    target = torch.zeros(1, 7, 7)
+    target[0, 2:5, 2:5] = 1
+    expected = torch.zeros(7, 7)
+    expected[1:6, 1:6] = 1
+    expected[3, 3] = 0
+    assert torch.equal(edges(target)[0], expected)
+    target[0, 6, 6] = 0.3  # a cell that is partly covered
+    assert edges(target)[0, 6, 6] == 1
+
+
+def test_a_mistake_at_the_border_weighs_more() -> None:
+    target = torch.zeros(1, 9, 9)
+    target[0, 3:6, 3:6] = 1
+    weight = torch.ones(9, 9)
+    right = (40 * target - 20)[:, None]
+    losses = []
+    for row, column in ((2, 4), (0, 0)):  # beside the object, far from it
+        wrong = right.clone()
+        wrong[0, 0, row, column] = 20
+        losses.append([float(mask_losses(wrong, target, weight, e)) for e in (0.0, 2.0)])
+    assert losses[0][0] == pytest.approx(losses[1][0])
+    assert losses[0][1] > losses[0][0]
+    assert losses[1][1] < losses[1][0]
+
+
+def test_clicks_are_obeyed_or_cost() -> None:
+    logits = torch.full((1, 4, 5, 6), -9.0)
+    logits[0, :, 1, 2] = 9.0
+    at = lambda column, row: [(column + 0.5) * CELL - 0.5, (row + 0.5) * CELL - 0.5]  # noqa: E731
+    coords = torch.tensor([[at(2, 1), at(4, 4), [0.0, 0.0]]])
+    obeyed = click_loss(logits, (coords, torch.tensor([[1.0, 0, -1]])))
+    assert 0 <= float(obeyed) < 1e-3
+    turned = click_loss(logits, (coords, torch.tensor([[0.0, 1, -1]])))
+    assert float(turned) == pytest.approx(10, abs=0.01)
+    # Of the ambiguous masks one must have the foreground, but none the background.
+    logits[0, 2:, 1, 2] = -9.0
+    assert float(click_loss(logits, (coords, torch.tensor([[1.0, 0, -1]])))) < 1e-3
+    assert float(click_loss(logits, (coords, torch.tensor([[0.0, 0, -1]])))) > 2
+
+
+P, N = 5, 2  # words, of which so many are there
 LOCAL = RNG.normal(size=(P, H, W)) * 3
 PRESENCE = RNG.normal(size=P) * 2
 NAMED = np.clip(RNG.normal(0.5, 0.5, size=(N, H, W)), 0, 1)
-DOUBT = np.array([1.0, 0.4, 1.0])
+KNOWN = RNG.random((P, H, W)) * (RNG.random((P, H, W)) < 0.7)
+SURE = np.array([1.0, 0.0, 1.0, 0.4, 1.0])
+
+
+def targets_of(here: int, gone: int, weak: tuple = ()) -> tuple[list[int], TextTargets]:
+    """The targets of so many words that are there and that are not, and their numbers."""
+    picked = [*range(here), *range(N, N + gone)]
+    present = np.array([float(i < N) for i in picked])
+    return picked, TextTargets(
+        tuple("abcde"[i] for i in picked),
+        tensor(NAMED[:here]),
+        tensor(KNOWN[picked]),
+        tensor(present),
+        tensor(SURE[picked]),
+        weak,
+    )
 
 
 def numpy_text_loss(here: int, gone: int) -> float:
-    """Of so many of the phrases that are there and of those that are not."""
-    counted = WEIGHT == 1
+    def softplus(x: np.ndarray) -> np.ndarray:
+        return np.log1p(np.exp(x))
 
-    def negative_log(share: np.ndarray) -> np.ndarray:
-        return -np.log(share)
-
+    loss = 0.0
     entropies, dices, seen = [], [], []
     for n in range(here):
-        share, wanted = 1 / (1 + np.exp(-LOCAL[n][counted])), NAMED[n][counted]
-        entropy = wanted * negative_log(share) + (1 - wanted) * negative_log(1 - share)
-        entropies.append(entropy.mean())
-        dices.append(1 - (2 * (share * wanted).sum() + 1) / (share.sum() + wanted.sum() + 1))
-        seen.append(negative_log(1 / (1 + np.exp(-PRESENCE[n]))))
-    loss = 2 * np.mean(entropies) + np.mean(dices) + np.mean(seen) if here else 0.0
-    for n, weight in zip(range(N, N + gone), DOUBT, strict=False):
-        nowhere = negative_log(1 - 1 / (1 + np.exp(-LOCAL[n][counted])))
-        absent = negative_log(1 - 1 / (1 + np.exp(-PRESENCE[n])))
-        loss += weight * (nowhere.mean() / 8 + absent / 10)
+        share, wanted, known = 1 / (1 + np.exp(-LOCAL[n])), NAMED[n], KNOWN[n]
+        entropy = wanted * softplus(-LOCAL[n]) + (1 - wanted) * softplus(LOCAL[n])
+        entropies.append((entropy * known).sum() / max(1, known.sum()))
+        overlap = 2 * (share * wanted * known).sum() + 1
+        dices.append(1 - overlap / ((share * known).sum() + (wanted * known).sum() + 1))
+        seen.append(SURE[n] * softplus(-PRESENCE[n]))
+    if here:
+        loss += 2 * np.mean(entropies) + np.mean(dices) + sum(seen) / max(1, SURE[:here].sum())
+    for n in range(N, N + gone):
+        loss += (softplus(LOCAL[n]) * KNOWN[n]).sum() / (H * W) / 6
+        loss += SURE[n] * softplus(PRESENCE[n]) / 6
     return float(loss)
 
 
-@pytest.mark.parametrize(("here", "gone"), [(2, 3), (1, 2), (0, 3), (2, 0), (0, 0)])
+@pytest.mark.parametrize(("here", "gone"), [(2, 3), (1, 2), (0, 3), (2, 0)])
 def test_text_loss(here: int, gone: int) -> None:
-    picked = [*range(here), *range(N, N + gone)]
-    found = text_loss(
-        tensor(LOCAL[picked]),
-        tensor(PRESENCE[picked]),
-        tensor(NAMED[:here]),
-        tensor(WEIGHT),
-        tensor(DOUBT[:gone]),
-    )
+    picked, targets = targets_of(here, gone)
+    found = text_loss(tensor(LOCAL[picked]), tensor(PRESENCE[picked]), targets)
     assert found.shape == ()
     assert found.item() == pytest.approx(numpy_text_loss(here, gone), rel=1e-5, abs=1e-7)
 
 
-def test_text_loss_has_a_gradient_wherever_cells_count() -> None:
-    local = tensor(LOCAL).requires_grad_()
-    presence = tensor(PRESENCE).requires_grad_()
-    text_loss(local, presence, tensor(NAMED), tensor(WEIGHT), tensor(DOUBT)).backward()
-    counted = torch.from_numpy(WEIGHT == 1)
-    assert not local.grad[:, ~counted].any()
-    assert (local.grad[:, counted] != 0).all()
-    assert (presence.grad[:N] < 0).all()
-    assert (presence.grad[N:] > 0).all()
+def test_many_absent_words_do_not_drown_the_others() -> None:
+    count = 300
+    targets = TextTargets(
+        tuple(map(str, range(count))),
+        torch.zeros(0, 2, 2),
+        torch.ones(count, 2, 2),
+        torch.zeros(count),
+        torch.ones(count),
+        (),
+    )
+    loss = text_loss(torch.zeros(count, 2, 2), torch.zeros(count), targets)
+    assert loss.item() == pytest.approx(100 * np.log(2) * (1 / 6 + 1 / 6), rel=1e-5)
+
+
+def test_text_loss_has_a_gradient_where_something_is_known() -> None:
+    _picked, targets = targets_of(2, 3)
+    local, presence = tensor(LOCAL).requires_grad_(), tensor(PRESENCE).requires_grad_()
+    text_loss(local, presence, targets).backward()
+    known = torch.from_numpy(KNOWN > 0)
+    assert not local.grad[~known].any()
+    assert (local.grad[known] != 0).all()
+    assert presence.grad.sign().tolist() == [-1, 0, 1, 1, 1]
+
+
+def test_a_weak_word_must_be_somewhere_where_it_may_be() -> None:
+    inside = torch.zeros(H, W, dtype=torch.bool)
+    inside[1:5, 1:6] = True
+    _, targets = targets_of(0, 3, ((1, inside),))
+    local = tensor(LOCAL[2:]).requires_grad_()
+    plain = text_loss(local, tensor(PRESENCE[2:]), targets_of(0, 3)[1])
+    loss = text_loss(local, tensor(PRESENCE[2:]), targets, weak_weight=0.5)
+    hot = np.sort(LOCAL[3][1:5, 1:6].ravel())[-round(20 * HOT_SHARE) :]
+    assert (loss - plain).item() == pytest.approx(0.5 * np.log1p(np.exp(-hot.mean())), rel=1e-4)
+    (gradient,) = torch.autograd.grad(loss - plain, [local])
+    assert (gradient < 0).sum() == len(hot)
+    assert not gradient[1][~inside].any()
 
 
 def test_a_perfect_text_head_costs_next_to_nothing() -> None:
-    targets = (tensor(NAMED) > 0.5).float()
+    _picked, targets = targets_of(2, 3)
+    solid = (targets.masks > 0.5).float()
+    targets = TextTargets(
+        targets.concepts,
+        solid,
+        targets.weights,
+        targets.present,
+        targets.present_weight,
+        (),
+    )
     local = torch.full((P, H, W), -20.0)
-    local[:N] = 40 * targets - 20
+    local[:N] = 40 * solid - 20
     presence = torch.tensor([20.0, 20, -20, -20, -20])
-    loss = text_loss(local, presence, targets, tensor(WEIGHT), tensor(DOUBT))
-    assert 0 <= loss.item() < 1e-4
+    assert 0 <= text_loss(local, presence, targets).item() < 1e-4
+
+
+def test_centre_loss() -> None:
+    heat, weight = tensor(RNG.random((H, W))), tensor(RNG.random((H, W)))
+    offsets = tensor(RNG.normal(size=(2, H, W)) * OFFSET_UNIT)
+    own = (tensor(RNG.random((H, W))) < 0.5).float()
+    targets = CentreTargets(heat, weight, offsets, own)
+    logits = tensor(RNG.normal(size=(H, W)))
+    entropy = -(heat * logits.sigmoid().log() + (1 - heat) * (1 - logits.sigmoid()).log())
+    expected = 4 * float((entropy * weight).sum() / weight.sum())
+    assert centre_loss(logits, offsets, targets).item() == pytest.approx(expected, rel=1e-4)
+    # An offset that is wrong by a unit costs nearly 1, where there is an object.
+    wrong = offsets + OFFSET_UNIT * torch.tensor([1.0, 0.0])[:, None, None]
+    found = centre_loss(logits, wrong, targets).item()
+    assert found == pytest.approx(expected + 0.95, rel=1e-4)
+    wrong = torch.where(own > 0, offsets, 1e4 * torch.ones(()))
+    assert centre_loss(logits, wrong, targets).item() == pytest.approx(expected, rel=1e-4)

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from prompts import (
-    CELL,
     Prompts,
     boxes,
     clicks,
+    clicks_beside,
     coarse_prior,
     corrected,
     heat_prior,
+    one_of_several,
     to_mask_input,
+    with_padding,
 )
-from torch.nn import functional as F
+from targets import CELL
 
 GRID = (20, 26)
 SQUARE = 32
@@ -126,37 +128,24 @@ def test_coarse_priors_come_with_and_without_points_and_boxes() -> None:
     assert len(kinds) == 4
 
 
-HEAT = 8 * torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))  # cells of 4 x 4
-
-
-def finer_heat() -> torch.Tensor:
-    """The heat on the decoder's grid (4, 20, 24), which is 2 columns of padding wider."""
-    fine = F.interpolate(HEAT[None], size=(20, 24), mode="bilinear", align_corners=False)[0]
-    assert fine.abs().max() > 12
-    return fine.clamp(-10, 10)
+HEAT = (8 * torch.randn(4, 1, *GRID, generator=torch.Generator().manual_seed(0))).clamp(-9, 9)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_heat_of_all_that_a_phrase_names_is_the_mask_as_it_is(seed: int) -> None:
     found = heat_prior(HEAT, TARGETS, SQUARE, np.random.default_rng(seed), whole=True)
     assert found.points is found.boxes is None
-    assert found.masks.shape == (4, 1, SQUARE, SQUARE)
-    fine = finer_heat()
-    torch.testing.assert_close(found.masks[:, 0, :20, :24], fine)
-    # Its border is repeated beyond the picture.
-    torch.testing.assert_close(found.masks[:, 0, :20, 24:], fine[..., -1:].expand(-1, -1, 8))
-    corner = fine[:, -1, -1, None, None].expand(-1, 12, 8)
-    torch.testing.assert_close(found.masks[:, 0, 20:, 24:], corner)
+    assert torch.equal(found.masks, to_mask_input(HEAT, SQUARE))
 
 
 def test_heat_of_one_object_is_kept_to_a_loose_box_that_half_the_prompts_give() -> None:
     tight = boxes(TARGETS, np.random.default_rng(0), jitter=0.0, limit=0.0).boxes
-    fine = finer_heat()
+    fine = HEAT[:, 0]
     given = 0
     for seed in range(40):
         found = heat_prior(HEAT, TARGETS, SQUARE, np.random.default_rng(seed), whole=False)
         assert found.points is None
-        masks = found.masks[:, 0, :20, :24]
+        masks = found.masks[:, 0, : GRID[0], : GRID[1]]
         kept = masks == fine
         assert (kept | (masks == -10)).all()
         assert kept[0, 8:12, 5:6].all()  # the middle of 7 x 14 cells
@@ -165,12 +154,12 @@ def test_heat_of_one_object_is_kept_to_a_loose_box_that_half_the_prompts_give() 
             continue
         given += 1
         assert 0 < (found.boxes - tight).abs().max() <= 30
-        # What is kept are the cells with their centres in the box, but where heat is -10 anyway.
-        for box, one, heat in zip(found.boxes.tolist(), kept, fine, strict=True):
-            for row, column in np.ndindex(20, 24):
+        # What is kept are the cells with their centres in the box.
+        for box, one in zip(found.boxes.tolist(), kept, strict=True):
+            for row, column in np.ndindex(*GRID):
                 x, y = (column + 0.5) * CELL, (row + 0.5) * CELL
                 inside = box[0] <= x <= box[2] and box[1] <= y <= box[3]
-                assert one[row, column] == (inside or heat[row, column] == -10)
+                assert one[row, column] == inside
     assert 10 < given < 30
 
 
@@ -240,3 +229,70 @@ def test_most_corrections_come_with_the_mask_so_far() -> None:
         for _ in range(60)
     ]
     assert 45 < sum(mask is not None for mask in found) < 60
+
+
+def test_clicks_of_different_numbers_are_padded() -> None:
+    coords, labels = with_padding([[(1.0, 2.0, 1)], [(3.0, 4.0, 1), (5.0, 6.0, 0)]])
+    assert coords.tolist() == [[[1, 2], [0, 0]], [[3, 4], [5, 6]]]
+    assert labels.tolist() == [[1, -1], [1, 0]]
+
+
+def values_at(mask: torch.Tensor, points: torch.Tensor) -> list[float]:
+    return [float(mask[row, column]) for column, row in cells_of(points).tolist()]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_background_clicks_fall_on_the_nearest_other_objects(seed: int) -> None:
+    near = target_of((9, 3, 12, 17))[0]
+    far = target_of((24, 0, 26, 20))[0]
+    found = clicks_beside(
+        TARGETS[:1], [TARGETS[0], near, far], torch.ones(GRID), np.random.default_rng(seed)
+    )
+    coords, labels = found.points
+    assert labels.tolist() == [[1, 0]]  # the far one is left alone
+    assert values_at(TARGETS[0], coords[0]) == [1, 0]
+    assert values_at(near, coords[0]) == [0, 1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_without_neighbours_the_background_click_is_close_by(seed: int) -> None:
+    valid = torch.ones(GRID)
+    valid[:, 12:] = 0
+    whole = torch.ones(GRID)  # what holds the target is no neighbour
+    found = clicks_beside(TARGETS[:1], [whole], valid, np.random.default_rng(seed))
+    coords, labels = found.points
+    assert labels.tolist() == [[1, 0]]
+    column, row = cells_of(coords[0, 1]).tolist()
+    assert TARGETS[0, row, column] == 0
+    assert valid[row, column] == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_one_of_several_marks_the_others_as_background(seed: int) -> None:
+    targets = target_of((2, 3, 9, 17), (14, 3, 21, 17))
+    others = [[targets[1]], [targets[0], target_of((22, 0, 26, 4))[0]]]
+    heat = torch.full((2, 1, *GRID), 5.0)
+    found = one_of_several(heat, targets, others, SQUARE, np.random.default_rng(seed))
+    coords, labels = found.points
+    assert labels.tolist() == [[1, 0, -1], [1, 0, 0]]
+    assert values_at(targets[0], coords[0, :2]) == [1, 0]
+    assert values_at(targets[1], coords[1]) == [1, 0, 0]
+    assert values_at(targets[0], coords[1]) == [0, 1, 0]
+    masks = found.masks[:, 0, : GRID[0], : GRID[1]]
+    if (masks == 5).all():  # the word's whole heat
+        return
+    # Cold where another object's centre is nearer, hot around its own.
+    assert set(masks.unique().tolist()) == {-10, 5}
+    assert values_at(masks[0], coords[0, :2]) == [5, -10]
+    assert values_at(masks[1], coords[1]) == [5, -10, -10]
+
+
+def test_one_of_several_comes_with_cut_and_whole_heat_with_boxes_and_without() -> None:
+    targets = target_of((2, 3, 9, 17))
+    others = [[target_of((14, 3, 21, 17))[0]]]
+    heat = torch.full((1, 1, *GRID), 5.0)
+    kinds = set()
+    for seed in range(40):
+        found = one_of_several(heat, targets, others, SQUARE, np.random.default_rng(seed))
+        kinds.add(((found.masks == 5).all().item(), found.boxes is None))
+    assert len(kinds) == 4
