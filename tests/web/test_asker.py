@@ -1,4 +1,7 @@
-"""The served app with a pipeline that takes minutes: who leaves is left alone, who stays is not."""
+"""The served app with a pipeline that takes minutes: who leaves is left alone, who stays is not.
+
+This file comes before the browser tests: they leave an event loop in the thread of the tests.
+"""
 
 from __future__ import annotations
 
