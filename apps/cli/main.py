@@ -31,6 +31,7 @@ from ..console import (
     exit_code,
     say_error,
 )
+from ..threads import set_up_threads
 from .app import app_command
 from .concept import concept_app
 from .evaluate import eval_command
@@ -73,6 +74,7 @@ def main() -> None:
 
 def _prepare_process() -> None:
     """Set up what belongs to the process, which the library leaves alone."""
+    set_up_threads(os.environ)
     # What Pillow warns of in a photograph's metadata says nothing to a user.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
     for stream in (sys.stdout, sys.stderr):
