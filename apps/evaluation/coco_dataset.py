@@ -123,7 +123,7 @@ class CocoPicture:
                 void |= mask
                 continue
             known |= mask
-            objects.append(Target(segment.label, mask))
+            objects.append(Target(segment.label, mask, segment.thing))
             if segment.thing:
                 before = classes.get(segment.label)
                 classes[segment.label] = mask if before is None else before | mask

@@ -138,19 +138,19 @@ class Sample:
         check_masks(self.name, (ids.shape[0], ids.shape[1]), len(objects) + len(classes))
         return Truth(
             valid=ids != VOID,
-            objects=tuple(Target(label, np.isin(ids, i)) for label, i in objects),
+            objects=tuple(Target(label, np.isin(ids, i), single) for label, i, single in objects),
             classes=tuple(Target(label, np.isin(ids, list(i))) for label, i in classes.items()),
         )
 
-    def objects(self) -> list[tuple[str, tuple[int, ...]]]:
-        """What a box or a click can mean: labels, each with the ids of an object or a region."""
+    def objects(self) -> list[tuple[str, tuple[int, ...], bool]]:
+        """What a box or a click can mean: labels, ids, and whether that is surely one object."""
         uses = Counter(i for region in self.regions for i in region.ids)
-        found: list[tuple[str, tuple[int, ...]]] = []
+        found: list[tuple[str, tuple[int, ...], bool]] = []
         for region in self.regions:
             if region.instances and all(uses[i] == 1 for i in region.ids):
-                found += [(region.label, (i,)) for i in region.ids]
+                found += [(region.label, (i,), True) for i in region.ids]
             else:
-                found.append((region.label, region.ids))
+                found.append((region.label, region.ids, region.instances))
         return found
 
 

@@ -35,10 +35,12 @@ class Target:
     Attributes:
         label: Class name.
         mask: (H, W) bool.
+        single: It is one object, not a region in which several may touch.
     """
 
     label: str
     mask: BoolMask
+    single: bool = True
 
     @property
     def area(self) -> float:
@@ -133,9 +135,9 @@ class Collection:
     skipped: Skipped = field(default_factory=Skipped, compare=False)
 
 
-def large(targets: Iterable[Target]) -> list[Target]:
-    """Those that cover at least ``MIN_AREA`` of their picture."""
-    return [target for target in targets if target.area >= MIN_AREA]
+def large(targets: Iterable[Target], least: float = MIN_AREA) -> list[Target]:
+    """Those that cover at least a share of their picture."""
+    return [target for target in targets if target.area >= least]
 
 
 def check_masks(name: str, size: tuple[int, int], count: int) -> None:

@@ -1,4 +1,8 @@
-"""Points: simulated clicks on each object, as in the protocol of Segment Anything."""
+"""Points: simulated clicks on each object, as in the protocol of Segment Anything.
+
+Once through ``pipe(points=...)``, as users click, and twice through the decoder alone, which tells
+what its IoU token and its single mask are worth.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from ..metrics import boundary_f, mask_iou
 from ..pictures import BoolMask, Picture, Target, large
 from .base import Row, Shown, Task, mean, open_picture
 
-CLICKS = (1, 3, 5)
+CLICKS = (1, 2, 3, 5)
 # The worst rows are chosen after so many clicks: a single one is often ambiguous.
 _TELLING = 3
 
@@ -34,12 +38,22 @@ class _Step:
         return mask
 
 
-class PointTask(Task):
-    """One row per object that covers at least 1% of the picture, clicked on five times, twice.
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """The pipeline's best mask after some clicks, and how often it covers a background click."""
 
-    The first time three masks are decoded and the IoU token chooses, the second time the single
-    mask is. Either way, each click falls on the centre of the largest error of the mask so far,
-    whose logits are the next prompt.
+    clicks: int
+    mask: BoolMask
+    background: int
+    covered: int
+
+
+class PointTask(Task):
+    """One row per object that covers at least 1% of the picture, clicked on five times, in turn.
+
+    First the pipeline answers each time all clicks so far, then three masks are decoded and the
+    IoU token chooses, then the single mask is. Each click falls on the centre of the largest error
+    of the mask so far, whose logits are the decoder's next prompt.
     """
 
     name: ClassVar[str] = "points"
@@ -54,9 +68,16 @@ class PointTask(Task):
         rows = []
         for i, item in enumerate(objects):
             row: Row = {"label": item.label, "object": i, "area": item.area}
+            for answer in self._ask_through(embedding, item, truth.valid):
+                if answer.clicks in CLICKS:
+                    row[str(answer.clicks)] = {
+                        "pipeline": mask_iou(answer.mask, item.mask, truth.valid),
+                        "background": answer.background,
+                        "covered": answer.covered,
+                    }
             for step in self._click_through(embedding, item, truth.valid, multimask=True):
                 if len(step.clicks) in CLICKS:
-                    row[str(len(step.clicks))] = {
+                    row[str(len(step.clicks))] |= {
                         "ious": [mask_iou(m, item.mask, truth.valid) for m in step.found.masks[0]],
                         "predicted": step.found.iou_predictions[0].tolist(),
                         "boundary": boundary_f(step.mask, item.mask, truth.valid),
@@ -69,6 +90,23 @@ class PointTask(Task):
                     }
             rows.append(row)
         return rows
+
+    def _ask_through(
+        self, embedding: ImageEmbedding, item: Target, valid: BoolMask
+    ) -> Iterator[_Answer]:
+        """Click as a user of the pipeline does, who sees its best mask."""
+        coords: list[tuple[int, int]] = []
+        labels: list[int] = []
+        mask = np.zeros_like(item.mask)
+        for _ in range(max(CLICKS)):
+            x, y, label = next_click(item.mask & valid, mask, valid)
+            coords.append((x, y))
+            labels.append(label)
+            found = self.pipe(embedding, points=coords, point_labels=labels)
+            mask = found.masks[0] if len(found) else np.zeros_like(item.mask)
+            outside = [place for place, is_on in zip(coords, labels, strict=True) if not is_on]
+            covered = sum(bool(mask[row, column]) for column, row in outside)
+            yield _Answer(len(coords), mask, len(outside), covered)
 
     def _click_through(
         self, embedding: ImageEmbedding, item: Target, valid: BoolMask, *, multimask: bool
@@ -100,7 +138,12 @@ class PointTask(Task):
             predicted = np.array([step["predicted"] for step in steps])
             chosen = np.arange(len(ious)), predicted.argmax(1)
             errors = np.abs(ious - predicted)
+            background = sum(step["background"] for step in steps)
+            if background:
+                covered = sum(step["covered"] for step in steps)
+                figures[f"{number} background covered"] = covered / background
             figures |= {
+                f"{number} pipeline": mean(step["pipeline"] for step in steps),
                 f"{number} single": mean(step["single"] for step in steps),
                 f"{number} selected": float(ious[chosen].mean()),
                 f"{number} best": float(ious.max(1).mean()),

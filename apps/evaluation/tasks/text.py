@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
+from ....pipeline.checks import Float32Array
 from ....pipeline.pipeline import Pipeline
 from ....pipeline.prompters.text.prompter import TextPrompter
+from ..matching import iou_table, matched_ious, meant_ious
 from ..metrics import balanced_weights, boundary_f, mask_iou, matthews, roc_auc
 from ..pictures import BoolMask, Collection, Picture, Target, large
 from ..siblings import draw_absent, is_person
@@ -21,6 +24,19 @@ from .base import Row, Settings, Shown, Task, lowest_iou, mean, open_picture, un
 PRESENT, RANDOM, SIBLING = "present", "random", "sibling"
 # Phrases per query, whose masks are in memory together.
 _AT_ONCE = 16
+# Share of the picture from which an object of a phrase should have a mask of its own.
+_LEAST_OBJECT = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Masks (N, H, W) of a phrase with their scores (N,)."""
+
+    masks: BoolMask
+    scores: Float32Array
+
+    def __len__(self) -> int:
+        return len(self.masks)
 
 
 class TextTask(Task):
@@ -54,36 +70,45 @@ class TextTask(Task):
             return []
         embedding = self.pipe.segmenter.encode_image(image)
         presence = dict(zip(phrases, self.prompter.presence(embedding, phrases), strict=True))
-        masks = self._find(self.pipe, embedding, phrases)
+        found = self._find(self.pipe, embedding, phrases)
         # The gate only removes: what is found with it is found without it too.
-        lost = [phrase for phrase in phrases if not len(masks[phrase])]
+        lost = [phrase for phrase in phrases if not len(found[phrase])]
         loose = self._find(self.pipe.ungated(), embedding, lost)
         peaks = dict(zip(present, self.prompter.peaks(embedding, list(present)), strict=True))
         rows = []
         for label, target in present.items():
-            joined = union(masks[label])
-            row = _row(label, PRESENT, presence[label], masks[label], loose)
+            joined = union(found[label].masks)
+            meant = [item for item in truth.objects if item.label == label and item.single]
+            row = _row(label, PRESENT, presence[label], found[label], loose)
+            row["score errors"] = _score_errors(found[label], meant or [target], truth.valid)
+            objects = large(meant, _LEAST_OBJECT)
+            row["objects"] = matched_ious(iou_table(found[label].masks, objects, truth.valid))
             row["area"] = target.area
             row["iou"] = mask_iou(joined, target.mask, truth.valid)
             row["boundary"] = boundary_f(joined, target.mask, truth.valid)
             row["pointed"] = _is_inside(peaks[label], target)
             rows.append(row)
         for kind, labels in zip((RANDOM, SIBLING), absent, strict=True):
-            rows += [_row(label, kind, presence[label], masks[label], loose) for label in labels]
+            for label in labels:
+                row = _row(label, kind, presence[label], found[label], loose)
+                row["score errors"] = _score_errors(found[label], (), truth.valid)
+                rows.append(row)
         return rows
 
     @staticmethod
     def _find(
         pipe: Pipeline, embedding: ImageEmbedding, phrases: Sequence[str]
-    ) -> dict[str, BoolMask]:
-        """Masks (N, H, W) of each phrase; the phrases of a query are answered independently."""
-        masks: dict[str, BoolMask] = {}
+    ) -> dict[str, _Found]:
+        """Masks of each phrase; the phrases of a query are answered independently."""
+        answers: dict[str, _Found] = {}
         for start in range(0, len(phrases), _AT_ONCE):
             asked = phrases[start : start + _AT_ONCE]
             found = pipe(embedding, text=asked)
             labels = np.array(found.labels, object)
-            masks |= {phrase: found.masks[labels == phrase.strip()] for phrase in asked}
-        return masks
+            for phrase in asked:
+                own = labels == phrase.strip()
+                answers[phrase] = _Found(found.masks[own], found.scores[own])
+        return answers
 
     def depends_on(self) -> dict[str, str]:
         """The labels that absent phrases are drawn from, and how each is asked."""
@@ -106,6 +131,7 @@ class TextTask(Task):
         figures |= {f"person {name}": value for name, value in _mask_figures(people).items()}
         if present:
             figures["found if present"] = mean(row["found"] for row in present)
+        figures |= _object_figures(others) | _score_figures(rows)
         for kind in (RANDOM, SIBLING):
             absent = [row for row in rows if row["kind"] == kind]
             figures |= {
@@ -137,11 +163,11 @@ class TextTask(Task):
         image, truth = open_picture(picture)
         classes = {target.label: target.mask for target in truth.classes}
         embedding = self.pipe.segmenter.encode_image(image)
-        masks = self._find(self.pipe, embedding, [row["label"] for row in rows])
+        answers = self._find(self.pipe, embedding, [row["label"] for row in rows])
         shown = []
         for row in rows:
             label = row["label"]
-            found = union(masks[label])
+            found = union(answers[label].masks)
             if row["kind"] == PRESENT:
                 outcome = f"IoU {row['iou']:.2f}" if row["found"] else "not found"
                 caption, target = f"{label}  {outcome}", classes[label]
@@ -152,15 +178,21 @@ class TextTask(Task):
 
 
 def _row(
-    label: str, kind: str, presence: float, masks: BoolMask, ungated: Mapping[str, BoolMask]
+    label: str, kind: str, presence: float, found: _Found, ungated: Mapping[str, _Found]
 ) -> Row:
     return {
         "label": label,
         "kind": kind,
         "presence": presence,
-        "found": len(masks) > 0,
-        "found ungated": len(masks) > 0 or len(ungated[label]) > 0,
+        "found": len(found) > 0,
+        "found ungated": len(found) > 0 or len(ungated[label]) > 0,
     }
+
+
+def _score_errors(found: _Found, meant: Sequence[Target], valid: BoolMask) -> list[float]:
+    """How far each mask's score is from its IoU with what was meant, 0 where nothing was."""
+    ious = meant_ious(found.masks, meant, valid)
+    return [abs(float(score) - iou) for score, iou in zip(found.scores, ious, strict=True)]
 
 
 def _is_inside(point: tuple[float, float] | None, target: Target) -> bool:
@@ -181,6 +213,23 @@ def _mask_figures(rows: Sequence[Row]) -> dict[str, float]:
         "boundary F": mean(row["boundary"] for row in rows),
         "pointing": mean(row["pointed"] for row in rows),
     }
+
+
+def _object_figures(rows: Sequence[Row]) -> dict[str, float]:
+    """IoU of each object with one mask of its own, and where a phrase names several."""
+    figures: dict[str, float] = {}
+    for name, least in (("object", 1), ("one of several", 2)):
+        ious = [iou for row in rows if len(row["objects"]) >= least for iou in row["objects"]]
+        if ious:
+            figures |= {f"{name} IoU": mean(ious), f"{name} count": len(ious)}
+    return figures
+
+
+def _score_figures(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean error of the scores of all masks; a phrase drawn both ways counts once."""
+    once = {(row["picture"], row["label"]): row["score errors"] for row in rows}
+    errors = [error for found in once.values() for error in found]
+    return {"score error": mean(errors)} if errors else {}
 
 
 def _honesty(present: Sequence[Row], absent: Sequence[Row]) -> dict[str, float]:

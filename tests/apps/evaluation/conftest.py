@@ -96,6 +96,8 @@ ANSWERS = [
     ((WHOLE, LEFT, NOTHING), (1.0, 0.5, 0.0)),
     ((NOTHING, LEFT, WHOLE), (0.5, 0.25, 1.0)),
 ]
+# What the pipeline's best mask is.
+BEST = [LEFT, TOO_MUCH, WHOLE, WHOLE, TOO_MUCH]
 # And the single mask.
 SINGLE = [(WHOLE, 0.75), (TOO_MUCH, 0.5), (LEFT, 0.25), (LEFT, 0.5), (WHOLE, 1.0)]
 
@@ -174,6 +176,7 @@ class FakePipeline:
     reference_prompter: object = "answers below"
     config: str = "ranking"
     encoded_references: list[str] = field(default_factory=list)
+    clicked: list[tuple[int, int, int]] = field(default_factory=list)
 
     known: dict[str, list[np.ndarray]] = field(
         default_factory=lambda: {"dog": [LEFT, block(15, 5, 20, 15)], "cat": [DOG]}
@@ -193,7 +196,13 @@ class FakePipeline:
         *,
         text: Sequence[str] = (),
         reference: Sequence[Any] = (),
+        points: Sequence[tuple[int, int]] = (),
+        point_labels: Sequence[int] = (),
     ) -> Result:
+        if points:
+            assert len(points) == len(point_labels)
+            self.clicked.append((*points[-1], point_labels[-1]))
+            return result_of([BEST[len(points) - 1], NOTHING], ["", ""])
         if text:
             named = [(phrase, mask) for phrase in text for mask in self.known.get(phrase, [])]
             return result_of([mask for _, mask in named], [phrase for phrase, _ in named])

@@ -71,6 +71,12 @@ def test_points_click_on_the_largest_error(pipe, collection) -> None:
         {"number": 5, "last": (19, 9, 1), "before": 0.0},
     ]]  # fmt: skip
     assert pipe.segmenter.clicks == three + single
+    # The pipeline's own answers are clicked on in the same way.
+    assert pipe.clicked == [(9, 9, 1), (19, 9, 1), (32, 7, 0), (9, 9, 1), (9, 9, 1)]
+    assert [row[n]["pipeline"] for n in "1235"] == [0.5, 0.4, 1, 0.4]
+    assert [(row[n]["background"], row[n]["covered"]) for n in "1235"] == [
+        (0, 0), (0, 0), (1, 0), (1, 1),
+    ]  # fmt: skip
     assert row["1"]["ious"] == [0.5, 1, 0]
     assert row["3"]["ious"] == [1, 0.5, 0]
     assert row["5"]["ious"] == [0, 0.5, 1]
@@ -84,6 +90,7 @@ def test_the_figures_of_points(pipe, collection, fakes) -> None:
     assert task.figures(rows) == pytest.approx(
         {
             "objects": 1,
+            "1 pipeline": 0.5,
             "1 single": 1.0,
             "1 selected": 0.5,
             "1 best": 1.0,
@@ -92,6 +99,17 @@ def test_the_figures_of_points(pipe, collection, fakes) -> None:
             "1 IoU error, selected": 0.4,
             "1 IoU error, single": 0.25,
             "1 picks best": 0.0,
+            "2 pipeline": 0.4,
+            "2 single": 0.4,
+            "2 selected": 0.4,
+            "2 best": 0.5,
+            "2 boundary F": boundary_f(fakes.TOO_MUCH, fakes.DOG),
+            "2 IoU error": (0.3 + 0.4 + 0.1) / 3,
+            "2 IoU error, selected": 0.4,
+            "2 IoU error, single": 0.1,
+            "2 picks best": 0.0,
+            "3 pipeline": 1.0,
+            "3 background covered": 0.0,
             "3 single": 0.5,
             "3 selected": 1.0,
             "3 best": 1.0,
@@ -100,6 +118,8 @@ def test_the_figures_of_points(pipe, collection, fakes) -> None:
             "3 IoU error, selected": 0.0,
             "3 IoU error, single": 0.25,
             "3 picks best": 1.0,
+            "5 pipeline": 0.4,
+            "5 background covered": 1.0,
             "5 single": 1.0,
             "5 selected": 1.0,
             "5 best": 1.0,
@@ -116,7 +136,9 @@ def test_the_figures_of_points(pipe, collection, fakes) -> None:
 def test_picking_one_of_two_equally_good_masks_is_picking_the_best(pipe, collection) -> None:
     step = {"ious": [0.5, 0.8, 0.8], "predicted": [0.1, 0.2, 0.9], "boundary": 1.0}
     step |= {"single": 1.0, "single predicted": 1.0}
-    row = {"label": "dog", "object": 0, "area": 0.1, "1": step, "3": step, "5": step}
+    step |= {"pipeline": 0.8, "background": 0, "covered": 0}
+    row = {"label": "dog", "object": 0, "area": 0.1}
+    row |= dict.fromkeys(("1", "2", "3", "5"), step)
     assert make("points", pipe, collection).figures([row])["1 picks best"] == 1.0
 
 

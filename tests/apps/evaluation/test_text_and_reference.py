@@ -70,6 +70,11 @@ def test_the_figures_of_text(text) -> None:
             "mIoU": 4 * 0.75 / 7,
             "pointing": 4 / 7,
             "found if present": 5 / 7,
+            # Only the dogs are surely single objects; the larger half is matched to each.
+            "object IoU": 0.5,
+            "object count": 4,
+            # Scores are 1: halves and quarters of four dogs, the cat where it is and is not.
+            "score error": (4 * (0.5 + 0.75) + 1 + 1) / 10,
             "random absent": 3,
             "random empty if absent": 2 / 3,
             "random AUC": wins / 21,
@@ -86,7 +91,7 @@ def test_the_figures_of_text(text) -> None:
 
 def test_people_are_apart_from_the_rest(text) -> None:
     row = {"source": "s", "picture": "s/1", "kind": "present", "found": True, "presence": 1.0}
-    row |= {"boundary": 0.5, "area": 0.1}
+    row |= {"boundary": 0.5, "area": 0.1, "objects": [], "score errors": []}
     rows = [
         {**row, "label": "dog", "iou": 0.5, "pointed": True},
         {**row, "label": "person", "iou": 0.25, "pointed": False},
@@ -99,6 +104,7 @@ def test_people_are_apart_from_the_rest(text) -> None:
         "found if present": 1.0,
     }  # fmt: skip
     absent = {"source": "s", "label": "cat", "kind": "random", "found": False, "presence": 0.0}
+    absent |= {"picture": "s/1", "score errors": []}
     assert text.figures([absent]) == {"random absent": 1, "random empty if absent": 1.0}
 
 
