@@ -29,20 +29,32 @@ def shorten(phrase: str) -> str:
     return line if len(line) <= _LONGEST_PHRASE else line[: _LONGEST_PHRASE - 3] + "..."
 
 
-def describe_missing(result: Result, phrases: Sequence[str]) -> list[str]:
-    """Return one line for each phrase without a mask, with the reason where it is known."""
+def describe_missing(result: Result, phrases: Sequence[str], hint: str) -> list[str]:
+    """Return one line for each phrase without a mask, with the reason where it is known.
+
+    Args:
+        result: What was found.
+        phrases: What was asked for.
+        hint: How to look for what seems absent, with {} for the presence that is enough.
+    """
     lines = []
     for phrase in phrases:
         if phrase in result.labels:
             continue
         line = f"nothing here that matches '{shorten(phrase)}'"
-        reasons = rejected_for(result, phrase)
-        lines.append(f"{line}: {reasons[0].reason}" if reasons else line)
+        found = main_reason(result, phrase)
+        if found is not None:
+            line = f"{line}: {found.reason}"
+            if found.enough:
+                line = f"{line}; {hint.format(found.enough)}"
+        lines.append(line)
     if not phrases and len(result) == 0:
         lines.append("nothing here: no mask for the points and boxes given")
     return lines
 
 
-def rejected_for(result: Result, phrase: str) -> list[RejectedMask]:
-    """Return what was rejected of a phrase."""
-    return [item for item in result.rejected if item.label == phrase]
+def main_reason(result: Result, phrase: str) -> RejectedMask | None:
+    """Return what says most about why a phrase has no mask: its presence, if it lacks that."""
+    rejected = [item for item in result.rejected if item.label == phrase]
+    absent = [item for item in rejected if item.presence is not None]
+    return next(iter([*absent, *rejected]), None)

@@ -10,7 +10,7 @@ import sys
 from PIL import Image
 
 from .checks import UInt8Array
-from .drawing import RankedMasks, draw_overlay
+from .drawing import Dropped, RankedMasks, draw_overlay
 
 # A notebook stores its images in its file, so they are no larger than a page.
 LONGEST_SIDE = 1024
@@ -47,12 +47,14 @@ def to_html(result: RankedMasks) -> str:
         rows = "".join(_row(result, i) for i in range(len(result)))
         parts.append(f"<table><tr>{head}</tr>{rows}</table>")
     else:
-        reasons = "".join(
-            f"<li>{html.escape(item.label)}: {html.escape(item.reason)}</li>"
-            for item in result.rejected
-        )
+        reasons = "".join(f"<li>{html.escape(_reason(item))}</li>" for item in result.rejected)
         parts.append(f"<p>nothing found</p><ul>{reasons}</ul>")
     return "<div>" + "".join(parts) + "</div>"
+
+
+def _reason(item: Dropped) -> str:
+    hint = f"; min_presence={item.enough} tries it anyway" if item.enough else ""
+    return f"{item.label}: {item.reason}{hint}"
 
 
 def _overlay(result: RankedMasks) -> UInt8Array:

@@ -35,6 +35,9 @@ class Dropped(Protocol):
     @property
     def reason(self) -> str: ...
 
+    @property
+    def enough(self) -> str: ...
+
 
 class RankedMasks(Protocol):
     """What is drawn, shown and saved of a :class:`~promptseg.pipeline.result.Result`; see there."""

@@ -70,6 +70,7 @@ class Pipeline:
         points: Numbers | None = None,
         point_labels: Numbers | None = None,
         boxes: Numbers | None = None,
+        min_presence: float | None = None,
         top_k: int | None = None,
         min_score: float | None = None,
         no_overlap: bool | None = None,
@@ -87,13 +88,14 @@ class Pipeline:
             image: Anything that :func:`~promptseg.pipeline.images.load_image` reads, or an
                 embedding from :meth:`encode_image`, which saves encoding it for each query.
             text: Phrases to look for; :class:`~promptseg.pipeline.query.Query` describes this and
-                the next six arguments in full.
+                the next seven arguments in full.
             negative_text: Phrases whose masks are not wanted.
             reference: Examples of what to look for.
             negative_reference: Examples of what not to find.
             points: (x, y) in pixels of the image.
             point_labels: 1 foreground, 0 background.
             boxes: XYXY in pixels of the image.
+            min_presence: Minimum presence of what text and references mean; 0 finds it anyway.
             top_k: Maximum number of masks for each phrase.
             min_score: Minimum score of a mask.
             no_overlap: Whether each pixel goes to the best of the masks that cover it.
@@ -113,6 +115,7 @@ class Pipeline:
             points=points,
             point_labels=point_labels,
             boxes=boxes,
+            min_presence=min_presence,
         )
         return rank(self.propose(image, query), ranking)
 
@@ -154,20 +157,20 @@ class Pipeline:
         embedding = (
             image if isinstance(image, ImageEmbedding) else self.segmenter.encode_pixels(image)
         )
-        found = []
+        found, least = [], query.min_presence
         if prompts is not None:
             found.append(self._by_marks(embedding, prompts))
         if alone:
-            found.append(self._by_reference(embedding, alone, lookalikes))
+            found.append(self._by_reference(embedding, alone, lookalikes, least))
         if paired:
             found += [
-                self._by_both(embedding, phrase, paired[phrase], lookalikes)
+                self._by_both(embedding, phrase, paired[phrase], lookalikes, least)
                 if phrase in paired
-                else self._by_text(embedding, [phrase])
+                else self._by_text(embedding, [phrase], least)
                 for phrase in query.text
             ]
         elif query.text:
-            found.append(self._by_text(embedding, query.text))
+            found.append(self._by_text(embedding, query.text, least))
         against = []
         if query.negative_text:
             against.append(self._by_text(embedding, query.negative_text))
@@ -202,16 +205,6 @@ class Pipeline:
             InputError: A value is out of its range.
         """
         return rank(proposals, self._ranking(top_k, min_score, no_overlap))
-
-    def ungated(self) -> Pipeline:
-        """Return the same pipeline without the presence gate for text."""
-        prompter = self.text_prompter
-        return Pipeline(
-            self.segmenter,
-            text_prompter=None if prompter is None else prompter.ungated(),
-            reference_prompter=self.reference_prompter,
-            config=self.config,
-        )
 
     def encode_reference(self, reference: ReferenceQuery) -> EncodedReference:
         """Encode examples of one thing once, for any number of images.
@@ -306,11 +299,14 @@ class Pipeline:
     ) -> tuple[EncodedReference, ...]:
         return self._shown().encode(examples) if examples else ()
 
-    def _by_text(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> Proposals:
+    def _by_text(
+        self, embedding: ImageEmbedding, phrases: Sequence[str], least: float | None = None
+    ) -> Proposals:
         """Return masks of what phrases name, one per prompt, and the absent phrases."""
         found = []
         for start in range(0, len(phrases), _PHRASES_AT_ONCE):
-            sets, rejected = self._text()(embedding, phrases[start : start + _PHRASES_AT_ONCE])
+            asked = phrases[start : start + _PHRASES_AT_ONCE]
+            sets, rejected = self._text()(embedding, asked, least)
             found.append(self._decoded(embedding, sets, rejected))
         return Proposals.join(embedding.original_size, found)
 
@@ -335,9 +331,10 @@ class Pipeline:
         embedding: ImageEmbedding,
         references: Sequence[EncodedReference],
         lookalikes: Sequence[EncodedReference],
+        least: float | None = None,
     ) -> Proposals:
         """Return masks of what references show, and why some have none."""
-        matches = self._shown().find(embedding, references, lookalikes)
+        matches = self._shown().find(embedding, references, lookalikes, least)
         return Proposals.join(
             embedding.original_size,
             [
@@ -360,16 +357,17 @@ class Pipeline:
         phrase: str,
         reference: EncodedReference,
         lookalikes: Sequence[EncodedReference],
+        least: float | None,
     ) -> Proposals:
         """Return masks of what a phrase names and an example shows, as one answer."""
         named, shown = self._text(), self._shown()
-        answers, verdicts = named.ask(embedding, [phrase])
-        (match,) = shown.find(embedding, [reference], lookalikes)
+        answers, verdicts = named.ask(embedding, [phrase], least)
+        (match,) = shown.find(embedding, [reference], lookalikes, least)
         return fuse(
             phrase,
             self._decoded(embedding, *named.prompts(embedding, answers, verdicts)),
             self._matched(embedding, phrase, match),
-            (verdicts[0].evidence, shown.evidence(match)),
+            (verdicts[0].evidence, shown.evidence(match, least)),
             self.config.fusion,
         )
 

@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..models.errors import InputError
 from .checks import Numbers, set_field
 from .marks import Marks
+from .prompters.evidence import check_least
 from .prompters.reference.examples import (
     LABEL,
     EncodedReference,
@@ -38,6 +41,9 @@ class Query:
         points: (N, 2) in pixels of the image, (x, y); or one point, (2,).
         point_labels: (N,): 1 foreground, 0 background; all foreground by default.
         boxes: (B, 4) XYXY in pixels of the image; or one box, (4,).
+        min_presence: How sure it must be, in [0, 1], that what text and references mean is in the
+            image at all; 0 looks for it anyway. By default the preset's own threshold decides. It
+            does not apply to negative text and references.
 
     Attributes:
         text: The phrases, stripped and without duplicates.
@@ -45,6 +51,7 @@ class Query:
         reference: The examples.
         negative_reference: Likewise.
         marks: The points and boxes.
+        min_presence: Minimum presence; None for the preset's own.
 
     Raises:
         InputError: An argument has the wrong type, shape or value.
@@ -55,6 +62,7 @@ class Query:
     reference: tuple[Reference | EncodedReference, ...]
     negative_reference: tuple[Reference | EncodedReference, ...]
     marks: Marks
+    min_presence: float | None
 
     def __init__(
         self,
@@ -66,6 +74,7 @@ class Query:
         points: Numbers | None = None,
         point_labels: Numbers | None = None,
         boxes: Numbers | None = None,
+        min_presence: float | None = None,
     ) -> None:
         set_field(self, "text", _read_phrases("text", text))
         set_field(self, "negative_text", _read_phrases("negative_text", negative_text))
@@ -75,6 +84,7 @@ class Query:
         ):
             set_field(self, name, () if given is None else read_references(given, name))
         set_field(self, "marks", Marks.read(points, point_labels, boxes))
+        set_field(self, "min_presence", _read_presence(min_presence))
 
     @property
     def finds(self) -> bool:
@@ -95,6 +105,7 @@ class Query:
             points=self.marks.points,
             point_labels=self.marks.point_labels,
             boxes=self.marks.boxes,
+            min_presence=self.min_presence,
         )
 
     def check_fits(self, size: tuple[int, int]) -> None:
@@ -150,6 +161,15 @@ def split_phrases(text: str) -> tuple[str, ...]:
     """
     parts = (" ".join(part.split()) for part in _SEPARATORS.split(text))
     return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _read_presence(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputError(f"min_presence must be a number between 0 and 1, not {value!r}")
+    check_least("min_presence", value)
+    return float(value)
 
 
 def _read_phrases(name: str, value: Phrases) -> tuple[str, ...]:

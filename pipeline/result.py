@@ -7,6 +7,7 @@ for background and -1 for padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ class RejectedMask:
         score: The combined score; None if nothing was decoded.
         box_xyxy: XYXY in pixels of the input image; None if it has no location.
         compact_mask: The mask; None for a phrase dropped before decoding.
+        presence: For what was dropped since there is too little presence: how much there is, so
+            that a query with a ``min_presence`` of no more than this decodes it; otherwise None.
     """
 
     label: str
@@ -50,11 +53,19 @@ class RejectedMask:
     score: float | None = None
     box_xyxy: tuple[float, float, float, float] | None = None
     compact_mask: CompactMask | None = None
+    presence: float | None = None
 
     @property
     def mask(self) -> BoolArray | None:
         """(H, W) bool; None for a phrase dropped before decoding."""
         return None if self.compact_mask is None else self.compact_mask.full()
+
+    @property
+    def enough(self) -> str:
+        """A ``min_presence`` that decodes it, its presence rounded down, as text; "" if none."""
+        if self.presence is None:
+            return ""
+        return f"{math.floor(self.presence * 1000) / 1000:g}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-serialisable values, with the mask as COCO run lengths."""
@@ -65,6 +76,7 @@ class RejectedMask:
             "iou_prediction": self.iou_prediction,
             "stability_score": self.stability_score,
             "prompt_score": self.prompt_score,
+            "presence": self.presence,
             "box_xyxy": None if self.box_xyxy is None else list(self.box_xyxy),
             "segmentation": (
                 None if self.compact_mask is None else mask_to_rle(self.compact_mask.full())

@@ -109,6 +109,10 @@ class _Everything:
             "min_area": self.min_area,
         }
 
+    def record(self) -> dict[str, object]:
+        """Return what the record of every image says of the query: nothing."""
+        return {}
+
     def inputs(self) -> list[str]:
         """Return the files that are read beside the images."""
         return []

@@ -35,6 +35,9 @@ class Job(Protocol):
     def settings(self) -> Mapping[str, object]:
         """Return everything that results depend on, JSON-able."""
 
+    def record(self) -> Mapping[str, object]:
+        """Return what the record of every image says of the query, JSON-able."""
+
     def inputs(self) -> list[str]:
         """Return the files that are read beside the images."""
 

@@ -20,6 +20,7 @@ _OPTIONS = {
     "points": "--point",
     "point_labels": "--point: LABEL",
     "boxes": "--box",
+    "min_presence": "--min-presence",
 }
 
 
@@ -50,8 +51,9 @@ def read_query(
     negative: Iterable[str] | None,
     point: Iterable[str] | None,
     box: Iterable[str] | None,
+    min_presence: float | None,
 ) -> Query:
-    """Build the query from the values of --text, --negative, --point and --box.
+    """Build the query from the values of the options but for examples.
 
     Raises:
         InputError: A value makes no sense; the message names the option.
@@ -67,6 +69,7 @@ def read_query(
             points=[(x, y) for x, y, _ in clicks] if clicks else None,
             point_labels=[label for _, _, label in clicks] if clicks else None,
             boxes=boxes or None,
+            min_presence=min_presence,
         )
     except InputError as error:
         raise _with_option(error) from error

@@ -11,12 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..console import visible
-from ..wording import describe_missing, describe_size, rejected_for, shorten
+from ..wording import describe_missing, describe_size, main_reason, shorten
 
 if TYPE_CHECKING:
     from ...pipeline.result import RejectedMask, Result
 
 _MOST_REJECTED = 8
+_HINT = "--min-presence {} tries it anyway"
 _SHORTEST_LABEL = 5
 
 
@@ -33,10 +34,10 @@ def describe_result(title: str, result: Result, phrases: Sequence[str]) -> Rende
         parts.append(_masks_table(title, result))
     else:
         parts.append(Text(visible(title), style="bold"))
-    missing = describe_missing(result, phrases)
+    missing = describe_missing(result, phrases, _HINT)
     parts.extend(Text(visible(line)) for line in missing)
     absent = [phrase for phrase in phrases if phrase not in result.labels]
-    told = {id(item) for phrase in absent for item in rejected_for(result, phrase)[:1]}
+    told = {id(main_reason(result, phrase)) for phrase in absent}
     others = [item for item in result.rejected if id(item) not in told]
     if others:
         parts.append(Text(f"rejected: {len(others)}", style="dim"))

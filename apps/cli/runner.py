@@ -242,6 +242,7 @@ class Runner:
         record: dict[str, Any] = {
             "image": printable(path),
             "preset": self.options.preset,
+            **self.job.record(),
             "files": file_names(folder, result) if own_files else None,
             **result.to_dict(),
         }

@@ -148,6 +148,14 @@ def segment_command(
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=0.0, max=1.0, help="Lowest score of a mask.")
     ] = None,
+    min_presence: Annotated[
+        float | None,
+        typer.Option(
+            "--min-presence",
+            help="How sure it must be, from 0 to 1, that what --text or an example means is in the "
+            "image at all; 0 tries it anyway. Default: the preset's threshold.",
+        ),
+    ] = None,
     no_overlap: Annotated[
         bool, typer.Option("--no-overlap", help="Give each pixel to the best mask that covers it.")
     ] = False,
@@ -187,7 +195,7 @@ def segment_command(
                 raise InputError(
                     f"--concept: {str(path)!r} does not exist; promptseg concept save makes it"
                 )
-        query = read_query(text, negative, point, box)
+        query = read_query(text, negative, point, box, min_presence)
         if not (query.finds or query.marks or examples.wanted):
             raise InputError(
                 "say what to look for: give --text, --reference, --concept, --point or --box"
@@ -248,11 +256,16 @@ class _Segmenting:
             "points": marks.points.tolist(),
             "point_labels": marks.point_labels.tolist(),
             "boxes": marks.boxes.tolist(),
+            "min_presence": self.query.min_presence,
             **asdict(self.ranking),
             "references": [_describe_example(item) for item in self.examples.positive],
             "negative references": [_describe_example(item) for item in self.examples.negative],
             "concepts": [_digest(path) for path in self.examples.concepts],
         }
+
+    def record(self) -> dict[str, object]:
+        """Return what the record of every image says of the query."""
+        return {"min_presence": self.query.min_presence}
 
     def inputs(self) -> list[str]:
         """Return the files that are read beside the images."""

@@ -134,7 +134,11 @@ def open_picture(engine: Engine, value: str) -> tuple[dict[str, Any] | None, str
 
 
 def text_request(
-    setup: Setup, picture: str | None, phrases: str | None, negatives: str | None
+    setup: Setup,
+    picture: str | None,
+    phrases: str | None,
+    negatives: str | None,
+    min_presence: float | None,
 ) -> Request:
     """Return the request of the text tab.
 
@@ -145,7 +149,13 @@ def text_request(
     path = read_picture(picture)
     if not wanted:
         raise InputError("say what to look for, for example: cat")
-    return Request(setup, path, phrases=wanted, negatives=read_phrases(negatives))
+    return Request(
+        setup,
+        path,
+        phrases=wanted,
+        negatives=read_phrases(negatives),
+        min_presence=min_presence,
+    )
 
 
 def reference_requests(
@@ -156,6 +166,7 @@ def reference_requests(
     mask: str | None,
     label: str | None,
     more: Sequence[str] | None,
+    min_presence: float | None,
 ) -> tuple[Request, ...]:
     """Return the requests of the reference tab, one for each picture to search.
 
@@ -175,7 +186,9 @@ def reference_requests(
         what = replace(what, painted=draft.painted)
     else:
         what = replace(what, marks=draft.marks)
-    return tuple(Request(setup, target, example=what) for target in targets)
+    return tuple(
+        Request(setup, target, example=what, min_presence=min_presence) for target in targets
+    )
 
 
 def add_mark(marks: MarkHistory, event: gr.EventData) -> MarkHistory:

@@ -152,6 +152,7 @@ def _add_text(answer: _Answerer, common: _Common, image: Any) -> None:
         formats: str,
         preset: str,
         device: str,
+        min_presence: float | None = None,
     ) -> _Answer:
         """Find what phrases name in a picture. Separate phrases with commas or line breaks."""
         wanted = read_phrases(phrases)
@@ -162,10 +163,11 @@ def _add_text(answer: _Answerer, common: _Common, image: Any) -> None:
             _picture(image),
             phrases=wanted,
             negatives=read_phrases(negatives),
+            min_presence=min_presence,
         )
         return answer(request, top_k, min_score, formats)
 
-    _register(segment_text, common, [image, gr.Textbox(), gr.Textbox("")])
+    _register(segment_text, common, [image, gr.Textbox(), gr.Textbox("")], presence=True)
 
 
 def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
@@ -182,6 +184,7 @@ def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
         formats: str,
         preset: str,
         device: str,
+        min_presence: float | None = None,
     ) -> _Answer:
         """Find what an example shows, given its mask, points on it or its box."""
         marks = read_marks(points, None, box)
@@ -193,11 +196,13 @@ def _add_reference(answer: _Answerer, common: _Common, image: Any) -> None:
             marks=marks,
             label=read_label(label),
         )
-        request = Request(Setup(preset, device), _picture(image), example=shown)
+        request = Request(
+            Setup(preset, device), _picture(image), example=shown, min_presence=min_presence
+        )
         return answer(request, top_k, min_score, formats)
 
     inputs = [image, plain(gr.File)(), plain(gr.File)(value=None), gr.JSON(None), gr.JSON(None)]
-    _register(segment_reference, common, [*inputs, gr.Textbox("reference")])
+    _register(segment_reference, common, [*inputs, gr.Textbox("reference")], presence=True)
 
 
 def _add_points(answer: _Answerer, common: _Common, image: Any) -> None:
@@ -246,10 +251,17 @@ def _add_everything(answer: _Answerer, common: _Common, image: Any) -> None:
     _register(everything, common, [image, gr.Number(0, precision=0)])
 
 
-def _register(handler: Callable[..., _Answer], common: _Common, inputs: Sequence[Any]) -> None:
+def _register(
+    handler: Callable[..., _Answer],
+    common: _Common,
+    inputs: Sequence[Any],
+    *,
+    presence: bool = False,
+) -> None:
+    """Add an endpoint; ``presence`` says whether its last parameter is the least presence."""
     gr.Button().click(
         handler,
-        [*inputs, *common.inputs],
+        [*inputs, *common.inputs, *([gr.Number(value=None)] if presence else [])],
         [common.result, common.files],
         api_name=handler.__name__,
         api_description=handler.__doc__,

@@ -24,9 +24,10 @@ from .api import add_endpoints
 from .downloads import add_downloads
 from .engine import Engine
 from .request import MarkHistory, Request, Setup
-from .results import READY, STAGE, ResultView, Shown, Updates
+from .results import READY, STAGE, ResultView, Updates, least_presence
 from .stage import set_data
 from .tabs import EXAMPLE_STAGE, Controls, describe_preset, make_controls
+from .thresholds import wire_thresholds
 
 STYLE = Path(__file__).with_name("page.css")
 # Two lanes of the queue, with one request at a time in each, so that quick clicks do not wait for
@@ -71,7 +72,8 @@ def make_page(engine: Engine, setup: Setup, *, keep_seconds: int) -> gr.Blocks:
         _wire_reference(engine, controls, view)
         _wire_clicks(controls, view)
         _wire_everything(controls, view)
-        _wire_results(controls, view)
+        wire_thresholds(view)
+        _wire_choices(controls)
         add_endpoints(engine, setup)
     return page
 
@@ -113,15 +115,18 @@ def _wire_text(controls: Controls, view: ResultView) -> None:
         picture: str | None,
         phrases: str,
         negatives: str,
+        own_presence: bool,
+        min_presence: float,
         min_score: float,
         top_k: float,
         bar: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
-        request = text_request(Setup(preset, device), picture, phrases, negatives)
+        least = least_presence(own_presence, min_presence)
+        request = text_request(Setup(preset, device), picture, phrases, negatives, least)
         return view.find((request,), min_score, top_k, tell(bar))
 
     inputs = [models.preset, models.device, controls.picture, text.phrases, text.negatives]
-    inputs += [view.min_score, view.top_k]
+    inputs += [*view.presence, view.min_score, view.top_k]
     for event in (text.find.click, text.phrases.submit, text.negatives.submit):
         _slowly(event, find, inputs, view)
 
@@ -165,12 +170,15 @@ def _wire_reference(engine: Engine, controls: Controls, view: ResultView) -> Non
         mask: str | None,
         label: str | None,
         more: list[str] | None,
+        own_presence: bool,
+        min_presence: float,
         min_score: float,
         top_k: float,
         bar: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
+        least = least_presence(own_presence, min_presence)
         requests = reference_requests(
-            Setup(preset, device), picture, example, draft, mask, label, more
+            Setup(preset, device), picture, example, draft, mask, label, more, least
         )
         return view.find(requests, min_score, top_k, tell(bar))
 
@@ -182,7 +190,7 @@ def _wire_reference(engine: Engine, controls: Controls, view: ResultView) -> Non
     _in_browser(tab.tool.change, tab.tool, set_data(EXAMPLE_STAGE, "tool"))
     _in_browser(tab.brush.change, tab.brush, set_data(EXAMPLE_STAGE, "brush"))
     inputs = [models.preset, models.device, controls.picture, tab.picture, tab.draft, tab.mask]
-    inputs += [tab.label, tab.more, view.min_score, view.top_k]
+    inputs += [tab.label, tab.more, *view.presence, view.min_score, view.top_k]
     _slowly(tab.find.click, find, inputs, view)
 
 
@@ -293,32 +301,7 @@ def _wire_everything(controls: Controls, view: ResultView) -> None:
     _slowly(tab.find.click, find, [*inputs, view.min_score, view.top_k], view)
 
 
-def _wire_results(controls: Controls, view: ResultView) -> None:
-    @plainly
-    def again(shown: Shown, min_score: float, top_k: float, part: str) -> Updates:
-        return view.show(shown, min_score, top_k, part)
-
-    @plainly
-    def choose(
-        shown: Shown, min_score: float, top_k: float, part: str, event: gr.SelectData
-    ) -> Updates:
-        index = event.index if isinstance(event.index, int) else 0
-        if not 0 <= index < len(shown.requests):
-            return {view.shown: shown}
-        return view.show(Shown(shown.requests, index), min_score, top_k, part, photo=True)
-
-    inputs = [view.shown, *view.thresholds]
-    outputs = [output for output in view.outputs if output is not view.pictures]
-    gr.on(
-        [view.min_score.change, view.top_k.change, view.part.input],
-        again,
-        inputs,
-        outputs,
-        show_progress="hidden",
-        trigger_mode="always_last",
-        api_visibility="private",
-    )
-    view.pictures.select(choose, inputs, outputs, show_progress="hidden", api_visibility="private")
+def _wire_choices(controls: Controls) -> None:
     controls.models.preset.change(
         describe_preset,
         [controls.models.preset],

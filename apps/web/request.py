@@ -135,6 +135,7 @@ class Request:
         marks: Clicks and boxes.
         everything: Whether to segment the whole picture.
         points_per_side: Grid size for that; None for the preset's own.
+        min_presence: Least presence of what phrases and the example mean; None for the preset's.
     """
 
     setup: Setup
@@ -145,6 +146,7 @@ class Request:
     marks: MarkHistory = NO_MARKS
     everything: bool = False
     points_per_side: int | None = None
+    min_presence: float | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -192,6 +194,7 @@ class Request:
             points=[click.point for click in clicks],
             point_labels=[click.label for click in clicks],
             boxes=self.marks.boxes,
+            min_presence=self.min_presence,
         )
 
 

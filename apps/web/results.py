@@ -18,6 +18,8 @@ from .stage import make_stage
 STAGE = "stage"
 BEST, ALL = "best", "all"
 _EMPTY = "Your picture appears here."
+# Where the slider stands until it is moved: the threshold of the preset `pocket`.
+_LEAST_PRESENCE = 0.15
 START = views.message("Upload a picture, then describe, show or click what you want.")
 READY = views.message("Now describe, show or click what you want.")
 
@@ -85,6 +87,19 @@ class ResultView:
                 elem_id="top-k",
                 min_width=240,
             )
+            with gr.Column(min_width=240):
+                self.min_presence = gr.Slider(
+                    0.0,
+                    1.0,
+                    _LEAST_PRESENCE,
+                    step=0.001,
+                    label="Least presence",
+                    info="0 tries what seems absent.",
+                    elem_id="min-presence",
+                )
+                self.own_presence = gr.Checkbox(
+                    value=False, label="Instead of the preset's", elem_id="own-presence"
+                )
         with gr.Tabs(elem_id="details"):
             with gr.Tab("Masks"):
                 self.gallery = gr.Gallery(
@@ -121,6 +136,11 @@ class ResultView:
     def thresholds(self) -> list[Any]:
         """The inputs of :meth:`show` after the first."""
         return [self.min_score, self.top_k, self.part]
+
+    @property
+    def presence(self) -> list[Any]:
+        """The inputs of :func:`least_presence`."""
+        return [self.own_presence, self.min_presence]
 
     def clear(self, headline: str | None = None, *, photo: bool = False) -> Updates:
         """Return updates that remove the results, and the photograph too if ``photo`` is set."""
@@ -225,6 +245,11 @@ class ResultView:
         ]
         value = part if part in (BEST, ALL, *parts) else BEST
         return gr.Radio(choices=choices, value=value, visible=len(result) > 1)
+
+
+def least_presence(own: bool, value: float) -> float | None:
+    """Return the least presence that the page asks for; None for the preset's."""
+    return float(value) if own else None
 
 
 def choose_part(result: Result, part: str) -> Result:

@@ -23,6 +23,7 @@ STAGE_SIZE = 1280
 # Masks shown at a time; downloads have all of them.
 MOST_SHOWN = 100
 _THUMBNAIL = 220
+_HINT = 'move "Least presence" to {} to try it anyway'
 _TINT = 105  # alpha, of 255
 _COLUMNS = ("score", "IoU prediction", "stability", "prompt")
 
@@ -151,7 +152,7 @@ def whole_and_parts(result: Result) -> Mapping[str, int]:
 
 def _missing(result: Result, request: Request) -> list[str]:
     """Explain each phrase without a mask, or why there is no mask at all."""
-    lines = describe_missing(result, request.wanted) if request.wanted else []
+    lines = describe_missing(result, request.wanted, _HINT) if request.wanted else []
     if lines or len(result):
         return lines
     reasons = list(dict.fromkeys(item.reason for item in result.rejected))

@@ -64,7 +64,11 @@ def fuse(
             f"the phrase ({text:+.1f}) and the example ({example:+.1f}) together say it is absent"
         )
         score = max((item.prompt_score for item in reasons), default=0.0)
-        dropped = RejectedMask(label, told, score)
+        # At the presence of the side with less, neither side speaks against it.
+        presence = min((item.presence for item in reasons if item.presence is not None), default=0)
+        dropped = RejectedMask(label, told, score, presence=presence)
+        # A presence that is enough for one side alone is not enough for both.
+        reasons = tuple(replace(item, presence=None) for item in reasons)
         return replace(Proposals.none(by_text.image_size), rejected=(*reasons, dropped))
     # A side that denies the object has no masks of it.
     led_by_text = example < 0 or (text >= 0 and text + config.text_lead >= example)

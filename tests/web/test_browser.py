@@ -117,6 +117,27 @@ def test_what_is_absent_is_not_found(page: Page, pictures: Path, shoot: Shoot) -
     shoot(page, "nothing")
 
 
+def test_what_seems_absent_is_tried_by_moving_a_slider(
+    page: Page, pictures: Path, shoot: Shoot
+) -> None:
+    upload(page, pictures / "cat.png")
+    find_text(page, "dog")
+    headline = page.locator("#headline")
+    expect(headline).to_contain_text('move "Least presence" to')
+    own = page.locator("#own-presence input")
+    expect(own).not_to_be_checked()
+    page.fill("#min-presence input[type=number]", "0")
+    page.press("#min-presence input[type=number]", "Enter")
+    expect(headline).to_contain_text("x dog")
+    expect(own).to_be_checked()
+    shoot(page, "least-presence")
+    find_text(page, "airplane")  # the next search asks with it too
+    expect(headline).to_contain_text("airplane")
+    expect(page.locator("#headline .found")).to_be_visible()
+    own.uncheck()
+    expect(headline).to_contain_text("Nothing found.")
+
+
 def test_an_example_of_the_page_works(page: Page) -> None:
     page.locator("#examples tbody tr").first.click()
     expect(stage(page)).to_have_attribute("data-photo", "cat.jpg")

@@ -61,6 +61,20 @@ def test_text_is_answered_as_in_python(client: Client, pictures: Path) -> None:
         assert np.array_equal(np.asarray(cutout)[..., 3] > 0, masks_of(record)[0])
 
 
+def test_what_seems_absent_is_tried_with_less_presence(client: Client, pictures: Path) -> None:
+    picture = handle_file(str(pictures / "cat.png"))
+    gated, _ = client.predict(image=picture, phrases="dog", api_name="/segment_text")
+    (rejected,) = gated["rejected"]
+    assert gated["masks"] == []
+    tried, _ = client.predict(
+        image=picture,
+        phrases="dog",
+        min_presence=rejected["presence"],
+        api_name="/segment_text",
+    )
+    assert "dog" in [item["label"] for item in tried["masks"]]
+
+
 def test_points_and_boxes(client: Client, pictures: Path) -> None:
     picture = handle_file(str(pictures / "astronaut.png"))
     record, files = client.predict(
@@ -127,6 +141,11 @@ def test_everything(client: Client, pictures: Path) -> None:
         ("/segment_text", {"phrases": "cat", "preset": "base"}, "promptseg models fetch base"),
         ("/segment_text", {"phrases": "cat", "min_score": 2}, "Min_score must be between 0 and 1"),
         (
+            "/segment_text",
+            {"phrases": "cat", "min_presence": 2},
+            "Min_presence must be between 0 and 1",
+        ),
+        (
             "/segment_points",
             {"points": [[1, 2, 3]], "labels": None, "boxes": None},
             "Points must have shape (N, 2)",
@@ -185,6 +204,7 @@ def test_only_the_named_endpoints_are_public(client: Client) -> None:
     parameters = endpoints["/segment_text"]["parameters"]
     assert [item["parameter_name"] for item in parameters] == [
         "image", "phrases", "negatives", "top_k", "min_score", "formats", "preset", "device",
+        "min_presence",
     ]  # fmt: skip
 
 

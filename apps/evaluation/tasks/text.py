@@ -73,7 +73,7 @@ class TextTask(Task):
         found = self._find(self.pipe, embedding, phrases)
         # The gate only removes: what is found with it is found without it too.
         lost = [phrase for phrase in phrases if not len(found[phrase])]
-        loose = self._find(self.pipe.ungated(), embedding, lost)
+        loose = self._find(self.pipe, embedding, lost, min_presence=0.0)
         peaks = dict(zip(present, self.prompter.peaks(embedding, list(present)), strict=True))
         rows = []
         for label, target in present.items():
@@ -97,13 +97,16 @@ class TextTask(Task):
 
     @staticmethod
     def _find(
-        pipe: Pipeline, embedding: ImageEmbedding, phrases: Sequence[str]
+        pipe: Pipeline,
+        embedding: ImageEmbedding,
+        phrases: Sequence[str],
+        min_presence: float | None = None,
     ) -> dict[str, _Found]:
         """Masks of each phrase; the phrases of a query are answered independently."""
         answers: dict[str, _Found] = {}
         for start in range(0, len(phrases), _AT_ONCE):
             asked = phrases[start : start + _AT_ONCE]
-            found = pipe(embedding, text=asked)
+            found = pipe(embedding, text=asked, min_presence=min_presence)
             labels = np.array(found.labels, object)
             for phrase in asked:
                 own = labels == phrase.strip()

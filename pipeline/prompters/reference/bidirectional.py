@@ -275,7 +275,9 @@ class BidirectionalStrategy:
         """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
-    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
+    def __call__(
+        self, reference: EncodedReference, target: Target, min_presence: float | None = None
+    ) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         config, label = self.config, reference.label
         bank, cells = collect_tokens(reference), unit_tokens(target.features)
@@ -284,7 +286,7 @@ class BidirectionalStrategy:
             reason = "no cell of the image matches the object both ways"
             return Matches.none(target, 0.0, (RejectedMask(label, reason, 0.0),))
         presence = presence_of(likeness_to(bank, cells[torch.from_numpy(matched.cells)]), config)
-        nothing = absent(target, label, presence, config)
+        nothing = absent(target, label, presence, config, min_presence)
         if nothing is not None:
             return nothing
 

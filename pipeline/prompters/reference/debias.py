@@ -111,7 +111,9 @@ class DebiasedStrategy:
         """Minimum presence for the object to count as present."""
         return self.strategy.min_presence
 
-    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
+    def __call__(
+        self, reference: EncodedReference, target: Target, min_presence: float | None = None
+    ) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         debiased = replace(
             reference,
@@ -119,7 +121,7 @@ class DebiasedStrategy:
             negatives=tuple(self._remove(shot) for shot in reference.negatives),
         )
         unbiased = replace(target, features=self.basis.remove(target.features))
-        return self.strategy(debiased, unbiased)
+        return self.strategy(debiased, unbiased, min_presence)
 
     def _remove(self, shot: Shot) -> Shot:
         return replace(shot, features=self.basis.remove(shot.features))

@@ -235,7 +235,9 @@ class GraphStrategy:
         """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
-    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
+    def __call__(
+        self, reference: EncodedReference, target: Target, min_presence: float | None = None
+    ) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         config = self.config
         cells = graph_tokens(target.features, equal_channels=config.equal_channels)
@@ -246,7 +248,7 @@ class GraphStrategy:
             return Matches.none(target, 0.0, (RejectedMask(reference.label, reason, 0.0),))
         place = unit_tokens(target.features)[torch.from_numpy(clicks)]
         presence = presence_of(likeness_to(collect_tokens(reference), place), config)
-        nothing = absent(target, reference.label, presence, config)
+        nothing = absent(target, reference.label, presence, config, min_presence)
         if nothing is not None:
             return nothing
 

@@ -70,12 +70,15 @@ class MatchingStrategy(Protocol):
         """Minimum presence for the object to count as present."""
         ...
 
-    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
+    def __call__(
+        self, reference: EncodedReference, target: Target, min_presence: float | None = None
+    ) -> Matches:
         """Find the reference's object in an image.
 
         Args:
             reference: What to look for.
             target: The image.
+            min_presence: Minimum presence for this call; None for the strategy's own.
         """
         ...
 
@@ -158,9 +161,17 @@ def presence_of(likeness: float, config: PresenceConfig) -> float:
     return 1 / (1 + math.exp(-config.presence_gain * (likeness - config.presence_level)))
 
 
-def absent(target: Target, label: str, presence: float, config: PresenceConfig) -> Matches | None:
+def absent(
+    target: Target,
+    label: str,
+    presence: float,
+    config: PresenceConfig,
+    min_presence: float | None,
+) -> Matches | None:
     """Return the answer "not here" if there is too little presence, otherwise None."""
-    reason = why_absent(presence, config.min_presence)
+    least = config.min_presence if min_presence is None else min_presence
+    reason = why_absent(presence, least)
     if not reason:
         return None
-    return Matches.none(target, presence, (RejectedMask(label, reason, presence),))
+    rejected = RejectedMask(label, reason, presence, presence=presence)
+    return Matches.none(target, presence, (rejected,))

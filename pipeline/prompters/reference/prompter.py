@@ -124,6 +124,7 @@ class ReferencePrompter:
         embedding: ImageEmbedding,
         references: Sequence[EncodedReference],
         negatives: Sequence[EncodedReference] = (),
+        min_presence: float | None = None,
     ) -> list[Matches]:
         """Find each reference in an encoded image, whose features are computed once.
 
@@ -131,6 +132,7 @@ class ReferencePrompter:
             embedding: The encoded image.
             references: What to look for.
             negatives: Examples of what not to find, for all references.
+            min_presence: Minimum presence of a reference; None for the strategy's own.
         """
         target = Target(self.segmenter, embedding, self.features_of(embedding))
         against = tuple(shot for item in negatives for shot in item.shots)
@@ -138,13 +140,15 @@ class ReferencePrompter:
         for reference in references:
             asked = replace(reference, negatives=reference.negatives + against)
             asked = asked.to(target.features.tokens.device)
-            matches = drop_lookalikes(self._match()(asked, target), asked, target)
+            matches = self._match()(asked, target, min_presence)
+            matches = drop_lookalikes(matches, asked, target)
             found.append(add_known(matches, asked, target, self.config))
         return found
 
-    def evidence(self, matches: Matches) -> float:
+    def evidence(self, matches: Matches, min_presence: float | None = None) -> float:
         """Return how far the presence lies above or below the least that passes, in log-odds."""
-        return evidence_of(matches.presence, self.strategy.min_presence)
+        least = self.strategy.min_presence if min_presence is None else min_presence
+        return evidence_of(matches.presence, least)
 
     def features_of(self, embedding: ImageEmbedding) -> DenseFeatures:
         """Return features of an encoded image, cached for as long as the embedding lives."""

@@ -145,7 +145,9 @@ class PrototypeStrategy:
         """Minimum presence for the object to count as present."""
         return self.config.min_presence
 
-    def __call__(self, reference: EncodedReference, target: Target) -> Matches:
+    def __call__(
+        self, reference: EncodedReference, target: Target, min_presence: float | None = None
+    ) -> Matches:
         """As :class:`~promptseg.pipeline.prompters.reference.matching.MatchingStrategy` says."""
         config = self.config
         bank, cells = collect_tokens(reference), unit_tokens(target.features)
@@ -157,7 +159,7 @@ class PrototypeStrategy:
         )
 
         # From here on a reference is treated like a phrase: as a heat map with a presence.
-        nothing = absent(target, reference.label, presence, config)
+        nothing = absent(target, reference.label, presence, config, min_presence)
         if nothing is not None:
             return nothing
         prompts = HeatPrompts(target.segmenter, config.prompts)(found, target.embedding)

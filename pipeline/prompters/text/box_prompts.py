@@ -18,7 +18,7 @@ class BoxPromptConfig:
     """Which boxes of a phrase become prompts.
 
     Attributes:
-        min_score: Minimum score of a box.
+        min_score: Minimum score of a box; if none reaches it, those with the highest score stay.
         nms_iou: Of two boxes whose IoU is above this, the one of higher score stays; 1 keeps all.
         max_prompts: Maximum number of boxes for a phrase; those with the highest scores stay.
 
@@ -49,9 +49,12 @@ class BoxPrompts:
         self.config = config or BoxPromptConfig()
 
     def __call__(self, found: Detections, embedding: ImageEmbedding) -> PromptSet:
-        """Return the prompts of one phrase's boxes, highest score first; there may be none."""
+        """Return the prompts of one phrase's boxes, highest score first; none without a box.
+
+        Whether a phrase is there at all is for the gate to say: one that passes gets its best box.
+        """
         config = self.config
-        sure = found.scores >= config.min_score
+        sure = found.scores >= min(config.min_score, found.scores.max(initial=0.0))
         boxes, scores = found.boxes_xyxy[sure], found.scores[sure]
         kept = box_nms(boxes, scores.astype(np.float64), config.nms_iou)[: config.max_prompts]
         if not len(kept):

@@ -44,11 +44,13 @@ class Verdict:
 
     Attributes:
         reason: Why the phrase is absent; "" if it passes.
+        presence: Its least presence by the models that were asked.
         evidence: How far its presence lies above or below the least that passes, in log-odds; the
             minimum over all models that were asked.
     """
 
     reason: str
+    presence: float
     evidence: float
 
 
@@ -71,6 +73,12 @@ class PresenceGate:
     def __post_init__(self) -> None:
         check_least("least presence", self.least)
 
+    def at(self, least: float) -> PresenceGate:
+        """Return the same gate with one least presence for all models; 0 lets all phrases pass."""
+        return PresenceGate(
+            least, tuple(replace(witness, least=least) for witness in self.witnesses)
+        )
+
     def __call__(
         self, embedding: ImageEmbedding, phrases: Sequence[str], presences: Sequence[float]
     ) -> list[Verdict]:
@@ -88,10 +96,14 @@ class PresenceGate:
                 opinions = witness.judge(embedding, [phrases[i] for i in left])
                 for i, opinion in zip(left, opinions, strict=True):
                     verdict = _judge(f"{witness.name} presence", opinion, witness.least)
-                    evidence = min(verdict.evidence, verdicts[i].evidence)
-                    verdicts[i] = replace(verdict, evidence=evidence)
+                    before = verdicts[i]
+                    verdicts[i] = Verdict(
+                        verdict.reason,
+                        min(verdict.presence, before.presence),
+                        min(verdict.evidence, before.evidence),
+                    )
         return verdicts
 
 
 def _judge(name: str, presence: float, least: float) -> Verdict:
-    return Verdict(why_absent(presence, least, name), evidence_of(presence, least))
+    return Verdict(why_absent(presence, least, name), presence, evidence_of(presence, least))

@@ -94,26 +94,28 @@ class TextPrompter(Generic[AnswerT]):
         self.gate = gate
 
     def __call__(
-        self, embedding: ImageEmbedding, phrases: Sequence[str]
+        self, embedding: ImageEmbedding, phrases: Sequence[str], min_presence: float | None = None
     ) -> tuple[list[PromptSet], tuple[RejectedMask, ...]]:
         """Make the prompts of all phrases, and say which phrases have none.
 
         Args:
             embedding: The encoded image.
             phrases: Checked phrases.
+            min_presence: Minimum presence of a phrase; None for the gate's own.
 
         Returns:
             Prompts in the order of the phrases, in as few sets as their layouts allow, and the
             absent phrases.
         """
-        return self.prompts(embedding, *self.ask(embedding, phrases))
+        return self.prompts(embedding, *self.ask(embedding, phrases, min_presence))
 
     def ask(
-        self, embedding: ImageEmbedding, phrases: Sequence[str]
+        self, embedding: ImageEmbedding, phrases: Sequence[str], min_presence: float | None = None
     ) -> tuple[Sequence[AnswerT], list[Verdict]]:
         """Answer phrases and judge which are present; the first half of a call."""
         answers = self.grounder(embedding, phrases)
-        return answers, self.gate(embedding, phrases, [answer.presence for answer in answers])
+        gate = self.gate if min_presence is None else self.gate.at(min_presence)
+        return answers, gate(embedding, phrases, [answer.presence for answer in answers])
 
     def prompts(
         self, embedding: ImageEmbedding, answers: Sequence[AnswerT], verdicts: Sequence[Verdict]
@@ -127,7 +129,10 @@ class TextPrompter(Generic[AnswerT]):
                 found.append(prompts)
             else:
                 why = verdict.reason or "the model found no place to prompt"
-                rejected.append(RejectedMask(answer.phrase, why, answer.presence))
+                presence = verdict.presence if verdict.reason else None
+                rejected.append(
+                    RejectedMask(answer.phrase, why, answer.presence, presence=presence)
+                )
         return list(_join_alike(found)), tuple(rejected)
 
     def presence(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
@@ -142,10 +147,6 @@ class TextPrompter(Generic[AnswerT]):
         None for a phrase for which a detector has no box at all.
         """
         return [self.maker.peak(found, embedding) for found in self.grounder(embedding, phrases)]
-
-    def ungated(self) -> TextPrompter[AnswerT]:
-        """Return the same prompter without its gate."""
-        return TextPrompter(self.grounder, self.maker, PresenceGate())
 
 
 def _join_alike(prompts: Sequence[PromptSet]) -> Iterator[PromptSet]:

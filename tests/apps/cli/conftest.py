@@ -40,7 +40,7 @@ class FakePipeline:
             elif phrase == "box":
                 found.append(("box", left, 0.5))
             else:
-                gated.append(RejectedMask(phrase, "presence 0.03 below 0.20", 0.03))
+                gated.append(RejectedMask(phrase, "presence 0.03 below 0.20", 0.03, presence=0.03))
         return Proposals.of(
             np.array([mask for _, mask, _ in found]).reshape(-1, height, width).astype(bool),
             [label for label, _, _ in found],

@@ -131,8 +131,8 @@ def test_json_with_out_writes_the_same_record(run, fake_pipeline, photo, tmp_pat
 def test_nothing_found_is_an_answer(run, fake_pipeline, photo, tmp_path) -> None:
     done = run("segment", photo, "-t", "zebra", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    line = "nothing here that matches 'zebra': presence 0.03 below 0.20"
-    assert line in done.stdout.splitlines()
+    line = "nothing here that matches 'zebra': presence 0.03 below 0.20; --min-presence 0.03"
+    assert line in " ".join(done.stdout.split())
     assert json.loads((tmp_path / "out/result.json").read_text())["masks"] == []
     overlay = np.asarray(Image.open(tmp_path / "out/overlay.png"))
     np.testing.assert_array_equal(overlay, np.asarray(Image.open(photo)))
@@ -339,3 +339,32 @@ def test_version_and_models(run, repo_root: Path) -> None:
     assert "93.7 M" in done.stdout
     assert "pocket" in [line.split()[0] for line in done.stdout.splitlines() if line.split()]
     assert "Apache-2.0" in done.stdout
+
+
+def test_a_least_presence_reaches_the_query_the_records_and_the_log(
+    run, fake_pipeline, photo, tmp_path
+) -> None:
+    done = run("segment", photo, "-t", "bird", "--out", tmp_path / "own")
+    line = "matches 'bird': presence 0.03 below 0.20; --min-presence 0.03 tries it anyway"
+    assert line in " ".join(done.stdout.split())
+    assert json.loads((tmp_path / "own" / "result.json").read_text())["min_presence"] is None
+    out = tmp_path / "out"
+    done = run("segment", photo.parent, "-t", "cat", "--min-presence", "0.1", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert [query.min_presence for query in fake_pipeline.queries] == [None, 0.1]
+    (record,) = out.rglob("result.json")
+    assert json.loads(record.read_text())["min_presence"] == 0.1
+    (log,) = out.glob("run.jsonl")
+    assert json.loads(log.read_text().splitlines()[0])["promptseg_run"]["min_presence"] == 0.1
+    again = run("segment", photo.parent, "-t", "cat", "--out", out, "--resume")
+    assert again.exit_code == 2
+    assert "its min_presence is 0.1, not null as in this run" in again.stderr
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.01", "nan", "inf"])
+def test_a_least_presence_is_from_0_to_1(run, photo, tmp_path, value) -> None:
+    out = tmp_path / "out"
+    done = run("segment", photo, "-t", "cat", f"--min-presence={value}", "--out", out)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --min-presence must be between 0 and 1, not")
+    assert not out.exists()

@@ -33,7 +33,12 @@ def test_no_more_boxes_than_asked_for() -> None:
 
 def test_no_box_is_no_prompt() -> None:
     assert len(BoxPrompts()(NOTHING, None)) == 0
-    assert len(BoxPrompts(BoxPromptConfig(min_score=0.95))(FOUND, None)) == 0
+
+
+def test_of_boxes_that_are_all_too_unsure_the_best_stays() -> None:
+    """Whether the phrase is there is the gate's to say; it has let the phrase pass."""
+    prompts = BoxPrompts(BoxPromptConfig(min_score=0.95))(FOUND, None)
+    np.testing.assert_array_equal(prompts.prompt_scores, np.array([0.9], np.float32))
     assert BoxPrompts().peak(NOTHING, None) is None
 
 
