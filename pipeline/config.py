@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .decoding.closer import CloserConfig
 from .decoding.decode import DecodingConfig
 from .decoding.everything import EverythingConfig
+from .scoring.calibration import ScoreCalibration
 from .scoring.fusion import FusionConfig
 from .scoring.ranking import RankingConfig
 
@@ -19,9 +21,14 @@ class PipelineConfig:
         everything: Grid, crops and thresholds of everything mode.
         fusion: How a phrase and an example of the same thing are combined.
         ranking: Thresholds and weights of the ranking.
+        closer: When small things that are marked are looked at closely; None for never.
+        calibration: Of the scores of masks that phrases find; None leaves them to the ranking's
+            formula.
     """
 
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     everything: EverythingConfig = field(default_factory=EverythingConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
+    closer: CloserConfig | None = None
+    calibration: ScoreCalibration | None = None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..models.embedding import ImageEmbedding
 from ..models.errors import InputError
 from .checks import Numbers
 from .config import PipelineConfig
-from .decoding.clicks import decode_clicks
-from .decoding.decode import decode_prompts, decode_proposals, to_proposals
+from .decoding.clicks import decode_marked
+from .decoding.closer import CloserLooks
+from .decoding.decode import decode_proposals, to_proposals
 from .decoding.everything import EverythingConfig, ProgressCallback, segment_everything
-from .decoding.prompts import LowResMasks, PromptSet
+from .decoding.prompts import PromptSet
 from .decoding.segmenter import Segmenter
 from .images import ImageSource, load_own_image
 from .prompters.mark_prompts import mark_prompts
@@ -58,6 +60,7 @@ class Pipeline:
         self.text_prompter = text_prompter
         self.reference_prompter = reference_prompter
         self.config = config or PipelineConfig()
+        self._closer_looks = CloserLooks(segmenter, partial(decode_marked, segmenter))
 
     def __call__(
         self,
@@ -324,7 +327,9 @@ class Pipeline:
                 for prompts in sets
             ],
         )
-        return replace(found, rejected=rejected)
+        found = replace(found, rejected=rejected)
+        calibration = self.config.calibration
+        return calibration.applied(found) if calibration else found
 
     def _by_reference(
         self,
@@ -373,18 +378,10 @@ class Pipeline:
 
     def _by_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
         """Return masks of points and boxes; a single click is ambiguous and gives all three."""
-        coords = prompts.point_coords
-        lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
-        if coords is None or lone:
-            masks = decode_prompts(self.segmenter, embedding, prompts, multimask_output=lone)
-        else:
-            masks = LowResMasks.join(
-                [
-                    decode_clicks(self.segmenter, embedding, prompts.part(slice(i, i + 1)))
-                    for i in range(len(prompts))
-                ]
-            )
-        return to_proposals(self.segmenter, embedding, masks, prompts.labels, prompts.prompt_scores)
+        closer = self.config.closer
+        if closer is None:
+            return decode_marked(self.segmenter, embedding, prompts)
+        return self._closer_looks(embedding, prompts, closer)
 
     def _text(self) -> TextPrompter[Any]:
         if self.text_prompter is None:

@@ -29,6 +29,8 @@ class Proposals:
         iou_predictions: (N,) the IoU token's estimates.
         stability_scores: (N,) in [0, 1].
         prompt_scores: (N,) in [0, 1].
+        calibrated: (N,) the expected IoU with what is meant, in [0, 1], NaN for masks that the
+            ranking's own formula scores; None if it scores all.
         negatives: What negative phrases and examples found; None if there are none.
         marks: Points and boxes that choose among the masks; None if there are none.
         rejected: What was dropped before decoding.
@@ -47,6 +49,7 @@ class Proposals:
     iou_predictions: Float32Array
     stability_scores: Float32Array
     prompt_scores: Float32Array
+    calibrated: Float32Array | None = None
     negatives: Proposals | None = None
     marks: Marks | None = None
     rejected: tuple[RejectedMask, ...] = ()
@@ -61,6 +64,10 @@ class Proposals:
             raise InputError(
                 "proposals need a label and three scores, each (N,), for every mask: "
                 f"{count} masks, {len(self.labels)} labels, scores {shapes}"
+            )
+        if self.calibrated is not None and np.shape(self.calibrated) != (count,):
+            raise InputError(
+                f"{count} masks need {count} calibrated scores, got {np.shape(self.calibrated)}"
             )
         others = {mask.size for mask in self.masks} - {self.image_size}
         if self.negatives is not None:
@@ -133,6 +140,11 @@ class Proposals:
     def join(cls, image_size: tuple[int, int], parts: Sequence[Proposals]) -> Proposals:
         """Return the masks and the rejected of all parts, in their order."""
         parts = (cls.none(image_size), *parts)
+        calibrated = [
+            np.full(len(part), np.nan, np.float32) if part.calibrated is None else part.calibrated
+            for part in parts
+        ]
+        any_calibrated = any(part.calibrated is not None for part in parts)
         return cls(
             image_size=image_size,
             masks=tuple(mask for part in parts for mask in part.masks),
@@ -140,5 +152,6 @@ class Proposals:
             iou_predictions=np.concatenate([part.iou_predictions for part in parts]),
             stability_scores=np.concatenate([part.stability_scores for part in parts]),
             prompt_scores=np.concatenate([part.prompt_scores for part in parts]),
+            calibrated=np.concatenate(calibrated) if any_calibrated else None,
             rejected=tuple(item for part in parts for item in part.rejected),
         )

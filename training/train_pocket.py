@@ -69,6 +69,16 @@ def rate_at(step: int, config: TrainConfig, cooldown: tuple[int, int] | None = N
     return rate * (1 - math.sqrt(min(1.0, max(0.0, progress))))
 
 
+def usable_weak(weak: list[Entry], vocabulary: Vocabulary) -> list[Entry]:
+    """Pictures without masks of which at least one word is taught."""
+    known = vocabulary.present
+    return [
+        entry
+        for entry in weak
+        if known(entry.sample.source, [(word, (1,)) for word, _ in entry.words])
+    ]
+
+
 class Trainer:
     """The training loop with its state, which is saved and resumed as a whole.
 
@@ -114,22 +124,13 @@ class Trainer:
         weak = read_weak(data, "train")
         named = [e for e in entries + weak if e.sample.source not in config.unnamed_sources]
         self.vocabulary = Vocabulary.of(named)
-        self.composer = Composer(entries + self._usable(weak), config.scenes)
+        self.composer = Composer(entries + usable_weak(weak, self.vocabulary), config.scenes)
         self.phrases = Phrases(self.vocabulary, load_minilm(), config.text_noise, named)
         self.loss = SceneLoss(self.models, self.phrases, config)
         self.dev = self._dev_entries(read_entries(data, "dev"))
         self.step = 0
         self.seconds = 0.0
         self.cooldown: tuple[int, int] | None = None
-
-    def _usable(self, weak: list[Entry]) -> list[Entry]:
-        """Pictures without masks of which at least one word is taught."""
-        known = self.vocabulary.present
-        return [
-            entry
-            for entry in weak
-            if known(entry.sample.source, [(word, (1,)) for word, _ in entry.words])
-        ]
 
     def _dev_entries(self, dev: list[Entry]) -> list[Entry]:
         """A fixed part of the dev split, some of every source."""

@@ -1,4 +1,4 @@
-"""Several clicks on one object: decoded one after the other, each refining the mask so far.
+"""Points and boxes of a person. Several clicks are decoded in turn, each refining the mask so far.
 
 Segment Anything was trained on clicks that correct its own mask, with that mask's logits as a
 prompt (Kirillov et al. 2023, appendix A); clicks that a person makes are decoded in the same way.
@@ -15,7 +15,8 @@ from scipy import ndimage
 
 from ...models.embedding import ImageEmbedding
 from ..checks import BoolArray, Float32Array
-from .decode import decode_prompts, select_by_iou_prediction
+from ..proposals import Proposals
+from .decode import decode_prompts, select_by_iou_prediction, to_proposals
 from .prompts import LowResMasks, PromptSet
 from .segmenter import Segmenter
 
@@ -25,6 +26,28 @@ _REPEATS = 2
 _MARGIN = 0.5
 # What cells that a background click removes are set to: background without doubt.
 _REMOVED = -10.0
+
+
+def decode_marked(segmenter: Segmenter, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
+    """Decode what points and boxes mark; a single click is ambiguous and gives all three masks.
+
+    Args:
+        segmenter: The segmenter that decodes.
+        embedding: The encoded image.
+        prompts: One or more prompts of points and boxes.
+    """
+    coords = prompts.point_coords
+    lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
+    if coords is None or lone:
+        masks = decode_prompts(segmenter, embedding, prompts, multimask_output=lone)
+    else:
+        masks = LowResMasks.join(
+            [
+                decode_clicks(segmenter, embedding, prompts.part(slice(i, i + 1)))
+                for i in range(len(prompts))
+            ]
+        )
+    return to_proposals(segmenter, embedding, masks, prompts.labels, prompts.prompt_scores)
 
 
 def decode_clicks(

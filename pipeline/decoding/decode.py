@@ -18,6 +18,7 @@ from ...models.errors import InputError
 from ..checks import Float32Array
 from ..masks import MAX_MASK_PIXELS
 from ..proposals import Proposals
+from .parts import split_apart
 from .prompts import LowResMasks, PromptSet
 from .segmenter import Segmenter
 
@@ -36,15 +37,18 @@ class DecodingConfig:
             prompts.
         refine_passes: How often the mask is decoded again, from the points together with its own
             tight box and logits.
+        part_share: Least area, as a share of the largest, of a component that lies apart and
+            becomes a mask of its own; None keeps masks whole.
 
     Raises:
-        InputError: ``first_pass`` names no part or an unknown one, or ``refine_passes`` is
-            negative.
+        InputError: ``first_pass`` names no part or an unknown one, ``refine_passes`` is negative,
+            or ``part_share`` is not above 0 and at most 1.
     """
 
     first_pass: tuple[str, ...] = PARTS
     multimask_output: bool = True
     refine_passes: int = 1
+    part_share: float | None = None
 
     def __post_init__(self) -> None:
         if not self.first_pass or set(self.first_pass) - set(PARTS):
@@ -53,12 +57,14 @@ class DecodingConfig:
             )
         if self.refine_passes < 0:
             raise InputError(f"refine_passes must be 0 or more, not {self.refine_passes}")
+        if self.part_share is not None and not 0.0 < self.part_share <= 1.0:
+            raise InputError(f"part_share must be above 0 and at most 1, not {self.part_share!r}")
 
 
 def decode_proposals(
     segmenter: Segmenter, embedding: ImageEmbedding, prompts: PromptSet, config: DecodingConfig
 ) -> Proposals:
-    """Decode one mask for each prompt, a block of prompts at a time.
+    """Decode one mask for each prompt, a block of prompts at a time; parts of it may lie apart.
 
     Args:
         segmenter: Runs the mask decoder.
@@ -71,7 +77,12 @@ def decode_proposals(
     for start in range(0, len(prompts), step):
         block = prompts.part(slice(start, start + step))
         masks = decode_cascade(segmenter, embedding, block, config)
-        found.append(to_proposals(segmenter, embedding, masks, block.labels, block.prompt_scores))
+        labels, scores = block.labels, block.prompt_scores
+        if config.part_share is not None:
+            threshold = segmenter.model.mask_threshold
+            masks, origins = split_apart(masks, threshold, config.part_share)
+            labels, scores = tuple(labels[i] for i in origins), scores[origins]
+        found.append(to_proposals(segmenter, embedding, masks, labels, scores))
     return Proposals.join(embedding.original_size, found)
 
 

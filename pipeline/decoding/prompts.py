@@ -104,11 +104,12 @@ class PromptSet:
             mask_input=_joined([item.mask_input for item in sets]),
         )
 
-    def part(self, block: slice) -> PromptSet:
-        """Return the prompts of a slice."""
+    def part(self, block: slice | NDArray[np.intp]) -> PromptSet:
+        """Return the prompts of a slice, or of some numbers in their order."""
+        numbers = range(len(self))[block] if isinstance(block, slice) else block.tolist()
         return PromptSet(
             prompt_scores=self.prompt_scores[block],
-            labels=self.labels[block],
+            labels=tuple(self.labels[i] for i in numbers),
             point_coords=None if self.point_coords is None else self.point_coords[block],
             point_labels=None if self.point_labels is None else self.point_labels[block],
             boxes=None if self.boxes is None else self.boxes[block],

@@ -18,6 +18,7 @@ from ...models.pocket.grounder import TEXT_FILE, PocketGrounder, Views, load_tex
 from ...models.pocket.sam import PocketSam
 from ...models.registry import create_model
 from ..config import PipelineConfig
+from ..decoding.closer import CloserConfig
 from ..decoding.decode import DecodingConfig
 from ..decoding.everything import EverythingConfig
 from ..decoding.segmenter import Segmenter
@@ -41,13 +42,14 @@ POCKET_PROMPTS = HeatPromptConfig(smooth=3.0)
 # Everything mode's thresholds are far below the published models': pocket's predicted IoU of a
 # lone click is mostly below 0.5, and its logits are softer.
 POCKET = PipelineConfig(
-    decoding=DecodingConfig(first_pass=("points", "masks")),
+    decoding=DecodingConfig(first_pass=("points", "masks"), part_share=0.2),
     everything=EverythingConfig(
         points_per_side=16,
         pred_iou_thresh=0.35,
         stability_score_thresh=0.7,
         min_mask_region_area=100,
     ),
+    closer=CloserConfig(),
 )
 # docs/references.md has the comparison. The presence levels are set so that every strategy answers
 # the same share of absent classes correctly. Pocket's predicted IoU and stability are below those

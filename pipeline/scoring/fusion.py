@@ -12,7 +12,8 @@ phrase. A mask that the other side has found as well gets a higher score:
     score = 1 - (1 - own) * (1 - IoU * other)
 
 where `own` is the mask's prompt score and `other` that of the other side's mask for which the
-product is largest. The other side's masks are rejected.
+product is largest. A calibrated score is raised by the same rule. The other side's masks are
+rejected.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..checks import Float32Array
 from ..masks import CompactMask
 from ..proposals import Proposals
 from ..result import RejectedMask
@@ -77,12 +79,18 @@ def fuse(
     overlaps = [[_iou(mask, seen) for seen in other.masks] for mask in leader.masks]
     shared = np.array(overlaps, np.float32).reshape(len(leader), len(other))  # (N, M)
     partner = (shared * other.prompt_scores).max(1, initial=0.0)
-    raised = 1 - (1 - leader.prompt_scores) * (1 - partner)
+    calibrated = leader.calibrated
     return replace(
         leader,
-        prompt_scores=raised.astype(np.float32),
+        prompt_scores=_raised(leader.prompt_scores, partner),
+        calibrated=None if calibrated is None else _raised(calibrated, partner),
         rejected=(*reasons, *(_unused(other, i, name) for i in range(len(other)))),
     )
+
+
+def _raised(own: Float32Array, partner: Float32Array) -> Float32Array:
+    raised: Float32Array = (1 - (1 - own) * (1 - partner)).astype(np.float32)
+    return raised
 
 
 def _iou(mask: CompactMask, other: CompactMask) -> float:

@@ -6,7 +6,8 @@ The score that orders masks, the formula of `combined_score`:
 
 The predicted IoU estimates the mask's quality and counts in full; the stability and the prompt
 score are weaker evidence and enter by their square roots. All factors lie in [0, 1], and so does
-the score; it is 0 if any of them is 0.
+the score; it is 0 if any of them is 0. Masks that come with a calibrated score (see
+:mod:`~promptseg.pipeline.scoring.calibration`) are ordered by that instead.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class RankingConfig:
         top_k: Maximum number of masks for each label; None keeps all.
         stability_weight: Exponent of the stability score.
         prompt_weight: Exponent of the prompt score.
+        calibrated: Whether calibrated scores are used where there are some; false orders all masks
+            by the formula.
 
     Raises:
         InputError: A value is out of its range.
@@ -63,6 +66,7 @@ class RankingConfig:
     top_k: int | None = None
     stability_weight: float = 0.5
     prompt_weight: float = 0.5
+    calibrated: bool = True
 
     def __post_init__(self) -> None:
         for name in (
@@ -186,6 +190,9 @@ class _Ranking:
             stability_weight=config.stability_weight,
             prompt_weight=config.prompt_weight,
         )
+        if config.calibrated and proposals.calibrated is not None:
+            known = np.isfinite(proposals.calibrated)
+            self.scores = np.where(known, proposals.calibrated, self.scores)
         self.order: list[int] = np.argsort(-self.scores, kind="stable").tolist()
         self.reasons: dict[int, str] = {}
 

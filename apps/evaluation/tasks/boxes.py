@@ -8,10 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from ....pipeline.checks import UInt8Array
-from ....pipeline.decoding.prompts import MaskCandidates
 from ....pipeline.masks import tight_box
 from ..metrics import boundary_f, mask_iou
-from ..pictures import Picture, Target, large
+from ..pictures import BoolMask, Picture, Target, large
 from .base import Row, Shown, Task, lowest_iou, mean, open_picture
 
 
@@ -21,28 +20,35 @@ class BoxTask(Task):
     name: ClassVar[str] = "boxes"
 
     def measure(self, picture: Picture) -> list[Row]:
-        """Decode all boxes of a picture at once."""
+        """Give all boxes of a picture at once."""
         image, truth = open_picture(picture)
         objects = large(truth.objects)
         if not objects:
             return []
-        found = self._decode(image, objects)
+        answers = self._ask(image, objects)
         return [
             {
                 "label": item.label,
                 "object": i,
                 "area": item.area,
-                "iou": mask_iou(found.masks[i, 0], item.mask, truth.valid),
-                "boundary": boundary_f(found.masks[i, 0], item.mask, truth.valid),
-                "predicted": float(found.iou_predictions[i, 0]),
+                "iou": mask_iou(mask, item.mask, truth.valid),
+                "boundary": boundary_f(mask, item.mask, truth.valid),
+                "predicted": predicted,
             }
-            for i, item in enumerate(objects)
+            for i, (item, (mask, predicted)) in enumerate(zip(objects, answers, strict=True))
         ]
 
-    def _decode(self, image: UInt8Array, objects: Sequence[Target]) -> MaskCandidates:
-        boxes = np.array([tight_box(item.mask) for item in objects])
+    def _ask(self, image: UInt8Array, objects: Sequence[Target]) -> list[tuple[BoolMask, float]]:
+        """The mask for the box of each object and its predicted IoU."""
+        boxes = [tight_box(item.mask) for item in objects]
         embedding = self.pipe.segmenter.encode_image(image)
-        return self.pipe.segmenter.decode(embedding, boxes=boxes, multimask_output=False)
+        found = [self.pipe(embedding, boxes=[box]) for box in boxes]
+        return [
+            (result.masks[0], float(result.iou_predictions[0]))
+            if len(result)
+            else (np.zeros_like(item.mask), 0.0)
+            for result, item in zip(found, objects, strict=True)
+        ]
 
     def figures(self, rows: Sequence[Row]) -> dict[str, float]:
         """Mean IoU and boundary F, and how far the predicted IoU is off."""
@@ -63,14 +69,14 @@ class BoxTask(Task):
         """Decode the boxes of these rows again."""
         image, truth = open_picture(picture)
         objects = [large(truth.objects)[row["object"]] for row in rows]
-        found = self._decode(image, objects)
+        answers = self._ask(image, objects)
         return [
             Shown(
                 caption=f"{row['label']}  IoU {row['iou']:.2f}",
                 image=image,
-                prediction=found.masks[i, 0],
+                prediction=mask,
                 target=item.mask,
                 box=tight_box(item.mask),
             )
-            for i, (row, item) in enumerate(zip(rows, objects, strict=True))
+            for row, item, (mask, _) in zip(rows, objects, answers, strict=True)
         ]

@@ -30,10 +30,10 @@ _LEAST_OBJECT = 0.005
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Masks (N, H, W) of a phrase with their scores (N,)."""
+    """Masks (N, H, W) of a phrase with their scores, each (N,)."""
 
     masks: BoolMask
-    scores: Float32Array
+    scores: Mapping[str, Float32Array]
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -80,7 +80,7 @@ class TextTask(Task):
             joined = union(found[label].masks)
             meant = [item for item in truth.objects if item.label == label and item.single]
             row = _row(label, PRESENT, presence[label], found[label], loose)
-            row["score errors"] = _score_errors(found[label], meant or [target], truth.valid)
+            row["masks"] = _scored(found[label], meant or [target], truth.valid)
             objects = large(meant, _LEAST_OBJECT)
             row["objects"] = matched_ious(iou_table(found[label].masks, objects, truth.valid))
             row["area"] = target.area
@@ -91,7 +91,7 @@ class TextTask(Task):
         for kind, labels in zip((RANDOM, SIBLING), absent, strict=True):
             for label in labels:
                 row = _row(label, kind, presence[label], found[label], loose)
-                row["score errors"] = _score_errors(found[label], (), truth.valid)
+                row["masks"] = _scored(found[label], (), truth.valid)
                 rows.append(row)
         return rows
 
@@ -110,7 +110,13 @@ class TextTask(Task):
             labels = np.array(found.labels, object)
             for phrase in asked:
                 own = labels == phrase.strip()
-                answers[phrase] = _Found(found.masks[own], found.scores[own])
+                scores = {
+                    "score": found.scores[own],
+                    "iou_prediction": found.iou_predictions[own],
+                    "stability": found.stability_scores[own],
+                    "prompt": found.prompt_scores[own],
+                }
+                answers[phrase] = _Found(found.masks[own], scores)
         return answers
 
     def depends_on(self) -> dict[str, str]:
@@ -180,6 +186,12 @@ class TextTask(Task):
         return shown
 
 
+def scored_masks(rows: Sequence[Row]) -> list[dict[str, float]]:
+    """The scores and the IoU of all masks; those of a phrase drawn both ways count once."""
+    once = {(row["picture"], row["label"]): row["masks"] for row in rows}
+    return [mask for masks in once.values() for mask in masks]
+
+
 def _row(
     label: str, kind: str, presence: float, found: _Found, ungated: Mapping[str, _Found]
 ) -> Row:
@@ -192,10 +204,13 @@ def _row(
     }
 
 
-def _score_errors(found: _Found, meant: Sequence[Target], valid: BoolMask) -> list[float]:
-    """How far each mask's score is from its IoU with what was meant, 0 where nothing was."""
+def _scored(found: _Found, meant: Sequence[Target], valid: BoolMask) -> list[dict[str, float]]:
+    """Each mask's scores and its IoU with what was meant, 0 where nothing was."""
     ious = meant_ious(found.masks, meant, valid)
-    return [abs(float(score) - iou) for score, iou in zip(found.scores, ious, strict=True)]
+    return [
+        {"iou": iou} | {name: float(values[i]) for name, values in found.scores.items()}
+        for i, iou in enumerate(ious)
+    ]
 
 
 def _is_inside(point: tuple[float, float] | None, target: Target) -> bool:
@@ -229,9 +244,8 @@ def _object_figures(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _score_figures(rows: Sequence[Row]) -> dict[str, float]:
-    """Mean error of the scores of all masks; a phrase drawn both ways counts once."""
-    once = {(row["picture"], row["label"]): row["score errors"] for row in rows}
-    errors = [error for found in once.values() for error in found]
+    """Mean error of the scores of all masks."""
+    errors = [abs(mask["score"] - mask["iou"]) for mask in scored_masks(rows)]
     return {"score error": mean(errors)} if errors else {}
 
 

@@ -73,7 +73,7 @@ def candidates(masks: Sequence[Sequence[np.ndarray]], predicted: Any) -> MaskCan
     return MaskCandidates(stacked, scores, logits, scores)
 
 
-def result_of(masks: Sequence[np.ndarray], labels: Sequence[str]) -> Result:
+def result_of(masks: Sequence[np.ndarray], labels: Sequence[str], predicted: float = 1.0) -> Result:
     stacked = np.array(masks, bool).reshape(-1, *SIZE)
     ones = np.ones(len(stacked), np.float32)
     return Result(
@@ -81,7 +81,7 @@ def result_of(masks: Sequence[np.ndarray], labels: Sequence[str]) -> Result:
         boxes_xyxy=masks_to_boxes(stacked),
         labels=list(labels),
         scores=ones,
-        iou_predictions=ones,
+        iou_predictions=predicted * ones,
         stability_scores=ones,
         prompt_scores=ones,
     )
@@ -104,7 +104,7 @@ SINGLE = [(WHOLE, 0.75), (TOO_MUCH, 0.5), (LEFT, 0.25), (LEFT, 0.5), (WHOLE, 1.0
 
 @dataclass
 class FakeSegmenter:
-    """A box gives the whole box; the n-th click gives ANSWERS[n - 1] or SINGLE[n - 1]."""
+    """The n-th click gives ANSWERS[n - 1] or SINGLE[n - 1]."""
 
     encoded: int = 0
     fails_at: int | None = None
@@ -120,16 +120,11 @@ class FakeSegmenter:
         self,
         embedding: int,
         *,
-        boxes: Any = None,
         point_coords: Any = None,
         point_labels: Any = None,
         mask_input: Any = None,
         multimask_output: bool,
     ) -> MaskCandidates:
-        if boxes is not None:
-            assert not multimask_output
-            masks = [[block(*(int(edge) for edge in box))] for box in boxes]
-            return candidates(masks, [0.5] * len(masks))
         before = None if mask_input is None else float(np.unique(mask_input).item())
         number = len(point_coords[0])
         last = (*point_coords[0][-1], point_labels[0][-1])
@@ -168,6 +163,7 @@ class FakeReference:
 class FakePipeline:
     """Finds the dog in two halves, and takes it for the cat; no car, and a bus without gate only.
 
+    A box gives the whole box.
     An example is found where the first picture's number is lower, as its own mask.
     """
 
@@ -196,7 +192,10 @@ class FakePipeline:
         points: Sequence[tuple[int, int]] = (),
         point_labels: Sequence[int] = (),
         min_presence: float | None = None,
+        boxes: Sequence[tuple[int, int, int, int]] = (),
     ) -> Result:
+        if boxes:
+            return result_of([block(*box) for box in boxes], ["box"] * len(boxes), 0.5)
         if points:
             assert len(points) == len(point_labels)
             self.clicked.append((*points[-1], point_labels[-1]))

@@ -40,6 +40,8 @@ def test_masks_are_joined_and_compared_with_the_class(text, fakes) -> None:
     assert dog["iou"] == 0.75  # two masks, 15 of 20 columns
     assert dog["boundary"] == pytest.approx(boundary_f(fakes.block(5, 5, 20, 15), fakes.DOG))
     assert dog["pointed"]
+    scores = {"score": 1.0, "iou_prediction": 1.0, "stability": 1.0, "prompt": 1.0}
+    assert dog["masks"] == [{"iou": 0.5, **scores}, {"iou": 0.25, **scores}]
     assert cat["found"]
     assert cat["iou"] == 0
     assert not cat["pointed"]
@@ -91,7 +93,7 @@ def test_the_figures_of_text(text) -> None:
 
 def test_people_are_apart_from_the_rest(text) -> None:
     row = {"source": "s", "picture": "s/1", "kind": "present", "found": True, "presence": 1.0}
-    row |= {"boundary": 0.5, "area": 0.1, "objects": [], "score errors": []}
+    row |= {"boundary": 0.5, "area": 0.1, "objects": [], "masks": []}
     rows = [
         {**row, "label": "dog", "iou": 0.5, "pointed": True},
         {**row, "label": "person", "iou": 0.25, "pointed": False},
@@ -104,7 +106,7 @@ def test_people_are_apart_from_the_rest(text) -> None:
         "found if present": 1.0,
     }  # fmt: skip
     absent = {"source": "s", "label": "cat", "kind": "random", "found": False, "presence": 0.0}
-    absent |= {"picture": "s/1", "score errors": []}
+    absent |= {"picture": "s/1", "masks": []}
     assert text.figures([absent]) == {"random absent": 1, "random empty if absent": 1.0}
 
 
