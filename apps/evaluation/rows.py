@@ -35,14 +35,26 @@ class _Clicks(msgspec.Struct, forbid_unknown_fields=True):
     ious: Annotated[list[_Number], msgspec.Meta(min_length=3, max_length=3)]
     predicted: Annotated[list[_Number], msgspec.Meta(min_length=3, max_length=3)]
     boundary: _Number
+    pipeline: _Number
+    background: _Count
+    covered: _Count
     single: _Number
     single_predicted: _Number = msgspec.field(name="single predicted")
 
 
 class _Points(_Object):
     one: _Clicks = msgspec.field(name="1")
+    two: _Clicks = msgspec.field(name="2")
     three: _Clicks = msgspec.field(name="3")
     five: _Clicks = msgspec.field(name="5")
+
+
+class _Scored(msgspec.Struct, forbid_unknown_fields=True):
+    iou: _Number
+    score: _Number
+    iou_prediction: _Number
+    stability: _Number
+    prompt: _Number
 
 
 class _Phrase(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,6 +62,7 @@ class _Phrase(msgspec.Struct, forbid_unknown_fields=True):
     kind: Literal["present", "random", "sibling"]
     presence: _Number
     found: bool
+    masks: list[_Scored]
     found_ungated: bool = msgspec.field(name="found ungated")
 
 
@@ -58,6 +71,7 @@ class _PresentPhrase(_Phrase):
     iou: _Number
     boundary: _Number
     pointed: bool
+    objects: list[_Number]
 
 
 class _Pair(msgspec.Struct, forbid_unknown_fields=True):

@@ -389,12 +389,19 @@ def test_eval_measures_a_coco_file(run, loads, path: Path) -> None:
         def encode_image(self, image: np.ndarray) -> None:
             assert image.shape == (*SIZE, 3)
 
-        def decode(self, embedding: None, *, boxes: np.ndarray, multimask_output: bool) -> Any:
-            masks = np.array([[rectangle(*box.astype(int))] for box in boxes])
-            scores = np.ones(masks.shape[:2], np.float32)
-            return SimpleNamespace(masks=masks, iou_predictions=scores)
+    class Pipe:
+        segmenter = Segmenter()
+        text_prompter = None
 
-    pipe = SimpleNamespace(segmenter=Segmenter(), text_prompter=None)
+        def __call__(self, embedding: None, *, boxes: list[tuple[int, ...]]) -> Any:
+            masks = [rectangle(*box) for box in boxes]
+            return Found(masks=masks, iou_predictions=[1.0] * len(masks))
+
+    class Found(SimpleNamespace):
+        def __len__(self) -> int:
+            return len(self.masks)
+
+    pipe = Pipe()
     loads(pipe)
     done = run("eval", "--data", path, "--task", "boxes", "--by-class", "--json", "out.json")
     assert done.exit_code == 0, done.output

@@ -135,6 +135,8 @@ def test_rows_with_a_wrong_field_are_refused(measure, tmp_path: Path, task: str)
     for number, row in enumerate(entry["rows"]):
         for key in row:
             for value in (None, [], {"a": 1}, "x" if key != "label" else 3, float("nan"), 1e999):
+                if value == [] and isinstance(row[key], list):
+                    continue  # there may be none
                 rows = [{**other} for other in entry["rows"]]
                 rows[number][key] = value
                 store.write_text("\n".join([header, json.dumps({**entry, "rows": rows}), ""]))

@@ -75,7 +75,7 @@ def test_ids_are_read_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, ids)
 
 
-def objects(*regions: Region) -> list[tuple[str, tuple[int, ...]]]:
+def objects(*regions: Region) -> list[tuple[str, tuple[int, ...], bool]]:
     return Sample(Path("a"), Path("b"), "s", "train", regions).objects()
 
 
@@ -83,7 +83,7 @@ def test_instances_are_objects_and_class_regions_are_one() -> None:
     assert objects(
         Region("dog", (1, 2), instances=True, thing=True),
         Region("grass", (3, 4), instances=False, thing=False),
-    ) == [("dog", (1,)), ("dog", (2,)), ("grass", (3, 4))]
+    ) == [("dog", (1,), True), ("dog", (2,), True), ("grass", (3, 4), False)]
 
 
 def test_a_region_that_shares_an_id_is_one_object_of_parts() -> None:
@@ -91,7 +91,10 @@ def test_a_region_that_shares_an_id_is_one_object_of_parts() -> None:
         Region("person", (1, 2, 3), instances=True, thing=True),
         Region("shirt", (2,), instances=True, thing=True),
         Region("shoe", (4, 5), instances=True, thing=True),
-    ) == [("person", (1, 2, 3)), ("shirt", (2,)), ("shoe", (4,)), ("shoe", (5,))]
+    ) == [
+        ("person", (1, 2, 3), True), ("shirt", (2,), True),
+        ("shoe", (4,), True), ("shoe", (5,), True),
+    ]  # fmt: skip
 
 
 def test_no_regions_no_objects() -> None:
