@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError, InputError
 from .foreign import decode_json, read_regular
@@ -75,10 +77,35 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     }
 
 
+class without_initialising(TorchFunctionMode):
+    """Leave the parameters of networks that are built in this context as memory has them.
+
+    Random values, which stored ones are to replace, take longer than reading those. It concerns
+    the current thread only. Load all parameters afterwards, with :func:`load_strictly` or strictly.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, unless it fills a parameter."""
+        given = kwargs or {}
+        target = args[0] if args else given.get("tensor")
+        name = getattr(func, "__name__", "")
+        if isinstance(target, nn.Parameter) and name.endswith("_") and not name.endswith("__"):
+            return target
+        return func(*args, **given)
+
+
 def load_strictly(
     model: nn.Module, state: Mapping[str, Tensor], *, source: str | Path, name: str, hint: str = ""
 ) -> None:
-    """Copy weights into a model, requiring exactly the model's tensors.
+    """Put weights into a model, requiring exactly the model's tensors.
+
+    The model takes over the tensors; those of a file that is mapped into memory stay there.
 
     Args:
         model: The model to load.
@@ -109,7 +136,8 @@ def load_strictly(
             f"{source} does not fit {name}: expected {len(wanted)} tensors, found {len(state)}, "
             f"{', '.join(part for part in found if part)}; {remedy}"
         )
-    model.load_state_dict(dict(state))
+    fitting = {key: state[key].to(tensor.dtype).contiguous() for key, tensor in wanted.items()}
+    model.load_state_dict(fitting, assign=True)
 
 
 def _some(what: str, items: Sequence[str]) -> str:

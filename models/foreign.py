@@ -1,8 +1,9 @@
-"""Reading foreign files: only regular ones, of bounded size, and JSON of the expected types."""
+"""Reading foreign files: only regular ones, of bounded size, their hashes, and typed JSON."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -14,6 +15,8 @@ import msgspec
 from .errors import InputError
 
 T = TypeVar("T")
+
+_HASHED_AT_ONCE = 2**20
 
 # "... - at `$.regions[0].label`", where msgspec says that a value is wrong.
 _PLACE = re.compile(r"(?s)(.*) - at `(?:key in )?\$\.?(.*)`")
@@ -58,6 +61,19 @@ def read_regular(path: Path, what: str, *, limit: int) -> bytes:
             return stream.read(limit + 1)
         except OSError as error:
             raise InputError(f"{what} cannot be read ({error.strerror})") from error
+
+
+def hash_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file, which is never in memory as a whole.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest, block = hashlib.sha256(), bytearray(_HASHED_AT_ONCE)
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(block):
+            digest.update(memoryview(block)[:count])
+    return digest.hexdigest()
 
 
 def decode_json(content: bytes | str, kind: type[T], what: str) -> T:

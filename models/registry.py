@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from .checkpoint import load_strictly, read_state_dict
+from .checkpoint import load_strictly, read_state_dict, without_initialising
 from .device import read_device
 from .errors import InputError, ModelNotFoundError
 from .grounding.answers import Detector
@@ -134,13 +134,39 @@ def create_model(
     if family is None:
         return _create_sam2(name, checkpoint, device)
     # Weights first: with a wrong file there is no need to build a large model.
-    state = None if checkpoint is None else family.to_layout(read_state_dict(checkpoint))
+    if checkpoint is not None:
+        state = family.to_layout(read_state_dict(checkpoint))
+        return create_loaded(name, state, source=checkpoint, device=device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = family.build(_read_config(name)[1])
-    if state is not None and checkpoint is not None:
-        hint = suggest_model(state, wanted=name)
-        load_strictly(model, state, source=checkpoint, name=name, hint=hint)
+    model.model_id = name
+    return model.to(device).eval()
+
+
+def create_loaded(
+    name: str, state: Mapping[str, Tensor], *, source: str | Path, device: torch.device
+) -> Sam:
+    """Build a SAM with weights that were read already, in evaluation mode.
+
+    Args:
+        name: One of :func:`list_models`, not a SAM 2.1.
+        state: All its tensors by name, which the model takes over.
+        source: Where they come from, for the error message.
+        device: Device to put the model on.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+        CheckpointError: A tensor is missing, unexpected or has another shape.
+    """
+    family = _find(name)
+    if family is None:
+        raise ModelNotFoundError(f"{name} is built by create_model, from a folder")
+    # Buffers that are drawn at random are filled all the same.
+    with torch.random.fork_rng(devices=[]), without_initialising():
+        model = family.build(_read_config(name)[1])
+    hint = suggest_model(state, wanted=name)
+    load_strictly(model, state, source=source, name=name, hint=hint)
     model.model_id = name
     return model.to(device).eval()
 

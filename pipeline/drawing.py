@@ -1,4 +1,7 @@
-"""Drawing a result over its image, with the annotators of supervision."""
+"""Drawing a result over its image.
+
+The annotators of supervision would do, but importing it takes longer than a query.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from .masks import Box, cut, tight_box
+
 if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
+
     from .checks import BoolArray, Float32Array, UInt8Array
 
 # Wong 2011, "Points of view: Color blindness", Nature Methods 8:441, and four more: distinguishable
@@ -23,6 +30,10 @@ PALETTE = (
 
 MASK_OPACITY = 0.45
 _LONGEST_LABEL = 32
+# Labels that are kept apart; among more of them there is no room left.
+_MOST_APART = 50
+# Letters as high and as deep as any.
+_TALL = "Ég"
 _IMPORTING = Lock()
 
 
@@ -92,36 +103,82 @@ def draw_overlay(image: UInt8Array, result: RankedMasks) -> UInt8Array:
     canvas: UInt8Array = image.copy()
     if len(result) == 0:
         return canvas
-    sv = import_supervision()
+    from PIL import ImageFont
+
     height, width = result.image_size
     thickness = max(1, round(max(height, width) / 500))
-    font_size = int(np.clip(min(height, width) / 24, 10, 160))
-    colors = sv.ColorPalette.from_hex(list(PALETTE))
-    lookup = sv.ColorLookup.INDEX
-    detections = sv.Detections(xyxy=result.boxes_xyxy.astype(np.float64), mask=result.masks)
-    # supervision draws on BGR.
-    canvas = np.ascontiguousarray(canvas[:, :, ::-1])
-    tint = sv.MaskAnnotator(color=colors, opacity=MASK_OPACITY, color_lookup=lookup)
-    canvas = tint.annotate(canvas, detections)
-    # Not PolygonAnnotator: without OpenCV it takes minutes over a ragged mask of 12 megapixels.
+    font = ImageFont.load_default(int(np.clip(min(height, width) / 24, 10, 160)))
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("Pillow was built without FreeType, which writes labels; reinstall it")
+    colors = [_rgb(PALETTE[i % len(PALETTE)]) for i in range(len(result))]
+    masks = result.masks
+    boxes = [tight_box(mask) for mask in masks]
+    areas = [np.count_nonzero(cut(*item)) for item in zip(masks, boxes, strict=True)]
+    # The largest first: of masks that overlap, the smaller one's tint is seen.
+    for i in np.argsort(areas, kind="stable")[::-1].tolist():
+        part = cut(masks[i], boxes[i])
+        tinted = (1 - MASK_OPACITY) * cut(image, boxes[i])[part] + MASK_OPACITY * colors[i]
+        cut(canvas, boxes[i])[part] = np.rint(tinted).astype(np.uint8)
     # Worst first, so that the best mask's outline lies on top.
     for i in reversed(range(len(result))):
-        canvas[outline(result.masks[i], thickness)] = colors.by_idx(i).as_bgr()
-    writer = sv.RichLabelAnnotator(
-        color=colors,
-        color_lookup=lookup,
-        text_color=sv.ColorPalette.from_hex([_readable_on(color) for color in PALETTE]),
-        font_size=font_size,
-        text_padding=max(2, font_size // 4),
-        smart_position=len(result) <= 50,
-    )
-    room = width // 2 - 2 * writer.text_padding
-    labels = [
-        _fit(i + 1, result.labels[i], float(result.scores[i]), writer.font, room)
-        for i in range(len(result))
-    ]
-    canvas = writer.annotate(canvas, detections, labels=labels)
-    return np.ascontiguousarray(canvas[:, :, ::-1], dtype=np.uint8)
+        edge = outline(cut(masks[i], boxes[i]), thickness)
+        cut(canvas, boxes[i])[edge] = colors[i]
+    _write_labels(canvas, result, boxes, font)
+    return canvas
+
+
+def _write_labels(
+    canvas: UInt8Array, result: RankedMasks, boxes: Sequence[Box], font: FreeTypeFont
+) -> None:
+    """Write a label above the top left corner of each mask's box, or where there is room."""
+    from PIL import Image, ImageDraw
+
+    height, width = canvas.shape[:2]
+    padding = max(2, int(font.size) // 4)
+    _, top, _, bottom = (round(edge) for edge in font.getbbox(_TALL, anchor="ls"))
+    placed: list[Box] = []
+    for i, (x, y, _, _) in enumerate(boxes):
+        text = _fit(
+            i + 1, result.labels[i], float(result.scores[i]), font, width // 2 - 2 * padding
+        )
+        size = (round(font.getlength(text)) + 2 * padding, bottom - top + 2 * padding)
+        place = _free_place((x, y - size[1]), size, (width, height), placed)
+        placed.append(place)
+        color = PALETTE[i % len(PALETTE)]
+        tile = Image.new("RGB", size, color)
+        ImageDraw.Draw(tile).text(
+            (padding, padding - top), text, _readable_on(color), font, anchor="ls"
+        )
+        shown = cut(canvas, place)
+        shown[...] = np.asarray(tile)[: shown.shape[0], : shown.shape[1]]
+
+
+def _free_place(
+    corner: tuple[int, int], size: tuple[int, int], room: tuple[int, int], placed: Sequence[Box]
+) -> Box:
+    """Return where a label of (width, height) goes: at its corner, or the nearest row left free.
+
+    Args:
+        corner: The wanted (x, y) of its top left.
+        size: Of the label.
+        room: Of the picture; what is larger than it is cut off.
+        placed: Labels that are there already; many of them may be covered.
+    """
+    x = max(0, min(corner[0], room[0] - size[0]))
+    start = max(0, min(corner[1], room[1] - size[1]))
+    # Beside each label of these columns, and the wanted row itself.
+    rows = [start]
+    if len(placed) < _MOST_APART:
+        beside = [box for box in placed if box[0] < x + size[0] and x < box[2]]
+        rows += [row for box in beside for row in (box[3], box[1] - size[1])]
+        rows = [
+            row
+            for row in rows
+            if 0 <= row <= room[1] - size[1]
+            and not any(box[1] < row + size[1] and row < box[3] for box in beside)
+        ] or [start]
+    y = min(rows, key=lambda row: abs(row - start))
+    return x, y, min(x + size[0], room[0]), min(y + size[1], room[1])
 
 
 def outline(mask: BoolArray, thickness: int) -> BoolArray:
@@ -136,7 +193,7 @@ def outline(mask: BoolArray, thickness: int) -> BoolArray:
     return edge
 
 
-def _fit(number: int, phrase: str, score: float, font: object, room: int) -> str:
+def _fit(number: int, phrase: str, score: float, font: FreeTypeFont, room: int) -> str:
     """Return the longest of the label's forms that is at most `room` pixels wide."""
     # Pillow's own font has no glyphs beyond Latin-1 and would draw empty boxes.
     if not phrase.isprintable() or phrase != phrase.encode("latin-1", "ignore").decode("latin-1"):
@@ -146,8 +203,12 @@ def _fit(number: int, phrase: str, score: float, font: object, room: int) -> str
     forms = [f"{number} {phrase} {score:.2f}", f"{number} {phrase}", f"{number} {score:.2f}"]
     if not phrase:
         forms = forms[2:]
-    measure = getattr(font, "getlength")  # noqa: B009
-    return next((form for form in forms if measure(form) <= room), str(number))
+    return next((form for form in forms if font.getlength(form) <= room), str(number))
+
+
+def _rgb(color: str) -> UInt8Array:
+    """Return a "#RRGGBB" colour as (3,) uint8."""
+    return np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
 
 
 def _readable_on(background: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from .checks import BoolArray, Float32Array
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 # Most pixels of unpacked masks at the image's size held at a time; at least one mask.
 MAX_MASK_PIXELS = 2**24
@@ -41,9 +43,9 @@ def shift(box: Box, x: int, y: int) -> Box:
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
-def cut(mask: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
-    """Return the view of an (H, W) mask within a box."""
-    return mask[box[1] : box[3], box[0] : box[2]]
+def cut(pixels: NDArray[ScalarT], box: Box) -> NDArray[ScalarT]:
+    """Return the view of a mask or image (H, W, ...) within a box."""
+    return pixels[box[1] : box[3], box[0] : box[2]]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Heavy imports happen inside functions, so that --help and --version answer at on
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -69,7 +70,9 @@ def main() -> None:
         code = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except Exception as error:
         code = _tell(error)
-    sys.exit(_flush(code))
+    code = _flush(code)
+    gc.freeze()  # or the interpreter looks through all of torch for garbage before it ends
+    sys.exit(code)
 
 
 def _prepare_process() -> None:

@@ -5,7 +5,10 @@ Nothing here imports torch: options are read, and most mistakes are reported, be
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,7 +127,8 @@ class ModelOptions:
             ModelNotFoundError: The preset or the strategy is unknown.
             CheckpointError: Weights are missing or broken.
         """
-        from ...pipeline.presets.load import load
+        with _without_collecting():
+            from ...pipeline.presets.load import load
 
         return load(
             self.preset,
@@ -144,6 +148,22 @@ class ModelOptions:
             "dtype": self.dtype,
             "weights": weights,
         }
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Look for no garbage while modules are imported, nor later among what they define.
+
+    All of it stays, and looking through it again and again takes a tenth of torch's import.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def _is_folder(path: Path) -> bool:

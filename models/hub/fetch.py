@@ -11,7 +11,6 @@ for the upper bound on huggingface-hub in pyproject.toml.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import CheckpointError
+from ..foreign import hash_file
 from .find import find_cached, is_whole, own_places
 from .sources import WeightSource
 
@@ -225,15 +225,12 @@ def _check(item: Download) -> None:
                 "its own format) and was removed; run the command again"
             )
         return
-    digest = hashlib.sha256()
-    with item.partial.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != item.sha256:
+    found = hash_file(item.partial)
+    if found != item.sha256:
         item.partial.unlink()
         raise CheckpointError(
             f"the download of {item.source.repo}/{item.file} is broken (its sha256 is "
-            f"{digest.hexdigest()}, not {item.sha256}) and was removed; run the command again"
+            f"{found}, not {item.sha256}) and was removed; run the command again"
         )
 
 

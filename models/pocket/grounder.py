@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..checkpoint import without_initialising
 from ..errors import CheckpointError
 from ..grounding.answers import HeatMap, sample_cells
 from .colour import colour_share, keep_coloured, split_colour
@@ -190,7 +191,8 @@ def load_text_head(path: Path) -> tuple[TextHead, KnownWords]:
     try:
         state = {name: value.float() for name, value in load_file(path).items()}
         known = KnownWords(state.pop("known.embeddings"), state.pop("known.pictures"))
-        head = TextHead()
+        with without_initialising():
+            head = TextHead()
         head.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise CheckpointError(

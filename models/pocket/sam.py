@@ -371,10 +371,16 @@ def build_pocket_sam(config: PocketSamConfig) -> PocketSam:
     )
 
 
-def with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_backbone(
+    state: Mapping[str, Tensor], imagenet: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Complete the trained weights with the ImageNet weights of the rest of the backbone.
 
     Weights of another model are returned unchanged, so that strict loading reports them.
+
+    Args:
+        state: The trained weights.
+        imagenet: Those of the backbone, if they have been read already.
 
     Raises:
         CheckpointError: The package with the backbone's weights is missing.
@@ -382,6 +388,6 @@ def with_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     completed = dict(state)
     trained = any(name.startswith(_POCKET_PREFIX) for name in state)
     if trained and BACKBONE_PREFIX + "conv_stem.weight" not in state:
-        backbone = imagenet_state_dict()
+        backbone = imagenet_state_dict() if imagenet is None else imagenet
         completed = {BACKBONE_PREFIX + name: value for name, value in backbone.items()} | completed
     return completed

@@ -144,8 +144,8 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.rel_pos_h = nn.Parameter(torch.empty(2 * size[0] - 1, head_dim))
         self.rel_pos_w = nn.Parameter(torch.empty(2 * size[1] - 1, head_dim))
-        nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
-        nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
+        nn.init.normal_(self.rel_pos_h, std=0.02)
+        nn.init.normal_(self.rel_pos_w, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
@@ -278,7 +278,7 @@ class ImageEncoderViT(nn.Module):
         self.img_size = img_size
         self.patch_embed = PatchEmbed(patch_size=patch_size, embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.empty(1, grid, grid, embed_dim))
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.02)
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim,

@@ -122,7 +122,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.empty(num_heads, window_size**2))
-        nn.init.trunc_normal_(self.attention_biases, std=0.02)
+        nn.init.normal_(self.attention_biases, std=0.02)
         # Published checkpoints do not contain the index: it follows from the window size.
         self.register_buffer(
             "attention_bias_index", attention_bias_index(window_size), persistent=False

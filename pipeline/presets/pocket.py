@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
 from ... import models
+from ...models.checkpoint import read_state_dict
 from ...models.device import autocast
 from ...models.embedding import ImageEmbedding
 from ...models.errors import CheckpointError
-from ...models.pocket.backbone import EfficientNetLite2, imagenet_state_dict
+from ...models.foreign import hash_file
+from ...models.pocket.backbone import load_imagenet_backbone
 from ...models.pocket.conse import NAMES_FILE, ClassNames, DenseConse
 from ...models.pocket.features import PocketFeatures
 from ...models.pocket.grounder import TEXT_FILE, PocketGrounder, Views, load_text_head
-from ...models.pocket.sam import PocketSam
-from ...models.registry import create_model
+from ...models.pocket.sam import PocketSam, with_backbone
+from ...models.registry import create_loaded
 from ..config import PipelineConfig
 from ..decoding.closer import CloserConfig
 from ..decoding.decode import DecodingConfig
@@ -71,14 +72,21 @@ POCKET_STRATEGIES = StrategyConfigs(
 def build_pocket(options: LoadOptions) -> Pipeline:
     """Load the preset `pocket`."""
     device, dtype = options.device, options.dtype
-    sam = create_model("sam_pocket", checkpoint=_shipped("sam_pocket.safetensors"), device=device)
+    backbone = load_imagenet_backbone()
+    weights = _shipped("sam_pocket.safetensors")
+    state = with_backbone(read_state_dict(weights), backbone.state_dict())
+    sam = create_loaded("sam_pocket", state, source=weights, device=device)
     if not isinstance(sam, PocketSam):
         raise TypeError(f"sam_pocket must be a PocketSam, got {type(sam).__name__}")
     sam.image_encoder.backbone.fold_batch_norms()
     sam.to(memory_format=torch.channels_last)
     segmenter = Segmenter(sam, model_id="sam_pocket", dtype=dtype)
     features = PocketFeatures(sam.image_encoder.backbone, input_size=sam.image_size)
-    grounder = _pocket_grounder().to(device).eval()
+    backbone.fold_batch_norms()
+    backbone.to(memory_format=torch.channels_last)
+    head, known = load_text_head(_shipped(TEXT_FILE))
+    conse = DenseConse(backbone, ClassNames(_shipped(NAMES_FILE)))
+    grounder = PocketGrounder(head, known, conse).to(device).eval()
 
     def look(embedding: ImageEmbedding) -> Views:
         """Compute the grounder's views from the backbone features in the embedding."""
@@ -103,16 +111,6 @@ def build_pocket(options: LoadOptions) -> Pipeline:
     )
 
 
-def _pocket_grounder() -> PocketGrounder:
-    with torch.random.fork_rng(devices=[]):  # random weights, replaced by the stored ones
-        backbone = EfficientNetLite2().eval()
-        head, known = load_text_head(_shipped(TEXT_FILE))
-    backbone.load_state_dict(imagenet_state_dict())
-    backbone.fold_batch_norms()
-    backbone.to(memory_format=torch.channels_last)
-    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(_shipped(NAMES_FILE))))
-
-
 def _shipped(name: str) -> Path:
     """Path of a weights file of the package, which must be as it was shipped.
 
@@ -123,7 +121,7 @@ def _shipped(name: str) -> Path:
     try:
         sums = (WEIGHTS / SUMS_FILE).read_text(encoding="ascii").split()
         expected = dict(zip(sums[1::2], sums[::2], strict=True))[name]
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = hash_file(path)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the installed weights {path} cannot be read: reinstall promptseg"

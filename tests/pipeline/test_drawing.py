@@ -88,3 +88,25 @@ def test_nothing_to_draw_gives_a_copy() -> None:
     drawn = draw_overlay(image, Result.empty((4, 5)))
     np.testing.assert_array_equal(drawn, image)
     assert drawn is not image
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    """Masks of one corner: their labels are put below each other, each whole."""
+    image = np.full((240, 320, 3), 100, np.uint8)
+    masks = np.zeros((4, 240, 320), bool)
+    for i in range(4):
+        masks[i, 60 : 200 - 10 * i, 40 : 200 - 10 * i] = True
+    drawn = draw_overlay(image, result_of(masks, ["cat"] * 4))
+    for i in range(4):
+        rows = (drawn[:, 42:84] == rgb(PALETTE[i])).all(-1).any(1)
+        assert 12 < rows.sum() < 18  # a label, and at most two lines of outlines
+
+
+def test_a_small_mask_is_seen_on_a_large_one() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    masks = np.zeros((2, 100, 100), bool)
+    masks[1] = True
+    masks[0, 40:80, 40:80] = True
+    for order, color in (([0, 1], PALETTE[0]), ([1, 0], PALETTE[1])):
+        drawn = draw_overlay(image, result_of(masks[order], ["cat", "cat"]))
+        np.testing.assert_allclose(drawn[60, 60], MASK_OPACITY * rgb(color), atol=1.01)

@@ -56,6 +56,21 @@ def iou(mask: np.ndarray, other: np.ndarray) -> float:
     return (mask & other).sum() / (mask | other).sum()
 
 
+def test_each_file_is_read_once(monkeypatch) -> None:
+    read = []
+    for module, name in ((torch, "load"), (preset, "hash_file"), (preset, "read_state_dict")):
+        whole = getattr(module, name)
+
+        def reading(path, *args, whole=whole, name=name, **options):
+            read.append((name, path))
+            return whole(path, *args, **options)
+
+        monkeypatch.setattr(module, name, reading)
+    load("pocket")
+    assert [name for name, _ in read].count("load") == 1  # the ImageNet weights of both backbones
+    assert len(set(read)) == len(read)
+
+
 def test_the_cat_is_found(cat) -> None:
     assert cat.labels[0] == "cat"
     assert cat.image_size == SIZE

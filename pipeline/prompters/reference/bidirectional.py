@@ -38,7 +38,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ....models.errors import InputError
@@ -155,9 +154,9 @@ def match_both_ways(
         spaced(len(bank.foreground), min(len(bank.foreground), config.max_cells))
     ]
     forward = (bank.foreground[torch.from_numpy(order)] @ cells.T).cpu().numpy()
-    rows, found = linear_sum_assignment(forward, maximize=True)
+    rows, found = _assign(-forward)
     backward = (cells[torch.from_numpy(found)] @ everything.T).cpu().numpy()
-    returned = inside[linear_sum_assignment(backward, maximize=True)[1]]
+    returned = inside[_assign(-backward)[1]]
     cosines, found = forward[rows, found][returned], found[returned]
     best = np.argsort(-cosines, kind="stable")
     if len(best) > config.keep_all:
@@ -187,7 +186,15 @@ def transport_distance(cost: Float32Array, most: int) -> float:
     """
     count = min(max(cost.shape), most)
     equal = cost[np.ix_(spaced(cost.shape[0], count), spaced(cost.shape[1], count))]
-    return float(equal[linear_sum_assignment(equal)].mean())
+    return float(equal[_assign(equal)].mean())
+
+
+def _assign(cost: Float32Array) -> tuple[IntArray, IntArray]:
+    """Return the rows and columns of the assignment that costs least."""
+    from scipy.optimize import linear_sum_assignment  # takes as long as a query with a phrase
+
+    rows, columns = linear_sum_assignment(cost)
+    return rows, columns
 
 
 @dataclass(frozen=True, eq=False)

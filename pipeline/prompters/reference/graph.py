@@ -40,7 +40,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csgraph
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -140,6 +139,8 @@ def choose_cells(cross: Tensor, most: int) -> NDArray[np.intp]:
 
 def components_of(covers: BoolArray) -> NDArray[np.int32]:
     """Return weakly connected components (M,) from 0; (M, M) says if mask i covers click j."""
+    from scipy.sparse import csgraph  # not at the start of a command that needs none of it
+
     labels: NDArray[np.int32] = csgraph.connected_components(covers, connection="weak")[1]
     return labels
 

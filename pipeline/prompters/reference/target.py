@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csgraph
 from torch.nn import functional as F
 
 from ....models.embedding import ImageEmbedding
@@ -99,6 +98,8 @@ class Target:
         Returns:
             (N,) from 0.
         """
+        from scipy.sparse import csgraph  # not at the start of a command that needs none of it
+
         flat = self.pixels(masks).reshape(len(masks.logits), -1).astype(np.float32)
         areas = flat.sum(1)
         shares = (flat @ flat.T) / np.maximum(np.minimum.outer(areas, areas), 1)

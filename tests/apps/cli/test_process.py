@@ -39,6 +39,19 @@ from promptseg.apps.cli.main import main
 main()
 """
 
+# What a phrase on a photograph does not need, and whether garbage is collected again.
+IMPORTED = """
+import gc, sys
+from promptseg.apps.cli.main import main
+try:
+    main()
+finally:
+    known = {"torch", "scipy.optimize", "scipy.sparse", "supervision", "timm", "transformers",
+        "torchvision", "open_clip", "huggingface_hub", "gradio", "requests", "sympy",
+        "torch._dynamo", "torch._inductor"}
+    print(gc.isenabled(), *sorted(known & set(sys.modules)), file=sys.stderr)
+"""
+
 
 def run(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb", **options.pop("env", {})}
@@ -146,6 +159,13 @@ def test_mistakes_are_told_before_torch_is_imported(album: Path, arguments, says
     error, torch_is_there = done.stderr.decode().splitlines()
     assert says in error
     assert torch_is_there == "False"
+
+
+def test_a_photograph_needs_no_more_than_torch(album: Path) -> None:
+    done = run(IMPORTED, "segment", "album/a.jpg", "-t", "cat", "--out", "o")
+    assert done.returncode == 0, done.stderr
+    assert (Path("o") / "overlay.png").is_file()
+    assert done.stderr.decode().split() == ["True", "torch"]
 
 
 def test_names_that_are_checked_early_are_those_that_are_there() -> None:
