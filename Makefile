@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	rm -rf $(LINKS)
 	mkdir -p $(LINKS)
-	ln -s $(CURDIR)/src/promptseg/__init__.py $(CURDIR)/src/promptseg/py.typed $(LINKS)
+	ln -s $(CURDIR)/src/promptseg/*.py $(CURDIR)/src/promptseg/py.typed $(LINKS)
 	ln -s $(CURDIR)/models $(CURDIR)/pipeline $(CURDIR)/apps $(LINKS)
 	PYTHONPATH=.typecheck $(BIN)/lint-imports --no-cache
 	MYPYPATH=.typecheck $(BIN)/mypy -p promptseg

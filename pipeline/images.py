@@ -7,6 +7,7 @@ rely on what it gets.
 from __future__ import annotations
 
 import errno
+import math
 import stat
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -32,20 +33,23 @@ FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", 
 if find_spec("PIL.AvifImagePlugin"):  # of Pillow 11.3
     FORMATS = (*FORMATS, "AVIF")
 # Of a mask in one of these, black is black only nearly; in TIFF it depends on the compression.
-_LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")
+_LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 _NODATA_TAG = 42113  # GDAL's: the value of pixels that hold no measurement
+# The first bytes of a file of ISO's base media format: the size, "ftyp" and the main brand.
+_HEIF_HEAD = 12
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _INTEGER_BITS = (8, 10, 12, 14, 16)
 
 
 MaskSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor | bytes | BinaryIO"
 
 
-def load_image(source: ImageSource) -> UInt8Array:
+def load_image(source: ImageSource, *, frame: int = 0) -> UInt8Array:
     """Return the image as upright RGB.
 
-    The EXIF orientation is applied, transparent pixels are laid over white, grey becomes three
-    equal channels, and of an animation or a multi-page file the first frame is taken. Deeper
+    The EXIF orientation is applied, transparent pixels are laid over white, and grey becomes three
+    equal channels. HEIC is read if the package pillow-heif is installed. Deeper
     than 8 bits: integers are scaled by the bit depth that holds their maximum (8, 10, 12, 14 or
     16 bits, so a 12-bit scan in a 16-bit file is not black), floats by the range of their valid
     pixels: NaN, infinity and the value that a GeoTIFF declares as no data become 0.
@@ -55,15 +59,21 @@ def load_image(source: ImageSource) -> UInt8Array:
             of (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, or a uint8 tensor of these
             shapes or (C, H, W), on any device. Three sizes that fit both orders are read as
             (H, W, C).
+        frame: Which page or frame of a file or a Pillow image, from 0.
 
     Returns:
         (H, W, 3) uint8, C-contiguous. An RGB array is returned as it is, not copied.
 
     Raises:
-        InputError: The file is missing, is not an image, is damaged, has no pixels or too many;
-            or the array has another type or shape. The message is one line and names the file.
+        InputError: The file is missing, is not an image, is damaged, has no pixels or too many, or
+            no such frame; or the array has another type or shape. The message is one line and names
+            the file.
     """
-    return _load(source, "image", "a uint8 array (H, W, 3)", _from_pillow, _from_array)
+
+    def from_pillow(image: Image.Image, name: str) -> UInt8Array:
+        return _from_pillow(_at_frame(image, frame, name), name)
+
+    return _load(source, "image", "a uint8 array (H, W, 3)", from_pillow, _from_array)
 
 
 def load_own_image(source: ImageSource) -> UInt8Array:
@@ -172,10 +182,60 @@ def _from_stream(
     source: Path | BinaryIO, name: str, read: Callable[[Image.Image, str], _Pixels]
 ) -> _Pixels:
     def decode() -> _Pixels:
-        with Image.open(source, formats=FORMATS) as image:
+        with open_picture(source, name) as image:
             return read(image, name)
 
     return _decode(decode, name)
+
+
+def open_picture(source: Path | BinaryIO, name: str) -> Image.Image:
+    """Open a file of a promised format with Pillow, without decoding its pixels.
+
+    Raises:
+        InputError: It is HEIC, and pillow-heif is not installed; the message names the file.
+        UnidentifiedImageError: It is of no promised format.
+        Exception: Whatever a decoder raises on damaged data.
+    """
+    try:
+        return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError:
+        if not _is_heif(source):
+            raise
+        if find_spec("pillow_heif") is None:
+            raise InputError(
+                f"{name} is HEIC, which needs pillow-heif; run: pip install 'promptseg[heic]'"
+            ) from None
+        from pillow_heif import HeifImageFile
+
+        # Not its register_heif_opener(), which would change Pillow for the whole process.
+        read = cast("Callable[[Path | BinaryIO], Image.Image]", HeifImageFile)
+        image = read(source)
+        if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+            image.close()
+            raise Image.DecompressionBombError("too many pixels") from None
+        return image
+
+
+def _is_heif(source: Path | BinaryIO) -> bool:
+    """Return whether a file says that it is HEIC or HEIF."""
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            head = stream.read(_HEIF_HEAD)
+    else:
+        source.seek(0)
+        head = source.read(_HEIF_HEAD)
+        source.seek(0)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _at_frame(image: Image.Image, frame: int, name: str) -> Image.Image:
+    if frame:
+        try:
+            image.seek(frame)
+        except EOFError as error:
+            number = int(getattr(image, "n_frames", 1))
+            raise InputError(f"{name} has no frame {frame}: there are {number}, from 0") from error
+    return image
 
 
 def _decode(read: Callable[[], _Pixels], name: str) -> _Pixels:
@@ -187,7 +247,7 @@ def _decode(read: Callable[[], _Pixels], name: str) -> _Pixels:
     except UnidentifiedImageError as error:
         raise InputError(
             f"{name} is not an image that can be read; give a JPEG, PNG, WebP, TIFF, BMP, GIF, "
-            "JPEG 2000 or AVIF"
+            "JPEG 2000, AVIF or HEIC"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # The warning comes here where the caller has made warnings errors.

@@ -13,15 +13,18 @@ from ...models.errors import PromptsegError
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
 from .job import Progress, RunOptions, Segment
 from .options import (
+    AllowUrls,
     AsJson,
     Device,
     Dtype,
     Formats,
+    Frames,
     ModelOptions,
     Out,
     Overwrite,
     Preset,
     Resume,
+    Simplify,
     Weights,
 )
 from .runner import Runner
@@ -35,7 +38,9 @@ def everything_command(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE|FOLDER", help="Images to segment; folders are searched for images."
+            metavar="IMAGE|FOLDER",
+            help="Images to segment; folders are searched for images. Also a quoted pattern such "
+            "as 'photos/**/*.jpg', - for standard input, and with --allow-urls a URL.",
         ),
     ],
     points_per_side: Annotated[
@@ -72,11 +77,24 @@ def everything_command(
     formats: Formats = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    simplify: Simplify = 0.0,
+    frames: Frames = False,
+    allow_urls: AllowUrls = False,
     as_json: AsJson = False,
 ) -> None:
     """Find masks of everything in images, best first, without saying what to look for."""
     try:
-        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume, overwrite)
+        options = RunOptions(
+            preset=preset,
+            out=out,
+            as_json=as_json,
+            formats=tuple(formats or ()),
+            resume=resume,
+            overwrite=overwrite,
+            simplify=simplify,
+            frames=frames,
+            allow_urls=allow_urls,
+        )
         models = ModelOptions(preset, device, dtype, weights)
     except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))

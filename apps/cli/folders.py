@@ -1,11 +1,10 @@
-"""The images that a command is given, and the folders that their files go to."""
+"""Searching folders for images, and the folders that the images' files go to."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...models.errors import InputError
@@ -15,91 +14,22 @@ from ..exports import FORMATS
 from ..journal import is_journal
 from .run_summary import RUN_FILE, RUN_KEY
 
-ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
+# Of the formats that pipeline.images reads, which is not imported here: it takes its time.
+ENDINGS = (
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "tif", "tiff", "bmp", "gif"),
+    *("avif", "avifs", "heic", "heif", "hif", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
+    *("pbm", "pgm", "ppm", "pnm", "pfm"),
+)
 DEFAULT_OUT = "promptseg-output"
 
 _SCHEMA = b"promptseg.result/"
 _LARGEST_RECORD = 2**30
 
 
-@dataclass
-class Pictures:
-    """The images to segment.
-
-    Attributes:
-        paths: Paths of the images, in the order given; those in a folder in natural order.
-        names: For each, the path of its own files below the run's folder, with slashes.
-        root: Folder that holds all of them.
-        opened: Whether a folder was given.
-        unreadable: Folders below the given ones that cannot be listed, and why.
-    """
-
-    paths: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    root: Path = field(default_factory=Path)
-    opened: bool = False
-    unreadable: list[tuple[str, OSError]] = field(default_factory=list)
-
-    @property
-    def several(self) -> bool:
-        """Whether this is a run: several images, or a folder, even of one image."""
-        return self.opened or len(self.paths) > 1
-
-
-def find_pictures(given: Sequence[str], out: Path | None) -> Pictures:
-    """Search folders for images; files are taken as they are, whether they exist or not.
-
-    An image in a single folder is named by its path below it; with several folders, the folder's
-    name comes before it. An image that was given itself is named by its file name.
-
-    Args:
-        given: Images and folders.
-        out: Where files are written; it is not searched.
-
-    Raises:
-        InputError: A folder has no images.
-        OSError: It cannot be listed.
-    """
-    found = Pictures()
-    roots = []
-    for path in given:
-        if not path.strip():
-            raise InputError("an image's path is empty; name an image or a folder")
-        if not _is_dir(path):
-            found.paths.append(path)
-            found.names.append(Path(path).name)
-            roots.append(_absolute(path).parent)
-            continue
-        found.opened = True
-        roots.append(_absolute(path))
-        prefix = f"{_absolute(path).name}/" if len(given) > 1 else ""
-        before = len(found.paths)
-        for name in _Search(Path(path), out, found.unreadable).names():
-            found.paths.append(str(Path(path) / name))
-            found.names.append(prefix + name)
-        if len(found.paths) == before:
-            raise InputError(
-                f"{path!r} holds no images, and neither do folders below it; "
-                f"images are files that end in {', '.join(ENDINGS)}"
-            )
-    try:
-        found.root = Path(os.path.commonpath(roots))
-    except ValueError:  # different drives of Windows
-        found.root = roots[0]
-    return found
-
-
-def further_pictures(path: str) -> str:
-    """Return which page or frame of a file is read, if it has several: "page 1 of 3 read"."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=("TIFF", "GIF", "WEBP", "PNG")) as image:
-            number = int(getattr(image, "n_frames", 1))
-            kind = "page" if image.format == "TIFF" else "frame"
-    except Exception:  # whether it can be read is told elsewhere
-        return ""
-    return f"{kind} 1 of {number} read" if number > 1 else ""
+def has_ending(name: str) -> bool:
+    """Return whether a file's name ends as those of images do."""
+    stem, _, ending = name.lower().rpartition(".")
+    return bool(stem) and ending in ENDINGS
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
@@ -157,7 +87,7 @@ def _first_folder(name: str, base: Path) -> Path:
 
 def _below(owners: Mapping[Path, str], base: Path) -> dict[Path, str]:
     """Return the folders below a base, relative to it, and the image of each."""
-    top = _absolute(base)
+    top = absolute(base)
     return {
         folder.relative_to(top): image
         for folder, image in owners.items()
@@ -184,7 +114,7 @@ def _kept_folders(
     return kept
 
 
-class _Search:
+class Search:
     """Finds the images below a folder; visits each folder once, however many links lead to it.
 
     Args:
@@ -197,7 +127,7 @@ class _Search:
         self, folder: Path, out: Path | None, unreadable: list[tuple[str, OSError]]
     ) -> None:
         self.folder = folder
-        self.out = _absolute(DEFAULT_OUT if out is None else out)
+        self.out = absolute(DEFAULT_OUT if out is None else out)
         self.unreadable = unreadable
         self.seen: set[tuple[int, int]] = set()
 
@@ -214,8 +144,7 @@ class _Search:
         for entry in entries:
             name = f"{below}{entry.name}"
             if not _is_folder(entry):
-                stem, _, ending = entry.name.lower().rpartition(".")
-                if stem and ending in ENDINGS:
+                if has_ending(entry.name):
                     yield name
                 continue
             if of_a_run and entry.name in FORMATS:
@@ -241,7 +170,7 @@ class _Search:
 
     def _is_ours(self, folder: Path, entries: list[os.DirEntry[str]]) -> bool:
         """Return whether a folder holds output of a command."""
-        if folder.name == DEFAULT_OUT or _absolute(folder) == self.out:
+        if folder.name == DEFAULT_OUT or absolute(folder) == self.out:
             return True
         names = {entry.name for entry in entries}
         if RUN_FILE in names and is_journal(folder / RUN_FILE, RUN_KEY):
@@ -256,18 +185,11 @@ class _Search:
 
     def _is_of_a_run(self, folder: Path, entries: list[os.DirEntry[str]]) -> bool:
         """Return whether a run wrote into this folder, beside other things."""
-        if _absolute(folder) == self.out:
+        if absolute(folder) == self.out:
             return True
         return any(entry.name == RUN_FILE for entry in entries) and is_journal(
             folder / RUN_FILE, RUN_KEY
         )
-
-
-def _is_dir(path: str) -> bool:
-    try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):  # too long, or no path: told when it is read
-        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -277,6 +199,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _absolute(path: str | Path) -> Path:
+def absolute(path: str | Path) -> Path:
+    """Return a path from the root on; a link stays what it is."""
     # Not resolve(): a link to an image is an image of that name and place.
     return Path(os.path.abspath(path))  # noqa: PTH100

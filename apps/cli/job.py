@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...models.errors import InputError
-from ..exports import FORMATS
+from ..exports import FORMATS, POLYGON_FORMATS
 from ..exports.lock import FolderGoneError
 from .folders import DEFAULT_OUT
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # If an image's files cannot be written for one of these reasons, neither can the next one's.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+_MOST_SIMPLIFIED = 100
 
 Progress = Callable[[int, int], None]
 Segment = Callable[["UInt8Array", Progress | None], "Result"]
@@ -62,6 +64,9 @@ class RunOptions:
         formats: Names of FORMATS, in place of the overlay, the masks and result.json.
         resume: Skip images that are done.
         overwrite: Also replace files that no earlier run wrote.
+        simplify: Pixels that polygons may deviate from the mask; 0 keeps them exact.
+        frames: Segment every page and frame of a file.
+        allow_urls: Fetch images that are given by their URL.
 
     Raises:
         InputError: They make no sense.
@@ -73,6 +78,9 @@ class RunOptions:
     formats: tuple[str, ...] = ()
     resume: bool = False
     overwrite: bool = False
+    simplify: float = 0.0
+    frames: bool = False
+    allow_urls: bool = False
 
     def __post_init__(self) -> None:
         if self.out is not None and os.path.lexists(self.out) and not self.out.is_dir():
@@ -80,6 +88,14 @@ class RunOptions:
         for name in self.formats:
             if name not in FORMATS:
                 raise InputError(f"--format: there is no {name!r}; use one of {', '.join(FORMATS)}")
+        if not 0 <= self.simplify <= _MOST_SIMPLIFIED:
+            raise InputError(
+                f"--simplify must be from 0 to {_MOST_SIMPLIFIED} pixels, not {self.simplify:g}"
+            )
+        if self.simplify and not set(self.formats) & set(POLYGON_FORMATS):
+            raise InputError(
+                f"--simplify is for polygons; give --format {', '.join(POLYGON_FORMATS)}"
+            )
         if self.resume and not self.writes:
             raise InputError("--resume: no files are written to resume from; give --out")
 

@@ -48,7 +48,7 @@ app = typer.Typer(
     help="Type what you want and get ranked masks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(concept_app, name="concept")
 app.add_typer(models_app, name="models")

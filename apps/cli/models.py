@@ -70,7 +70,12 @@ def list_models_command() -> None:
 @models_app.command("fetch")
 def fetch_models_command(
     preset: Annotated[
-        str, typer.Argument(metavar="PRESET", help="A preset, or weights that `models list` names.")
+        str,
+        typer.Argument(
+            metavar="PRESET",
+            help="A preset, or weights that `models list` names.",
+            autocompletion=lambda: [*PRESETS, *SOURCES],
+        ),
     ],
     folder: Annotated[
         Path | None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...models.errors import InputError, ModelNotFoundError
-from ...pipeline.presets.catalog import get_preset
+from ...pipeline.presets.catalog import PRESETS, get_preset
 from ..exports import FORMATS
 
 if TYPE_CHECKING:
@@ -26,11 +26,23 @@ if TYPE_CHECKING:
 DTYPES = ("fp32", "bf16", "fp16")
 STRATEGIES = ("prototype", "bidirectional", "graph")
 
-Preset = Annotated[str, typer.Option("--preset", help="Which set of models to use.")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        "--preset", help="Which set of models to use.", autocompletion=lambda: list(PRESETS)
+    ),
+]
 Device = Annotated[
     str, typer.Option("--device", help="Where the models run: cpu, cuda, cuda:0, mps or xpu.")
 ]
-Dtype = Annotated[str, typer.Option("--dtype", help="Precision of the models: fp32, bf16 or fp16.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="Precision of the models: fp32, bf16 or fp16.",
+        autocompletion=lambda: list(DTYPES),
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(
@@ -53,6 +65,7 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
+        autocompletion=lambda: list(FORMATS),
         help="Write this format instead, for all images together, into a subfolder of its name. "
         f"Repeat it for several: {', '.join(FORMATS)}.",
     ),
@@ -68,6 +81,22 @@ Overwrite = Annotated[
         help="Also replace files in --out that promptseg did not write, that were changed since, "
         "or that answer for another image. Inputs are never replaced.",
     ),
+]
+Simplify = Annotated[
+    float,
+    typer.Option(
+        "--simplify",
+        metavar="PIXELS",
+        help="Let polygons (--format labelme, yolo, coco-polygons) deviate by this much: fewer "
+        "points, which are easier to edit.",
+    ),
+]
+Frames = Annotated[
+    bool,
+    typer.Option("--frames", help="Segment every page of a TIFF and every frame of an animation."),
+]
+AllowUrls = Annotated[
+    bool, typer.Option("--allow-urls", help="Fetch images that are given by http or https URL.")
 ]
 AsJson = Annotated[
     bool,

@@ -63,13 +63,14 @@ def presets_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
 def weights_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
     """Return the table of published weights: name, hub id, bytes, licence, state."""
     table = Table(title="weights", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("name", no_wrap=True)
-    table.add_column("on the Hugging Face hub", overflow="fold")
+    table.add_column("name, and on the Hugging Face hub", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("licence", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name, repo, size, licence, state in rows:
-        table.add_row(*(Text(v) for v in (name, repo, describe_size(size), licence, state)))
+        # A hub's name is copied, so it is never broken.
+        cells = (f"{name}\n  {repo}", describe_size(size), licence, state)
+        table.add_row(*(Text(value) for value in cells))
     return table
 
 

@@ -32,9 +32,10 @@ from ..console import (
 from ..exports.lock import LOCK_FILE, FolderGoneError, FolderLock
 from ..exports.manifest import MANIFEST_FILE, Manifest
 from ..wording import count
-from .folders import Pictures, find_pictures, further_pictures, output_folders
+from .folders import output_folders
 from .job import Job, Progress, RunOptions, Segment, Stop, writing
 from .output_plan import OutputPlan
+from .pictures import Pictures, find_pictures
 from .run_summary import (
     FAILURES_FILE,
     RUN_FILE,
@@ -77,7 +78,12 @@ class Runner:
     def run(self, given: Sequence[str]) -> int:
         """Do all images and those of all folders; return the exit code."""
         try:
-            pictures = find_pictures(given, self.options.out if self.options.writes else None)
+            pictures = find_pictures(
+                given,
+                self.options.out if self.options.writes else None,
+                allow_urls=self.options.allow_urls,
+                frames=self.options.frames,
+            )
             if self.options.writes:
                 with self._hold(pictures) as lock:
                     codes = self._run_in_folder(pictures, lock)
@@ -137,7 +143,7 @@ class Runner:
 
     def _plan(self, pictures: Pictures, log: RunLog, exports: Exports | None) -> OutputPlan:
         """Return all files of the run that are known before it."""
-        plan = OutputPlan(inputs=[*pictures.paths, *self.job.inputs()])
+        plan = OutputPlan(inputs=[*pictures.files, *self.job.inputs()])
         if log.folder is not None:
             plan.files += [(log.folder / name, "") for name in (SUMMARY_FILE, FAILURES_FILE)]
             plan.shared.append(log.folder / RUN_FILE)
@@ -203,7 +209,7 @@ class Runner:
                 bar.show()
                 progress = None if several else bar.update
                 try:
-                    report = self._do(path, folder, log, exports, progress, pictures.opened)
+                    report = self._do(path, folder, log, exports, progress, pictures)
                 except Stop:
                     raise
                 except Exception as error:  # whatever one image does, the others are done
@@ -225,13 +231,11 @@ class Runner:
         log: RunLog,
         exports: Exports | None,
         progress: Progress | None,
-        briefly: bool,
+        pictures: Pictures,
     ) -> Callable[[], None]:
         """Segment one image, write its files, and return what prints the report."""
-        from ...pipeline.images import load_image
-
         # Before the models, so that a wrong path is reported at once.
-        pixels = load_image(path)
+        pixels = pictures.load(path)
         segment = self._prepare(path)
         started = time.perf_counter()
         result = segment(pixels, progress)
@@ -240,13 +244,13 @@ class Runner:
 
         own_files = self.options.writes and exports is None
         record: dict[str, Any] = {
-            "image": printable(path),
+            **pictures.describe(path),
             "preset": self.options.preset,
             **self.job.record(),
             "files": file_names(folder, result) if own_files else None,
             **result.to_dict(),
         }
-        pages = further_pictures(path)
+        pages = pictures.left_out(path)
         notes = [pages] if pages else []
         with writing(path, needed=True):
             if self.options.writes:
@@ -266,7 +270,7 @@ class Runner:
             line = json.dumps({**record, "seconds": round(seconds, 3)}, allow_nan=False)
             return lambda: typer.echo(line)
         where = self.options.base if exports is not None else folder
-        if briefly:
+        if pictures.opened:
             found = describe_labels(self.job.drawn(result).labels)
             text = f"{printable(path)}: {found}, {seconds:.2f} s"
             return lambda: self._print(text)
@@ -312,7 +316,11 @@ class Runner:
         keeps = options.writes and (pictures.several or options.resume)
         if not keeps:
             return RunLog(None, {}, resume=False)
-        asked = {**self.job.settings(), "formats": sorted(set(options.formats))}
+        asked = {
+            **self.job.settings(),
+            "formats": sorted(set(options.formats)),
+            "simplify": options.simplify,
+        }
         return RunLog(options.base, asked, resume=options.resume, manifest=manifest)
 
     def _open_exports(self, pictures: Pictures, manifest: Manifest) -> Exports:
@@ -325,6 +333,7 @@ class Runner:
             labels=self.job.labels(),
             root=pictures.root,
             files=manifest,
+            simplify=self.options.simplify,
         )
 
     def _is_done(self, path: str, folder: Path, log: RunLog, exports: Exports | None) -> bool:

@@ -17,17 +17,22 @@ from ...models.foreign import read_regular
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
 from .job import Progress, RunOptions, Segment
 from .options import (
+    STRATEGIES,
+    AllowUrls,
     AsJson,
     Device,
     Dtype,
     Formats,
+    Frames,
     ModelOptions,
     Out,
     Overwrite,
     Preset,
     Resume,
+    Simplify,
     Weights,
 )
+from .pictures import refuse_phrases
 from .query_options import RankingOptions, read_query
 from .reference_options import (
     NEGATIVE_REFERENCE,
@@ -55,7 +60,9 @@ def segment_command(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE|FOLDER", help="Images to segment; folders are searched for images."
+            metavar="IMAGE|FOLDER",
+            help="Images to segment; folders are searched for images. Also a quoted pattern such "
+            "as 'photos/**/*.jpg', - for standard input, and with --allow-urls a URL.",
         ),
     ],
     text: Annotated[
@@ -125,6 +132,7 @@ def segment_command(
         str | None,
         typer.Option(
             "--strategy",
+            autocompletion=lambda: list(STRATEGIES),
             help="How examples are matched: prototype, bidirectional or graph. Default: the "
             "preset's choice.",
         ),
@@ -166,6 +174,9 @@ def segment_command(
     formats: Formats = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    simplify: Simplify = 0.0,
+    frames: Frames = False,
+    allow_urls: AllowUrls = False,
     as_json: AsJson = False,
 ) -> None:
     """Find what text names, examples show, or points and boxes mark, as ranked masks."""
@@ -195,6 +206,8 @@ def segment_command(
                 raise InputError(
                     f"--concept: {str(path)!r} does not exist; promptseg concept save makes it"
                 )
+        refuse_phrases(images, text or (), "--text")
+        refuse_phrases(images, negative or (), "--negative")
         query = read_query(text, negative, point, box, min_presence)
         if not (query.finds or query.marks or examples.wanted):
             raise InputError(
@@ -202,7 +215,17 @@ def segment_command(
             )
         ranking = RankingOptions(top_k, min_score, no_overlap)
         models = ModelOptions(preset, device, dtype, weights, strategy)
-        options = RunOptions(preset, out, as_json, tuple(formats or ()), resume, overwrite)
+        options = RunOptions(
+            preset=preset,
+            out=out,
+            as_json=as_json,
+            formats=tuple(formats or ()),
+            resume=resume,
+            overwrite=overwrite,
+            simplify=simplify,
+            frames=frames,
+            allow_urls=allow_urls,
+        )
     except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error

@@ -23,6 +23,8 @@ FORMATS = {
     "png": "a black and white PNG of each mask",
     "json": "a JSON for each image with every score, masks as COCO run lengths",
 }
+# Those with polygons, which can be simplified.
+POLYGON_FORMATS = ("labelme", "yolo", "coco-polygons")
 
 
 def exporter_class(name: str) -> type[Exporter]:

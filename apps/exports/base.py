@@ -47,6 +47,8 @@ class Exporter(ABC):
     in_folder: ClassVar[bool] = False
     # Files of all images, which are added to.
     shared: ClassVar[tuple[str, ...]] = ()
+    # Pixels that polygons may deviate from the mask's, for formats that have polygons.
+    simplify: float = 0.0
 
     def __init__(
         self,

@@ -107,7 +107,9 @@ class CocoExporter(Exporter):
             annotations.append(
                 {
                     "category": class_name(result.labels[i]),
-                    "segmentation": encode_segmentation(mask, polygons=self.polygons),
+                    "segmentation": encode_segmentation(
+                        mask, polygons=self.polygons, simplified=self.simplify
+                    ),
                     "area": int(mask.sum()),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "score": float(result.scores[i]),

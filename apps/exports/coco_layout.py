@@ -19,13 +19,15 @@ def is_panoptic(annotation: Mapping[str, object]) -> bool:
     return "segments_info" in annotation
 
 
-def encode_segmentation(mask: BoolArray, *, polygons: bool) -> object:
+def encode_segmentation(mask: BoolArray, *, polygons: bool, simplified: float = 0.0) -> object:
     """Return an (H, W) mask as compressed run lengths or as polygons along the pixels' edges.
 
-    An empty mask, which has no polygon, is always given as run lengths.
+    An empty mask, which has no polygon, is always given as run lengths. The polygons may deviate by
+    ``simplified`` pixels.
     """
     if polygons and mask.any():
         from .outlines import edge_polygons
+        from .simplify import simplify
 
-        return [polygon.ravel().tolist() for polygon in edge_polygons(mask)]
+        return [simplify(polygon, simplified).ravel().tolist() for polygon in edge_polygons(mask)]
     return mask_to_rle(mask)

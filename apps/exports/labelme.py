@@ -36,13 +36,14 @@ class LabelmeExporter(Exporter):
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         from .outlines import pixel_polygons
+        from .simplify import simplify
 
         path = self._path(name)
         height, width = result.image_size
         shapes: list[dict[str, Any]] = []
         empty = 0
         for i, mask in enumerate(result.masks):
-            polygons = pixel_polygons(mask)
+            polygons = [simplify(polygon, self.simplify) for polygon in pixel_polygons(mask)]
             empty += not polygons
             shapes += [
                 {

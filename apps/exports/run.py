@@ -37,6 +37,7 @@ class Exports:
             closest folder that holds all of them.
         files: The record of what earlier runs wrote into the folder, which may be replaced; by
             default the one that the folder has.
+        simplify: Pixels that polygons may deviate from the masks; 0 keeps them exact.
 
     Raises:
         InputError: There is no such format, an image is not below the root, two images would get
@@ -53,6 +54,7 @@ class Exports:
         labels: Sequence[str] = (),
         root: Path | None = None,
         files: Manifest | None = None,
+        simplify: float = 0.0,
     ) -> None:
         classes = [exporter_class(name) for name in dict.fromkeys(formats)]
         self._root = _common_folder(images) if root is None else _absolute(root)
@@ -65,6 +67,8 @@ class Exports:
         self._exporters: list[Exporter] = [
             kind(folder / kind.name, labels, self._root, files) for kind in classes
         ]
+        for exporter in self._exporters:
+            exporter.simplify = simplify
 
     def outputs(self, image: str | Path) -> tuple[list[Path], list[Path]]:
         """Return the files that an image gets, and the folders of further files."""

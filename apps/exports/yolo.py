@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...models.errors import InputError
 from ...models.foreign import read_regular
 from ...pipeline.files import write_text
+from ..console import printable
 from ..wording import count
 from .base import Exporter, stem
 from .manifest import Files
@@ -65,6 +66,7 @@ class YoloExporter(Exporter):
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         from .outlines import joined_polygon
+        from .simplify import simplify
 
         path = self._path(name)
         numbers = self.labels.numbers_of(result.labels)
@@ -79,7 +81,8 @@ class YoloExporter(Exporter):
             added += joined.added
             lost += joined.lost
             if joined.polygon is not None:
-                values = (joined.polygon / (width, height)).ravel().tolist()
+                polygon = simplify(joined.polygon, self.simplify)
+                values = (polygon / (width, height)).ravel().tolist()
                 lines.append(" ".join([str(number), *(f"{value:.7f}" for value in values)]))
         content = "".join(line + "\n" for line in lines)
         self.files.write(path, content.encode(), self.source(name))
@@ -105,7 +108,8 @@ class YoloExporter(Exporter):
 
         path = self.folder / DATA_FILE
         if not os.path.lexists(path):
-            return {"train": IMAGES_FOLDER, "val": IMAGES_FOLDER}
+            where = self._image_folder()
+            return {"train": where, "val": where}
         try:
             text = read_regular(path, "it", limit=_LARGEST_SETTINGS).decode("utf-8")
             # A few lines of them can stand for gigabytes.
@@ -117,6 +121,18 @@ class YoloExporter(Exporter):
         if not isinstance(settings, dict):
             raise self._refusal("it is not a mapping")
         return settings
+
+    def _image_folder(self) -> str:
+        """Return where the images lie, relative to data.yaml, as its readers take it."""
+        if self.images is None:
+            return IMAGES_FOLDER
+        folder = self.images.absolute()
+        if (folder / IMAGES_FOLDER).is_dir():
+            folder /= IMAGES_FOLDER
+        try:
+            return printable(Path(os.path.relpath(folder, self.folder.absolute())).as_posix())
+        except ValueError:  # on another drive of Windows
+            return printable(folder.as_posix())
 
     def _names(self) -> list[str]:
         """Return the names of the classes in data.yaml, where they are a list or a mapping."""

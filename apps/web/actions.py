@@ -91,11 +91,12 @@ def _plainly(handler: Callable[..., R], shown: Callable[[str], str]) -> Callable
 
 
 def tell(bar: gr.Progress) -> Progress:
-    """Return a progress callback for the engine that moves a bar on the page."""
+    """Return a progress callback for the engine that tells the page."""
 
-    def step(share: float, what: str) -> None:
+    def step(what: str) -> None:
         check_waiting()
-        bar(share, desc=what)
+        # Words alone: a share would be shown as well, as "40.0%".
+        bar(None, desc=what)
 
     return step
 

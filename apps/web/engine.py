@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError
 from ...pipeline.checks import BoolArray, UInt8Array
-from ...pipeline.images import FORMATS, load_image, load_mask
+from ...pipeline.images import load_image, load_mask, open_picture
 from ...pipeline.pipeline import Pipeline
 from ...pipeline.presets.load import load as load_preset
 from ...pipeline.prompters.reference.examples import Reference
@@ -40,14 +40,14 @@ MAX_PIPELINES = 2
 # How far the aspect ratio of a mask may differ from its picture's, which may have been scaled.
 _ASPECT_TOLERANCE = 0.01
 
-# Called with the share that is done, in [0, 1], and what is being done.
-Progress = Callable[[float, str], None]
+# Called with what is being done.
+Progress = Callable[[str], None]
 T = TypeVar("T")
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
 
 
-def _silent(share: float, what: str) -> None:
+def _silent(what: str) -> None:
     """Report to nobody."""
 
 
@@ -120,7 +120,7 @@ class Engine:
         with self._loading:
             with contextlib.suppress(KeyError):
                 return self._pipelines[setup]
-            progress(0.05, f"Loading {setup.preset}")
+            progress(f"Loading {setup.preset}")
             # The least recently used one goes first, so that never three are in memory.
             while len(self._pipelines) >= MAX_PIPELINES:
                 self._pipelines.popitem()
@@ -159,7 +159,7 @@ class Engine:
     def original_size(self, picture: Path) -> tuple[int, int]:
         """Return a picture's width and height before scaling, from its file's header."""
         try:
-            with Image.open(picture, formats=FORMATS) as image:
+            with open_picture(picture, picture.name) as image:
                 return image.size
         except Exception:  # of a decoder that reads damaged data
             return 0, 0  # read() reports what is wrong with the file
@@ -174,7 +174,7 @@ class Engine:
         def run() -> ImageEmbedding:
             pixels = self.read(picture)  # before the models: a bad file fails at once
             pipeline = self.pipeline(setup, progress)
-            progress(0.4, "Encoding the picture")
+            progress("Encoding the picture")
             return pipeline.encode_image(pixels)
 
         return self.embeddings.get((setup, picture), run)
@@ -217,14 +217,14 @@ class Engine:
 
             def report(done: int, total: int) -> None:
                 check_waiting()
-                progress(0.4 + 0.6 * done / max(total, 1), f"{done} of {total} grid points done")
+                progress(f"{done} of {total} grid points done")
 
             return pipeline.propose_everything(
                 embedding, points_per_side=request.points_per_side, progress=report
             )
         reference = None if request.example is None else self._reference(request.example)
         query = request.query(reference)
-        progress(0.7, "Searching")
+        progress("Searching")
         return pipeline.propose(embedding, query)
 
     def _reference(self, example: Example) -> Reference:
@@ -288,7 +288,7 @@ def _named(path: Path, read: Callable[[Path], T]) -> T:
 def _decode_reduced(path: Path, most: int, resampling: Image.Resampling) -> Image.Image:
     """Decode a large picture to at most ``most`` pixels, never holding it as several arrays."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_picture(path, repr(path.name)) as image:
             kind = image.format
             image.draft(image.mode, _within(image.size, most))  # of a JPEG, as few pixels as needed
             reduced: Image.Image = image
@@ -297,7 +297,7 @@ def _decode_reduced(path: Path, most: int, resampling: Image.Resampling) -> Imag
             if resampling != Image.Resampling.NEAREST:
                 reduced, resampling = _smooth(reduced)
             reduced = reduced.resize(_within(reduced.size, most), resampling)
-    except MemoryError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # a decoder may raise anything on damaged data
         raise InputError(f"{path.name!r} is damaged or truncated; save it again") from error

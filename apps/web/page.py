@@ -353,7 +353,7 @@ def _in_browser(event: Any, component: Any, script: str) -> None:
     event(None, [component], None, js=script, api_visibility="private", queue=False)
 
 
-def _quiet(share: float, what: str) -> None:
+def _quiet(what: str) -> None:
     """Report nothing: clicks are answered too quickly for progress."""
 
 

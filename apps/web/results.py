@@ -263,8 +263,7 @@ def choose_part(result: Result, part: str) -> Result:
 def _step(progress: Progress, i: int, count: int) -> Progress:
     """Return a callback for the i-th of several pictures that reports to the one for all."""
 
-    def tell(share: float, what: str) -> None:
-        words = what if count == 1 else f"Picture {i + 1} of {count}: {what}"
-        progress((i + share) / count, words)
+    def tell(what: str) -> None:
+        progress(what if count == 1 else f"Picture {i + 1} of {count}: {what}")
 
     return tell

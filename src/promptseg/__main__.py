@@ -1,0 +1,6 @@
+"""`python -m promptseg`: the command line."""
+
+from .apps.cli.main import main
+
+if __name__ == "__main__":
+    main()
