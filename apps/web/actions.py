@@ -139,7 +139,7 @@ def text_request(
     picture: str | None,
     phrases: str | None,
     negatives: str | None,
-    min_presence: float | None,
+    min_presence: float | None = None,
 ) -> Request:
     """Return the request of the text tab.
 
@@ -167,7 +167,7 @@ def reference_requests(
     mask: str | None,
     label: str | None,
     more: Sequence[str] | None,
-    min_presence: float | None,
+    min_presence: float | None = None,
 ) -> tuple[Request, ...]:
     """Return the requests of the reference tab, one for each picture to search.
 

@@ -425,11 +425,11 @@ def test_further_pages_and_frames_are_told(run, fake_pipeline) -> None:
     pages[0].save("album/c.png")
     done = run("segment", "album", "-t", "cat", "--out", "out")
     assert done.exit_code == 0, done.output
-    assert "a.tiff: page 1 of 3 read" in done.stdout
-    assert "b.gif: frame 1 of 2 read" in done.stdout
+    assert "a.tiff: 2 further pages are left out; --frames segments all" in done.stdout
+    assert "b.gif: 1 further frame is left out; --frames segments all" in done.stdout
     assert "c.png: " not in done.stdout.replace("album/c.png: ", "")
     done = run("segment", "album/a.tiff", "-t", "cat", "--json")
-    assert "page 1 of 3 read" in done.stderr
+    assert "2 further pages are left out" in done.stderr
     shutil.rmtree("out")
     Path("album/a.tiff").unlink()
     Path("album/b.gif").unlink()
