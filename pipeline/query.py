@@ -21,6 +21,7 @@ from .prompters.reference.examples import (
 )
 
 Phrases = str | Sequence[str] | None
+_NEGATION = re.compile(r"(?:not|without)\s+(?:(?:a|an|the|any)\s+)?", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[,;\r\n]|\.+(?=\s|$)")
 
 
@@ -189,5 +190,12 @@ def _read_phrases(name: str, value: Phrases) -> tuple[str, ...]:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InputError(f"{name}: {text!r} is not valid Unicode text") from error
+        for phrase in found:
+            negated = _NEGATION.match(phrase)
+            if negated:
+                raise InputError(
+                    f"{phrase!r}: a phrase names what is there; give "
+                    f"{phrase[negated.end() :]!r} as a negative phrase instead"
+                )
         phrases += found
     return tuple(dict.fromkeys(phrases))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pocket_models import FILES
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -41,9 +42,11 @@ def mix_folders(first: Path, second: Path, share: float, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES.values():
         later = load_file(second / name)
+        with safe_open(second / name, framework="pt") as file:
+            metadata = file.metadata()
         if (first / name).is_file():
             later = mixed(load_file(first / name), later, share)
-        save_file(later, out / name)
+        save_file(later, out / name, metadata=metadata)
 
 
 def main() -> None:

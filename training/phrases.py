@@ -52,6 +52,10 @@ class Phrases:
         text = text + self.noise * torch.from_numpy(rng.normal(size=text.shape)).float()
         return F.normalize(text, dim=1)
 
+    def names(self) -> list[str]:
+        """The words of :meth:`known_words`, in their order."""
+        return [word for c in self.embeddings if self.pictures[c] for word in phrases_of(c)]
+
     def known_words(self) -> dict[str, Tensor]:
         """All words with their embeddings and how many pictures teach each, to be kept."""
         taught = {c: words for c, words in self.embeddings.items() if self.pictures[c]}

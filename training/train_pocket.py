@@ -202,10 +202,12 @@ class Trainer:
                 for key, value in result.items()
                 if key.startswith(prefix)
             }
+            metadata = {"step": str(self.step)}
             if name == TEXT_FILE:
                 part |= self.phrases.known_words()
+                metadata["words"] = json.dumps(self.phrases.names())
             target = self.out / name
-            save_file(part, target.with_suffix(".partial"), metadata={"step": str(self.step)})
+            save_file(part, target.with_suffix(".partial"), metadata=metadata)
             target.with_suffix(".partial").replace(target)
 
     def train_step(self) -> dict[str, float]:

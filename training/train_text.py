@@ -146,7 +146,11 @@ class TextTrainer:
         (self.out / f"{CHECKPOINT}.partial").replace(self.out / CHECKPOINT)
         weights = {k: v.half().contiguous() for k, v in self.mean.items()}
         target = self.out / TEXT_FILE
-        save_file(weights | self.phrases.known_words(), target.with_suffix(".partial"))
+        save_file(
+            weights | self.phrases.known_words(),
+            target.with_suffix(".partial"),
+            metadata={"words": json.dumps(self.phrases.names())},
+        )
         target.with_suffix(".partial").replace(target)
 
     def draw(self, rng: np.random.Generator) -> CachedScene:

@@ -1,4 +1,4 @@
-"""`promptseg models list | fetch | doctor`: which weights exist, and which are on this machine.
+"""`promptseg models list | fetch | doctor | words`: weights, which are here, and what they know.
 
 Heavy imports happen inside functions. The doctor uses neither torch nor the network: it must answer
 at once, whatever is broken.
@@ -103,6 +103,31 @@ def fetch_models_command(
     except KeyboardInterrupt as error:
         say_error(errors, "stopped; run the same command again to resume")
         raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+@models_app.command("words")
+def words_command(
+    phrases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PHRASE]...", help="What to look up. Default: list all words."),
+    ] = None,
+) -> None:
+    """List the words that pocket was taught, or tell what it takes a phrase for."""
+    from ...pipeline.presets.pocket import PocketWords
+    from .words import describe_relatives, describe_taught
+
+    console, errors = Console(), Console(stderr=True)
+    try:
+        words = PocketWords.load()
+        if not phrases:
+            lines = describe_taught(words.taught)
+        else:
+            lines = [describe_relatives(phrase, *words.look_up(phrase)) for phrase in phrases]
+    except PromptsegError as error:
+        say_error(errors, describe_error(error))
+        raise typer.Exit(exit_code(error)) from error
+    for line in lines:
+        console.print(Text(visible(line)), soft_wrap=bool(phrases))
 
 
 @models_app.command("doctor")

@@ -31,11 +31,13 @@ class HeatMap:
         heat: (h, w) float32 in [0, 1], about 0.5 at the border of what the phrase names; the map
             spans the whole image.
         presence: How sure the model is that the object is in the image at all, in [0, 1].
+        hint: What a person who finds nothing should know about the phrase; "" for nothing.
     """
 
     phrase: str
     heat: NDArray[np.float32]
     presence: float
+    hint: str = ""
 
 
 def sample_cells(maps: Tensor, extent: tuple[float, float], grid: tuple[int, int]) -> Tensor:
@@ -71,12 +73,14 @@ class Detections:
         scores: (N,) float32 in [0, 1].
         presence: How sure the detector is that the object is in the image at all, in [0, 1]: the
             highest score of any box in the image, kept or not.
+        hint: What a person who finds nothing should know about the phrase; "" for nothing.
     """
 
     phrase: str
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     presence: float
+    hint: str = ""
 
 
 class Detector(Protocol[ViewT]):

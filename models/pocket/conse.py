@@ -63,12 +63,35 @@ class ClassNames(nn.Module):
         self.register_buffer("classes", pairs[:, 0])
         self.register_buffer("numbers", pairs[:, 1])
 
+    def nearest(self, phrases: Tensor) -> list[Relative]:
+        """Return the name that is most like each of the phrases (P, 384)."""
+        similarity, index = (phrases @ self.embeddings.T).max(1)
+        return [
+            Relative(self.names[i], float(value))
+            for value, i in zip(similarity, index.tolist(), strict=True)
+        ]
+
     def similarities(self, phrases: Tensor) -> Tensor:
         """Cosine similarity (B, 1000) of phrases (B, 384) to the nearest name of each class."""
         by_name = phrases @ self.embeddings.T
         start = phrases.new_full((len(phrases), NUM_CLASSES), -1.0)
         index = self.classes.expand(len(phrases), -1)
         return start.scatter_reduce(1, index, by_name[:, self.numbers], "amax")
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A word that is like a phrase.
+
+    Attributes:
+        word: The word.
+        similarity: Cosine of the two embeddings.
+        pictures: Number of training images that taught it; None for the name of a class.
+    """
+
+    word: str
+    similarity: float
+    pictures: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +132,10 @@ class DenseConse(nn.Module):
         logits = self.backbone.classify(features[..., :rows, :columns])
         extent = input_size[0] / _STRIDE, input_size[1] / _STRIDE
         return ClassMaps(logits[0].float().softmax(0), extent)
+
+    def nearest(self, text: Tensor) -> list[Relative]:
+        """Return the class name that is most like each of the phrases (P, 384)."""
+        return self.class_names.nearest(text)
 
     def score(self, maps: ClassMaps, text: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Heat and presence of phrases.

@@ -11,6 +11,7 @@ colour word is split off the phrase and looked for in the pixels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,15 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..checkpoint import without_initialising
 from ..errors import CheckpointError
 from ..grounding.answers import HeatMap, sample_cells
 from .colour import colour_share, keep_coloured, split_colour
-from .conse import ClassMaps, DenseConse
+from .conse import ClassMaps, DenseConse, Relative
 from .minilm import MiniLM, load_minilm
 from .text_head import TextHead
 
@@ -39,6 +39,11 @@ SUPPORT = 10.0  # number of training images of a word at which trust in the head
 # spans from 0 to its peak.
 CONSE_LEVEL = 0.42
 CONSE_GAIN = 8.0
+# Least similarity of a phrase and a word of which the phrase may be another form or a synonym.
+LEAST_LIKE = 0.7
+_SHORTEST = 3  # letters of a word that may be changed to its other number
+_HISSES = ("x", "ch", "sh", "z")
+_HISSES_PLURAL = ("xes", "ches", "shes", "zes", "sses")
 TEXT_FILE = "text_pocket.safetensors"
 
 _STRIDE = 16
@@ -52,13 +57,15 @@ class KnownWords(nn.Module):
     Args:
         embeddings: MiniLM embeddings (W, 384) of length 1.
         pictures: (W,), number of training images of each word.
+        names: The words.
     """
 
     embeddings: Tensor
     pictures: Tensor
 
-    def __init__(self, embeddings: Tensor, pictures: Tensor) -> None:
+    def __init__(self, embeddings: Tensor, pictures: Tensor, names: Sequence[str] = ()) -> None:
         super().__init__()
+        self.names = tuple(names)
         self.register_buffer("embeddings", embeddings)
         self.register_buffer("pictures", pictures)
 
@@ -67,6 +74,46 @@ class KnownWords(nn.Module):
         low, high = TRUST_RANGE
         near = ((text @ self.embeddings.T - low) / (high - low)).clamp(0, 1)
         return (near * self.pictures / (self.pictures + SUPPORT)).amax(1)
+
+    def nearest(self, text: Tensor) -> list[Relative]:
+        """Return the word that is most like each of the phrases (P, 384)."""
+        similarity, index = (text @ self.embeddings.T).max(1)
+        return [
+            Relative(self.names[i] if self.names else "", float(value), int(self.pictures[i]))
+            for value, i in zip(similarity, index.tolist(), strict=True)
+        ]
+
+
+def other_number(phrase: str) -> str | None:
+    """Return the plural of a phrase that looks like a singular, and the other way round.
+
+    Articles are left out. None for what has no other number by the usual endings.
+    """
+    words = [word for word in phrase.split() if word.lower() not in ("a", "an", "the")]
+    last = words[-1].lower() if words else ""
+    if len(last) < _SHORTEST or last.endswith("ss"):
+        return None
+    if last.endswith("ies"):
+        other = last[:-3] + "y"
+    elif last.endswith(_HISSES_PLURAL):
+        other = last[:-2]
+    elif last.endswith("s"):
+        other = last[:-1]
+    elif last.endswith(_HISSES):
+        other = last + "es"
+    elif last.endswith("y") and last[-2] not in "aeiou":
+        other = last[:-1] + "ies"
+    else:
+        other = last + "s"
+    return " ".join([*words[:-1], other])
+
+
+def _hint(relative: Relative) -> str:
+    """What to tell of a phrase that nothing was found for."""
+    if relative.similarity >= LEAST_LIKE:
+        return ""
+    nearest = f", the nearest is {relative.word!r}" if relative.word else ""
+    return f"no word like it is known{nearest}; words are English"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,19 +205,41 @@ class PocketGrounder(nn.Module):
             A heat map for each phrase, in the order of the phrases.
         """
         asked = [split_colour(phrase) for phrase in phrases]
-        heats, presences = self._score([named for _, named in asked], views)
+        text = self.encode([named for _, named in asked])
+        heats, presences = self._score(text, views)
+        hints = [_hint(relative) for relative in self.relatives(text)]
         found = []
         for i, (colour, _) in enumerate(asked):
             heat, presence = heats[i], float(presences[i])
             if colour is not None:
                 share = colour_share(views.image, colour)
                 heat, presence = keep_coloured(heat, presence, share)
-            found.append(HeatMap(phrases[i], heat, presence))
+            found.append(HeatMap(phrases[i], heat, presence, hints[i]))
         return found
 
-    def _score(self, phrases: Sequence[str], views: Views) -> tuple[NDArray[np.float32], Tensor]:
-        """Heat (P, h, w) and presence (P,) of phrases without colours."""
-        text = self.text_encoder.encode(phrases)
+    def encode(self, phrases: Sequence[str]) -> Tensor:
+        """Return embeddings (P, 384) of phrases, each in the number in which it is a known word.
+
+        Of "sneaker" and "sneakers", which MiniLM holds for different things, only one was taught.
+        """
+        text = self.text_encoder.encode(phrases).clone()
+        known = [relative.similarity >= TRUST_RANGE[1] for relative in self.relatives(text)]
+        for i, phrase in enumerate(phrases):
+            other = None if known[i] else other_number(phrase)
+            if other is not None:
+                changed = self.text_encoder.encode([other])
+                if self.relatives(changed)[0].similarity >= TRUST_RANGE[1]:
+                    text[i] = changed[0]
+        return text
+
+    def relatives(self, text: Tensor) -> list[Relative]:
+        """Return the word or name that is most like each of the phrases (P, 384)."""
+        taught = self.known.nearest(text)
+        named = self.conse.nearest(text)
+        return [max(pair, key=lambda r: r.similarity) for pair in zip(taught, named, strict=True)]
+
+    def _score(self, text: Tensor, views: Views) -> tuple[NDArray[np.float32], Tensor]:
+        """Heat (P, h, w) and presence (P,) of phrases without colours, (P, 384)."""
         trust = self.known.trust(text)
         cells, taught = self.text_head.score(views.cells, text)
         local = sample_cells(cells[None], views.extent, views.grid)[0]
@@ -189,12 +258,14 @@ def load_text_head(path: Path) -> tuple[TextHead, KnownWords]:
         CheckpointError: The file is missing or has other content.
     """
     try:
-        state = {name: value.float() for name, value in load_file(path).items()}
-        known = KnownWords(state.pop("known.embeddings"), state.pop("known.pictures"))
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            names = json.loads(file.metadata()["words"])
+        known = KnownWords(state.pop("known.embeddings"), state.pop("known.pictures"), names)
         with without_initialising():
             head = TextHead()
         head.load_state_dict(state)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: expected the weights of the text head, found none ({error}): "
             "reinstall promptseg"

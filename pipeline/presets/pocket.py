@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from ...models.embedding import ImageEmbedding
 from ...models.errors import CheckpointError
 from ...models.foreign import hash_file
 from ...models.pocket.backbone import load_imagenet_backbone
-from ...models.pocket.conse import NAMES_FILE, ClassNames, DenseConse
+from ...models.pocket.colour import split_colour
+from ...models.pocket.conse import NAMES_FILE, ClassNames, DenseConse, Relative
 from ...models.pocket.features import PocketFeatures
 from ...models.pocket.grounder import TEXT_FILE, PocketGrounder, Views, load_text_head
 from ...models.pocket.sam import PocketSam, with_backbone
@@ -109,6 +111,47 @@ def build_pocket(options: LoadOptions) -> Pipeline:
         ),
         config=POCKET,
     )
+
+
+@dataclass(frozen=True)
+class PocketWords:
+    """The words that pocket's text head was taught; all others go by the names of ImageNet.
+
+    Attributes:
+        taught: Each word with the number of training pictures that show it, most pictures first.
+    """
+
+    taught: tuple[tuple[str, int], ...]
+    _grounder: PocketGrounder
+
+    @classmethod
+    def load(cls) -> PocketWords:
+        """Read the words from the installed weights.
+
+        Raises:
+            CheckpointError: The weights are missing or altered.
+        """
+        grounder = _pocket_grounder()
+        known = grounder.known
+        pairs = zip(known.names, (int(count) for count in known.pictures), strict=True)
+        return cls(tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))), grounder)
+
+    @torch.inference_mode()
+    def look_up(self, phrase: str) -> tuple[Relative, Relative]:
+        """Return the nearest word that was taught, and the nearest name of ImageNet."""
+        text = self._grounder.encode([split_colour(phrase)[1]])
+        (taught,), (named,) = self._grounder.known.nearest(text), self._grounder.conse.nearest(text)
+        return taught, named
+
+
+def _pocket_grounder() -> PocketGrounder:
+    with torch.random.fork_rng(devices=[]):  # random weights, replaced by the stored ones
+        backbone = EfficientNetLite2().eval()
+        head, known = load_text_head(_shipped(TEXT_FILE))
+    backbone.load_state_dict(imagenet_state_dict())
+    backbone.fold_batch_norms()
+    backbone.to(memory_format=torch.channels_last)
+    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(_shipped(NAMES_FILE))))
 
 
 def _shipped(name: str) -> Path:

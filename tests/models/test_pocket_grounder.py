@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from promptseg.models.errors import CheckpointError
 from promptseg.models.grounding.answers import HeatMap, sample_cells
-from promptseg.models.pocket.conse import ClassMaps
+from promptseg.models.pocket.conse import ClassMaps, Relative
 from promptseg.models.pocket.grounder import (
     CONSE_GAIN,
     CONSE_LEVEL,
+    LEAST_LIKE,
     SUPPORT,
     TRUST_RANGE,
     KnownWords,
     PocketGrounder,
     Views,
     load_text_head,
+    other_number,
 )
 from promptseg.models.pocket.text_head import TEXT_DIM, TextHead, TextHeadConfig
 
@@ -45,7 +47,7 @@ class Dictionary:
         self.vectors = vectors
 
     def encode(self, phrases: list[str]) -> Tensor:
-        return torch.stack([self.vectors[phrase] for phrase in phrases])
+        return torch.stack([self.vectors.get(phrase, axis(50)) for phrase in phrases])
 
 
 class TwoBlobs(nn.Module):
@@ -53,9 +55,13 @@ class TwoBlobs(nn.Module):
 
     presence = 0.7
     peak = 0.04
+    alike = 1.0
 
     def look(self, stride8: Tensor, input_size: tuple[int, int]) -> ClassMaps:
         return ClassMaps(stride8[0], (float(input_size[0]), float(input_size[1])))
+
+    def nearest(self, text: Tensor) -> list[Relative]:
+        return [Relative("blob", float(self.alike)) for _ in text]
 
     def score(self, maps: ClassMaps, text: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         y, x = torch.arange(grid[0])[:, None], torch.arange(grid[1])
@@ -233,7 +239,7 @@ def stored_head(path: Path, **changes: Tensor | None) -> tuple[Path, dict[str, T
     state["known.embeddings"] = torch.stack([axis(3), axis(4, 0.5)]).half()
     state["known.pictures"] = torch.tensor([12, 300], dtype=torch.int32)
     state = {k: v for k, v in {**state, **changes}.items() if v is not None}
-    save_file(state, path / "text.safetensors")
+    save_file(state, path / "text.safetensors", metadata={"words": '["sofa", "couch"]'})
     return path / "text.safetensors", state
 
 
@@ -244,6 +250,7 @@ def test_a_stored_head_comes_back_with_its_words(tmp_path: Path) -> None:
         assert torch.equal(value, state[name].float())
     assert torch.equal(known.embeddings, state["known.embeddings"].float())
     assert known.pictures.tolist() == [12, 300]
+    assert known.names == ("sofa", "couch")
     assert known.trust(torch.stack([axis(3), axis(9)])).tolist() == pytest.approx(
         [12 / (12 + SUPPORT), 0]
     )
@@ -273,9 +280,53 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.safetensors"
     with pytest.raises(CheckpointError, match=REFUSAL):
         load_text_head(path)
+    save_file({"a": torch.ones(1)}, path)  # without its words
+    with pytest.raises(CheckpointError, match=REFUSAL):
+        load_text_head(path)
     path.write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=REFUSAL):
         load_text_head(path)
+
+
+def test_the_nearest_word_is_told_with_its_pictures(grounder, monkeypatch) -> None:
+    monkeypatch.setattr(grounder.known, "names", ("sofa",))
+    monkeypatch.setattr(grounder.conse, "alike", 0.6)
+    text = torch.stack([axis(0, 0.8), axis(0, 0.2)])
+    assert grounder.relatives(text) == [
+        Relative("sofa", pytest.approx(0.8), int(MANY)),
+        Relative("blob", pytest.approx(0.6)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phrase", "other"),
+    [
+        ("sneaker", "sneakers"), ("a red sneaker", "red sneakers"), ("Dogs", "dog"),
+        ("strawberries", "strawberry"), ("berry", "berries"), ("toy", "toys"), ("boxes", "box"),
+        ("bench", "benches"), ("glass", None), ("tv", None), ("the", None), ("buses", "buse"),
+    ],
+)  # fmt: skip
+def test_the_other_number_of_a_phrase(phrase, other) -> None:
+    assert other_number(phrase) == other
+
+
+def test_a_phrase_is_read_in_the_number_that_was_taught(grounder, monkeypatch) -> None:
+    vectors = VECTORS | {"sneaker": axis(0, 0.8), "sneakers": axis(0, 0.99), "new": axis(1),
+                         "news": axis(2)}  # fmt: skip
+    monkeypatch.setattr(grounder, "_given_text_encoder", Dictionary(vectors))
+    monkeypatch.delitem(grounder.__dict__, "text_encoder", raising=False)
+    monkeypatch.setattr(grounder.conse, "alike", 0.5)
+    found = grounder.encode(["sneaker", "new", "taught"])
+    assert torch.equal(found, torch.stack([vectors["sneakers"], axis(1), axis(0)]))
+    monkeypatch.delitem(grounder.__dict__, "text_encoder", raising=False)
+
+
+def test_a_phrase_like_no_word_comes_with_a_hint(grounder, views, monkeypatch) -> None:
+    assert [found.hint for found in grounder.ground(["taught", "new"], views)] == ["", ""]
+    monkeypatch.setattr(grounder.conse, "alike", LEAST_LIKE - 0.01)
+    known, unknown = grounder.ground(["taught", "new"], views)
+    assert known.hint == ""
+    assert unknown.hint == ("no word like it is known, the nearest is 'blob'; words are English")
 
 
 def test_a_colour_is_looked_for_in_the_pixels(grounder, views, monkeypatch) -> None:

@@ -30,6 +30,11 @@ class Answer(Protocol):
         """How sure the model is that the phrase's object is in the image at all, in [0, 1]."""
         ...
 
+    @property
+    def hint(self) -> str:
+        """What a person who finds nothing should know about the phrase; "" for nothing."""
+        ...
+
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 AnswerT_co = TypeVar("AnswerT_co", bound=Answer, covariant=True)
@@ -129,6 +134,7 @@ class TextPrompter(Generic[AnswerT]):
                 found.append(prompts)
             else:
                 why = verdict.reason or "the model found no place to prompt"
+                why = f"{why}; {answer.hint}" if answer.hint else why
                 presence = verdict.presence if verdict.reason else None
                 rejected.append(
                     RejectedMask(answer.phrase, why, answer.presence, presence=presence)
