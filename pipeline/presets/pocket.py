@@ -13,7 +13,7 @@ from ...models.device import autocast
 from ...models.embedding import ImageEmbedding
 from ...models.errors import CheckpointError
 from ...models.foreign import hash_file
-from ...models.pocket.backbone import load_imagenet_backbone
+from ...models.pocket.backbone import EfficientNetLite2, load_imagenet_backbone
 from ...models.pocket.colour import split_colour
 from ...models.pocket.conse import NAMES_FILE, ClassNames, DenseConse, Relative
 from ...models.pocket.features import PocketFeatures
@@ -84,11 +84,7 @@ def build_pocket(options: LoadOptions) -> Pipeline:
     sam.to(memory_format=torch.channels_last)
     segmenter = Segmenter(sam, model_id="sam_pocket", dtype=dtype)
     features = PocketFeatures(sam.image_encoder.backbone, input_size=sam.image_size)
-    backbone.fold_batch_norms()
-    backbone.to(memory_format=torch.channels_last)
-    head, known = load_text_head(_shipped(TEXT_FILE))
-    conse = DenseConse(backbone, ClassNames(_shipped(NAMES_FILE)))
-    grounder = PocketGrounder(head, known, conse).to(device).eval()
+    grounder = _pocket_grounder(backbone).to(device).eval()
 
     def look(embedding: ImageEmbedding) -> Views:
         """Compute the grounder's views from the backbone features in the embedding."""
@@ -131,7 +127,7 @@ class PocketWords:
         Raises:
             CheckpointError: The weights are missing or altered.
         """
-        grounder = _pocket_grounder()
+        grounder = _pocket_grounder(load_imagenet_backbone())
         known = grounder.known
         pairs = zip(known.names, (int(count) for count in known.pictures), strict=True)
         return cls(tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))), grounder)
@@ -144,13 +140,11 @@ class PocketWords:
         return taught, named
 
 
-def _pocket_grounder() -> PocketGrounder:
-    with torch.random.fork_rng(devices=[]):  # random weights, replaced by the stored ones
-        backbone = EfficientNetLite2().eval()
-        head, known = load_text_head(_shipped(TEXT_FILE))
-    backbone.load_state_dict(imagenet_state_dict())
+def _pocket_grounder(backbone: EfficientNetLite2) -> PocketGrounder:
+    """Load the grounder on a backbone with ImageNet's weights, which it then owns."""
     backbone.fold_batch_norms()
     backbone.to(memory_format=torch.channels_last)
+    head, known = load_text_head(_shipped(TEXT_FILE))
     return PocketGrounder(head, known, DenseConse(backbone, ClassNames(_shipped(NAMES_FILE))))
 
 
