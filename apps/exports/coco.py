@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from ...models.errors import InputError
-from ...models.foreign import read_regular
+from ...models.foreign import decode_json, read_regular
 from ...pipeline.files import write_text
 from ...pipeline.masks import tight_box
 from ..console import printable
@@ -54,6 +54,41 @@ class _Pending(msgspec.Struct):
     annotations: list[_PendingMask]
 
 
+class _Image(msgspec.Struct):
+    """What is read of an image in a file that is added to."""
+
+    id: int
+    file_name: str
+    height: int | None = None
+    width: int | None = None
+
+
+class _Category(msgspec.Struct):
+    """What is read of a category in a file that is added to."""
+
+    id: int
+    name: str
+
+
+class _Annotation(msgspec.Struct):
+    """What is read of an annotation in a file that is added to."""
+
+    id: int
+    image_id: int
+    category_id: int | None = None
+    segmentation: list[list[float]] | dict[str, object] | None = None
+    area: float | None = None
+    bbox: list[float] | None = None
+
+
+class _Document(msgspec.Struct):
+    """What is read of a file that is added to; all else in it is kept as it is."""
+
+    images: list[_Image] = []
+    categories: list[_Category] = []
+    annotations: list[_Annotation] = []
+
+
 class CocoExporter(Exporter):
     """Writes annotations.json, with masks as compressed run lengths, exact to the pixel.
 
@@ -80,10 +115,7 @@ class CocoExporter(Exporter):
         self.path = folder / COCO_FILE
         self._pending_path = self.path.with_name(f".{COCO_FILE}.pending.jsonl")
         self._document = self._read_document()
-        try:
-            self._index()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._refusal(f"it is not of COCO's instances layout ({error!r})") from error
+        self._index()
         for label in labels:
             self._category(class_name(label))
         self._new = 0
@@ -142,13 +174,16 @@ class CocoExporter(Exporter):
         if not os.path.lexists(self.path):
             return {"info": {"description": "promptseg"}}
         try:
-            document = json.loads(read_regular(self.path, "it", limit=_LARGEST))
+            content = read_regular(self.path, "it", limit=_LARGEST)
+            document: dict[str, Any] = decode_json(content, dict[str, Any], "it")
+            entries = document.get("annotations")
+            if isinstance(entries, list) and any(map(is_panoptic, entries)):
+                raise InputError("its annotations are panoptic segments")
+            msgspec.convert(document, _Document)
         except InputError as error:
             raise self._refusal(str(error)) from error
-        except (ValueError, RecursionError) as error:
-            raise self._refusal(f"it is not JSON ({error})") from error
-        if not isinstance(document, dict):
-            raise self._refusal("it is not a JSON object")
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise self._refusal(f"it is not of COCO's instances layout ({error})") from error
         return document
 
     def _index(self) -> None:
@@ -157,7 +192,7 @@ class CocoExporter(Exporter):
         self._images: dict[str, dict[str, Any]] = {}
         for entry in document.pop("images", []):
             if self._images.setdefault(entry["file_name"], entry) is not entry:
-                raise ValueError(f"two images are named {entry['file_name']!r}")
+                raise self._refusal(f"two images are named {entry['file_name']!r}")
         self._categories: dict[str, dict[str, Any]] = {}
         self._category_list: list[dict[str, Any]] = document.pop("categories", [])
         for entry in self._category_list:
@@ -165,8 +200,6 @@ class CocoExporter(Exporter):
         self._annotations: dict[object, list[dict[str, Any]]] = {}
         last = 0
         for entry in document.pop("annotations", []):
-            if is_panoptic(entry):
-                raise ValueError("panoptic segments")
             self._annotations.setdefault(entry["image_id"], []).append(entry)
             last = max(last, int(entry["id"]))
         self._last_annotation = last

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ...pipeline.checks import BoolArray
 
 
-def is_panoptic(annotation: Mapping[str, object]) -> bool:
+def is_panoptic(annotation: object) -> bool:
     """Return whether an annotation is of the panoptic layout: one per image, with its segments."""
-    return "segments_info" in annotation
+    return isinstance(annotation, Mapping) and "segments_info" in annotation
 
 
 def encode_segmentation(mask: BoolArray, *, polygons: bool, simplified: float = 0.0) -> object:

@@ -58,20 +58,24 @@ def own_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def swept(folder: Path, keep: frozenset[str], every: float, seconds: float) -> Iterator[None]:
-    """Remove old files from a folder while this is entered; see :func:`sweep`.
+def swept(
+    folder: Path, keep: frozenset[str], every: float, seconds: float, most: int
+) -> Iterator[None]:
+    """Remove old files from a folder while this is entered; see :func:`sweep` and :func:`bound`.
 
     Args:
         folder: The app's own folder.
         keep: Paths of files that stay.
         every: Seconds between two sweeps.
         seconds: Age at which a file is removed.
+        most: Bytes that all files together may have.
     """
     ended = threading.Event()
 
     def run() -> None:
         while not ended.wait(every):
             sweep(folder, keep, seconds)
+            bound(folder, keep, most)
 
     thread = threading.Thread(target=run, name="promptseg-sweep", daemon=True)
     thread.start()
@@ -103,6 +107,25 @@ def sweep(folder: Path, keep: frozenset[str], seconds: float) -> None:
                 path.rmdir()  # fails unless it is empty
             else:
                 path.unlink()
+
+
+def bound(folder: Path, keep: frozenset[str], most: int) -> None:
+    """Remove the oldest files until all together have at most ``most`` bytes."""
+    files = []
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = Path(where, name)
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                removable = name != _LOCK and str(path) not in keep
+                files.append((not removable, status.st_mtime, status.st_size, path))
+    total = sum(size for _, _, size, _ in files)
+    for kept, _, size, path in sorted(files):
+        if total <= most or kept:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+            total -= size
 
 
 def _lock(folder: Path) -> int | None:

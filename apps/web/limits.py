@@ -37,6 +37,8 @@ MAX_PAINTING_TEXT = 1_000_000
 MAX_FILE_BYTES = 50 * 2**20
 # All files of one upload.
 MAX_UPLOAD_BYTES = 200 * 2**20
+# All uploads and files for download together, on disk; the oldest go first.
+MAX_STORED_BYTES = 2 * 2**30
 # Anything but an upload. The largest is a painting.
 MAX_JSON_BYTES = 2 * 2**20
 

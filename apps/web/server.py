@@ -18,7 +18,7 @@ from ...models.errors import InputError
 from .engine import Engine
 from .folder import swept
 from .guard import Guard
-from .limits import MAX_FILE_BYTES, MAX_PIXELS
+from .limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_STORED_BYTES
 from .page import STYLE, make_page
 from .request import Setup
 
@@ -31,7 +31,7 @@ MAX_SESSIONS = 1000
 # Requests waiting in the queue; further ones are asked to try again later.
 MAX_WAITING = 100
 # Seconds between two searches for old files.
-SWEEP_SECONDS = 600
+SWEEP_SECONDS = 20
 # Characters of an error in the log.
 LOGGED = 200
 # Requests answered at once that need no model: showing a picture, ranking again, downloads.
@@ -110,7 +110,7 @@ def serve(
         ) from error
     kept = frozenset(path for block in page.blocks.values() for path in block.keep_in_cache)
     folder = Path(get_upload_folder())
-    with swept(folder, kept, SWEEP_SECONDS, KEEP_SECONDS), _brief_log():
+    with swept(folder, kept, SWEEP_SECONDS, KEEP_SECONDS, MAX_STORED_BYTES), _brief_log():
         started(url)
         try:
             page.block_thread()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from promptseg.apps.web import actions, api
 from promptseg.apps.web.actions import Draft, in_plain_text, plainly
 from promptseg.apps.web.engine import Engine, read_painted
-from promptseg.apps.web.folder import own_folder, sweep
+from promptseg.apps.web.folder import bound, own_folder, sweep, swept
 from promptseg.apps.web.request import Click, Example, MarkHistory, Request, Setup, read_label
 from promptseg.models.errors import InputError
 
@@ -223,6 +224,30 @@ def test_old_files_are_swept_and_kept_ones_are_not() -> None:
         left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
         assert left == {".lock", "kept", "kept/d.png", "new", "new/e.png"}
     assert not folder.exists()
+
+
+def test_all_files_together_have_a_limit_and_the_oldest_go_first() -> None:
+    with own_folder() as folder:
+        for age, name in enumerate(("new", "old", "kept", "oldest")):
+            path = folder / name / "a.png"
+            path.parent.mkdir()
+            path.write_bytes(bytes(1000))
+            os.utime(path, (1000 - age, 1000 - age))
+        kept = frozenset([str(folder / "kept/a.png")])
+        left = lambda: {path.parent.name for path in folder.rglob("*.png")}  # noqa: E731
+        bound(folder, kept, 4000)
+        assert left() == {"new", "old", "kept", "oldest"}
+        bound(folder, kept, 2999)
+        assert left() == {"new", "kept"}
+        bound(folder, kept, 0)
+        assert left() == {"kept"}
+        (folder / "new/b.png").write_bytes(bytes(1000))
+        with swept(folder, kept, 0.01, 3600, 1500):
+            until = time.monotonic() + 30
+            while left() != {"kept"} and time.monotonic() < until:
+                time.sleep(0.01)
+        assert left() == {"kept"}
+        assert (folder / ".lock").exists()
 
 
 def test_what_a_killed_app_left_is_removed_and_a_running_ones_is_not(

@@ -33,6 +33,7 @@ from promptseg.apps.cli.run_summary import RUN_FILE, RUN_KEY, RunLog
 from promptseg.apps.evaluation.coco_dataset import read_coco
 from promptseg.apps.evaluation.index_folder import read_index
 from promptseg.apps.evaluation.shapes import read_shape
+from promptseg.apps.exports.coco import CocoExporter
 from promptseg.apps.exports.voc import VocExporter
 from promptseg.apps.exports.yolo import YoloExporter
 from promptseg.apps.journal import Journal
@@ -796,14 +797,32 @@ add(
         f"data.yaml: {name}": exported(YoloExporter, "data.yaml", content)
         for name, content in {
             "pipe": None, "not UTF-8": b"\xff\xfe", "list": b"[1, 2]", "no YAML": b"{",
-            "bomb": BOMB, "object": b"!!python/object/apply:os.system ['true']",
+            "bomb": BOMB, "alias": b"names: &a [x]\nothers: *a\n",
+            "object": b"!!python/object/apply:os.system ['true']",
             "deep": b"names: " + b"[" * 5000, "names a number": b"names: 3",
             "names with gaps": b"names: {0: a, 7: b}", "names twice": b"names: [a, a]",
         }.items()
     }
     | {
         f"labels.txt: {name}": exported(VocExporter, "labels.txt", content)
-        for name, content in {"pipe": None, "not UTF-8": b"\xff\xfe"}.items()
+        for name, content in {
+            "pipe": None, "not UTF-8": b"\xff\xfe", "no background first": b"cat\ndog\n",
+            "a byte order mark first": b"\xef\xbb\xbfcat\n", "a class twice": b"\ncat\ncat\n",
+        }.items()
+    }
+    | {
+        f"annotations.json: {name}": exported(CocoExporter, "annotations.json", content)
+        for name, content in {
+            "id a text": b'{"images": [{"id": "1", "file_name": "a"}]}',
+            "id a fraction": b'{"images": [{"id": 1.5, "file_name": "a"}]}',
+            "height a text": b'{"images": [{"id": 1, "file_name": "a", "height": "x"}]}',
+            "name a number": b'{"categories": [{"id": 1, "name": 3}]}',
+            "polygon of text":
+                b'{"annotations": [{"id": 1, "image_id": 1, "segmentation": [["a"]]}]}',
+            "area infinite": b'{"annotations": [{"id": 1, "image_id": 1, "area": Infinity}]}',
+            "images an object": b'{"images": {}}', "annotations a number": b'{"annotations": 3}',
+            "annotation a text": b'{"annotations": ["x"]}', "deep": b"[" * 100000,
+        }.items()
     },
 )  # fmt: skip
 

@@ -318,8 +318,8 @@ def test_an_image_outside_the_root_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("format_name", "file", "content", "reason"),
     [
-        ("coco", "annotations.json", "{", "not JSON"),
-        ("coco", "annotations.json", "[]", "not a JSON object"),
+        ("coco", "annotations.json", "{", "not valid JSON"),
+        ("coco", "annotations.json", "[]", "Expected object, got array"),
         ("coco", "annotations.json", '{"images": [{"id": 1}]}', "instances layout"),
         ("coco", "annotations.json", '{"images": [{"id": "x", "file_name": "a"}]}', ""),
         (
