@@ -149,6 +149,11 @@ def test_a_reader_that_leaves_is_no_error(album: Path) -> None:
         (("--concept", "nowhere"), "'nowhere.safetensors'"),
         (("--reference", "no.png", "--reference-box", "1,2,3,4"), "'no.png' does not exist"),
         (("--reference", "album/a.jpg", "--reference-mask", "no.png"), "'no.png' does not exist"),
+        (("-t", "cat", "--min-presence", "2"), "--min-presence must be between 0 and 1"),
+        (("-t", "cat", "--simplify", "2"), "--simplify is for polygons"),
+        (("-t", "cat", "dog"), "give each phrase its own --text"),
+        (("album/*.gif", "-t", "cat"), "nothing matches 'album/*.gif'"),
+        (("https://host/a.jpg", "-t", "cat"), "--allow-urls fetches it"),
         (("no.jpg", "-t", "cat"), "'no.jpg' does not exist"),
     ],
 )
