@@ -43,7 +43,7 @@ def main() -> None:
     """Parse the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder that contains index.jsonl")
-    pipe = promptseg.load("pocket")
+    pipe = promptseg.load("pocket", dtype="fp32")
     samples = {sample.name: sample for sample in read_index(parser.parse_args().data)}
     rows = [json.loads(line) for line in OBJECTS.read_text(encoding="utf-8").splitlines()]
     found: dict[str, list[bool]] = {"no colour": [], "its colour": [], "another": []}

@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="PNG to write")
     out = parser.parse_args().out
-    pipe = promptseg.load("pocket")
+    pipe = promptseg.load("pocket", dtype="fp32")
     shown = []
     for name, query, wrong in CASES:
         image = getattr(data, name)()

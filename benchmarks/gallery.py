@@ -202,7 +202,7 @@ class Studio:
     @cached_property
     def pipe(self) -> promptseg.Pipeline:
         """The pocket preset."""
-        return promptseg.load("pocket")
+        return promptseg.load("pocket", dtype="fp32")
 
     def ask(self, query: Query) -> Result:
         """Answer a query."""

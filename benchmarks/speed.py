@@ -160,7 +160,8 @@ def measure_pocket(threads: int) -> None:
     image = np.asarray(photograph)
     pipe = load("pocket")
     embedding = pipe.segmenter.encode_image(image)
-    print(f"pocket, 640 x 480, {threads} threads, PyTorch {torch.__version__}")
+    dtype = pipe.segmenter.dtype
+    print(f"pocket, 640 x 480, {threads} threads, {dtype}, PyTorch {torch.__version__}")
     for name, run in (
         ("one phrase, warm", lambda: pipe(image, text="cat")),
         ("one click, warm", lambda: pipe(image, points=[(320, 240)])),

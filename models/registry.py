@@ -177,7 +177,7 @@ def create_grounder(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
 ) -> Detector[Any]: ...
 
 
@@ -187,7 +187,7 @@ def create_grounder(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
 ) -> DenseClip: ...
 
 
@@ -197,7 +197,7 @@ def create_grounder(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
 ) -> Detector[Any] | DenseClip: ...
 
 
@@ -206,7 +206,7 @@ def create_grounder(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
 ) -> Detector[Any] | DenseClip:
     """Build a model that finds phrases in images: ``look`` at an image, then ``ground`` phrases.
 
@@ -215,7 +215,7 @@ def create_grounder(
         checkpoint: A folder in the layout of the Hugging Face hub, or the hub id of a model that
             is on this machine. A folder of "dense_clip" has an ``open_clip_config.json``.
         device: Device to put the model on.
-        dtype: Type that it computes in: "fp32", "bf16" or "fp16".
+        dtype: Type that it computes in: "auto", "fp32", "bf16" or "fp16".
 
     Raises:
         ModelNotFoundError: There is no grounder of that name.

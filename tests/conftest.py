@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from promptseg.models import device
+
+
+@pytest.fixture(autouse=True, scope="session")
+def full_precision() -> Iterator[None]:
+    """Compute in float32 unless a test says otherwise, so that results are the same everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "bf16_units", lambda: "")
+        yield
 
 
 @pytest.fixture(scope="session")

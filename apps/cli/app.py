@@ -50,7 +50,7 @@ def app_command(
     ] = 4_000_000,
     preset: Preset = "pocket",
     device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    dtype: Dtype = "auto",
     weights: Weights = None,
 ) -> None:
     """Open the web app: type, show or click what you want in a browser."""

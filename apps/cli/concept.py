@@ -63,7 +63,7 @@ def save_command(
     ] = None,
     preset: Preset = "pocket",
     device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    dtype: Dtype = "auto",
     weights: Weights = None,
 ) -> None:
     """Encode examples of one thing and save them, for `promptseg segment --concept NAME`."""

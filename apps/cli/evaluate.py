@@ -77,7 +77,7 @@ def eval_command(
     ] = None,
     preset: Preset = "pocket",
     device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    dtype: Dtype = "auto",
     weights: Weights = None,
 ) -> None:
     """Measure a preset on images with annotated masks."""
@@ -86,6 +86,7 @@ def eval_command(
         _check_outputs(out, failures)
         models = ModelOptions(preset, device, dtype, weights)
         collection = _choose(_read(data, split, images, panoptic), source, limit, data)
+        from ...models.device import read_dtype
         from ..evaluation.run import (
             evaluate,
             figures_by_class,
@@ -108,8 +109,9 @@ def eval_command(
             "device": device,
         }
         # Only where they are given, so that rows measured before they could be are still read.
-        if dtype != "fp32":
-            about["dtype"] = dtype
+        arithmetic = str(read_dtype(dtype, device)).removeprefix("torch.")
+        if arithmetic != "float32":
+            about["dtype"] = arithmetic
         if weights is not None:
             about["weights folder"] = str(weights)
         store = None if out is None else out.with_name(out.name + ".rows.jsonl")

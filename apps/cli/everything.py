@@ -71,7 +71,7 @@ def everything_command(
     ] = None,
     preset: Preset = "pocket",
     device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    dtype: Dtype = "auto",
     weights: Weights = None,
     out: Out = None,
     formats: Formats = None,

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from ... import __version__
 from ...models.errors import CheckpointError, InputError, PromptsegError
+from ...models.hardware import bf16_units
 from ...models.hub.sources import SOURCES, WeightSource
 from ...pipeline.presets.catalog import PRESETS, sources_for
 from ..console import EXIT_FAILED, EXIT_INTERRUPTED, describe_error, exit_code, say_error, visible
@@ -201,6 +202,9 @@ def _describe_machine() -> Iterable[str]:
     yield f"promptseg {__version__}, Python {platform.python_version()}, {system}"
     yield ", ".join(f"{name} {_version(name) or 'not installed'}" for name in _LIBRARIES)
     yield f"devices: {', '.join(_devices())}"
+    units = bf16_units()
+    chosen = f"bf16, by {units}" if units else "fp32, since it has no known bf16 in hardware"
+    yield f"--dtype auto means on this CPU: {chosen}"
 
 
 def _describe_hub() -> Iterable[str]:

@@ -6,6 +6,7 @@ Nothing here imports torch: options are read, and most mistakes are reported, be
 from __future__ import annotations
 
 import gc
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ from ..exports import FORMATS
 if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
 
+logger = logging.getLogger(__name__)
+
 # As in models.device and the strategies of references, whose modules import torch.
-DTYPES = ("fp32", "bf16", "fp16")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
 STRATEGIES = ("prototype", "bidirectional", "graph")
 
 Preset = Annotated[
@@ -39,7 +42,8 @@ Dtype = Annotated[
     str,
     typer.Option(
         "--dtype",
-        help="Precision of the models: fp32, bf16 or fp16.",
+        help="Precision of the models: fp32, bf16, fp16, or auto, which is bf16 where the device "
+        "has it in hardware and fp32 elsewhere.",
         autocompletion=lambda: list(DTYPES),
     ),
 ]
@@ -125,7 +129,7 @@ class ModelOptions:
 
     preset: str = "pocket"
     device: str = "cpu"
-    dtype: str = "fp32"
+    dtype: str = "auto"
     weights: Path | None = None
     strategy: str | None = None
 
@@ -159,13 +163,16 @@ class ModelOptions:
         with _without_collecting():
             from ...pipeline.presets.load import load
 
-        return load(
+        pipeline = load(
             self.preset,
             device=self.device,
             dtype=self.dtype,
             weights=self.weights,
             strategy=self.strategy,
         )
+        segmenter = pipeline.segmenter
+        logger.debug("%s computes in %s on %s", self.preset, segmenter.dtype, segmenter.device)
+        return pipeline
 
     def describe(self) -> dict[str, object]:
         """Return the fields as JSON can hold them."""

@@ -168,7 +168,7 @@ def segment_command(
         bool, typer.Option("--no-overlap", help="Give each pixel to the best mask that covers it.")
     ] = False,
     device: Device = "cpu",
-    dtype: Dtype = "fp32",
+    dtype: Dtype = "auto",
     weights: Weights = None,
     out: Out = None,
     formats: Formats = None,

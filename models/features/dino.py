@@ -83,12 +83,12 @@ class DinoFeatures:
         *,
         input_size: int = INPUT_SIZE,
         model_id: str = "",
-        dtype: str | torch.dtype = "fp32",
+        dtype: str | torch.dtype = "auto",
     ) -> None:
         if input_size < 1:
             raise InputError(f"input_size must be 1 pixel or more, got {input_size}")
         self.model = model.eval()
-        self.dtype = read_dtype(dtype)
+        self.dtype = read_dtype(dtype, next(model.parameters()).device)
         self.input_size = input_size
         self._name = model_id
 
@@ -149,7 +149,7 @@ def create_dino(
     checkpoint: str | Path | None = None,
     input_size: int = INPUT_SIZE,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
     seed: int = 0,
 ) -> DinoFeatures:
     """Build a feature extractor by the timm name of its model.
@@ -161,7 +161,7 @@ def create_dino(
             as "timm/vit_small_patch14_dinov2.lvd142m". None leaves the weights random.
         input_size: Long side of the model's input in pixels.
         device: Device to put the model on.
-        dtype: Type that it computes in: fp32, bf16 or fp16.
+        dtype: Type that it computes in: auto, fp32, bf16 or fp16.
         seed: Seed of the random weights; the global random state is not touched.
 
     Raises:

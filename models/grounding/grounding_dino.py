@@ -93,12 +93,12 @@ class GroundingDino:
         model: GroundingDinoForObjectDetection,
         processor: GroundingDinoProcessor,
         *,
-        dtype: str | torch.dtype = "fp32",
+        dtype: str | torch.dtype = "auto",
         batch_size: int = 4,
     ) -> None:
         self.model = model
         self.processor = processor
-        self.dtype = read_dtype(dtype)
+        self.dtype = read_dtype(dtype, model.device)
         self.batch_size = check_batch_size(batch_size)
         encoder = model.model.backbone
         self.backbone = _RememberingBackbone(encoder.conv_encoder)
@@ -223,7 +223,7 @@ def create_grounding_dino(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
     batch_size: int = 4,
 ) -> GroundingDino:
     """Load Grounding DINO.
@@ -232,7 +232,7 @@ def create_grounding_dino(
         checkpoint: A folder in the hub's layout, or the hub id of a model on this machine, such as
             "IDEA-Research/grounding-dino-tiny" or "IDEA-Research/grounding-dino-base".
         device: Device to put the model on.
-        dtype: Type that it computes in: fp32, bf16 or fp16.
+        dtype: Type that it computes in: auto, fp32, bf16 or fp16.
         batch_size: Number of phrases that go through the model together.
 
     Raises:

@@ -58,12 +58,12 @@ class Owlv2:
         model: Owlv2ForObjectDetection,
         processor: Owlv2Processor,
         *,
-        dtype: str | torch.dtype = "fp32",
+        dtype: str | torch.dtype = "auto",
         batch_size: int = 16,
     ) -> None:
         self.model = model
         self.processor = processor
-        self.dtype = read_dtype(dtype)
+        self.dtype = read_dtype(dtype, model.device)
         self.batch_size = check_batch_size(batch_size)
         self._limit = text_limit(model)
 
@@ -140,7 +140,7 @@ def create_owlv2(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
     batch_size: int = 16,
 ) -> Owlv2:
     """Load OWLv2.
@@ -149,7 +149,7 @@ def create_owlv2(
         checkpoint: A folder in the hub's layout, or the hub id of a model on this machine, such as
             "google/owlv2-base-patch16-ensemble" or "google/owlv2-large-patch14-ensemble".
         device: Device to put the model on.
-        dtype: Type that it computes in: fp32, bf16 or fp16.
+        dtype: Type that it computes in: auto, fp32, bf16 or fp16.
         batch_size: Number of phrases that go through the model together.
 
     Raises:

@@ -50,11 +50,11 @@ class Sam3Grounder:
     """
 
     def __init__(
-        self, model: Sam3Model, processor: Sam3Processor, *, dtype: str | torch.dtype = "fp32"
+        self, model: Sam3Model, processor: Sam3Processor, *, dtype: str | torch.dtype = "auto"
     ) -> None:
         self.model = model
         self.processor = processor
-        self.dtype = read_dtype(dtype)
+        self.dtype = read_dtype(dtype, model.device)
         self._limit = text_limit(model)
 
     @torch.inference_mode()
@@ -112,7 +112,7 @@ def create_sam3_grounder(
     checkpoint: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
 ) -> Sam3Grounder:
     """Load SAM 3.
 
@@ -120,7 +120,7 @@ def create_sam3_grounder(
         checkpoint: A folder in the hub's layout, or the hub id of a model on this machine, such as
             "facebook/sam3".
         device: Device to put the model on.
-        dtype: Type that it computes in: fp32, bf16 or fp16.
+        dtype: Type that it computes in: auto, fp32, bf16 or fp16.
 
     Raises:
         CheckpointError: The checkpoint is missing, broken or another model's, or the installed

@@ -97,8 +97,14 @@ class PocketImageEncoder(nn.Module):
         )
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """Encode (1, 3, H, W), sides multiples of 32."""
-        return self.embed(self.backbone(pixel_values))
+        """Encode (1, 3, H, W), sides multiples of 32.
+
+        Under autocast too the early stages compute in float32: their rounding would move the
+        borders of masks (benchmarks/precision.py).
+        """
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            stride4, stride8 = self.backbone.shallow(pixel_values)
+        return self.embed((stride4, stride8, *self.backbone.deep(stride8)))
 
 
 class PocketPromptEncoder(PromptEncoder):

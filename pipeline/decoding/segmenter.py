@@ -81,8 +81,8 @@ class Segmenter:
         batch_size: Prompts decoded at a time; bounds memory and does not change results.
         model_id: Name that is stored in embeddings, so that those of other models are refused; by
             default the model's own.
-        dtype: Precision of the model's computations, by autocast: "fp32", "bf16" or "fp16".
-            Weights, embeddings, logits and scores stay float32.
+        dtype: Precision of the model's computations, by autocast: "fp32", "bf16", "fp16", or
+            "auto" (see :func:`~promptseg.models.device.best_dtype`). Results stay float32.
 
     Raises:
         InputError: ``batch_size`` is not positive, ``dtype`` is unknown or not supported by the
@@ -95,11 +95,11 @@ class Segmenter:
         *,
         batch_size: int = 32,
         model_id: str | None = None,
-        dtype: str | torch.dtype = "fp32",
+        dtype: str | torch.dtype = "auto",
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, got {batch_size}")
-        self.dtype = read_dtype(dtype)
+        self.dtype = read_dtype(dtype, model.device)
         check_support(model.device, self.dtype)
         _check_weights(model)
         model.eval()

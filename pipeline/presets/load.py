@@ -27,7 +27,7 @@ def load(
     preset: str = "pocket",
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
     weights: str | Path | None = None,
     strategy: str | None = None,
     debias: bool = False,
@@ -37,7 +37,8 @@ def load(
     Args:
         preset: A name of ``PRESETS``.
         device: Device that the networks run on.
-        dtype: "fp32", "bf16" or "fp16": precision of the computations inside the networks;
+        dtype: "fp32", "bf16", "fp16" or "auto", which is bf16 where the device has it in hardware
+            and fp32 elsewhere: precision of the computations inside the networks;
             weights and results stay float32.
         weights: Folder to search for weights before the Hugging Face hub's cache; by default the
             one that the environment variable PROMPTSEG_WEIGHTS names.
@@ -54,7 +55,8 @@ def load(
         CheckpointError: Weights are missing or broken; the message names the command that helps.
     """
     name = get_preset(preset).name
-    place, arithmetic = read_device(device), read_dtype(dtype)
+    place = read_device(device)
+    arithmetic = read_dtype(dtype, place)
     check_support(place, arithmetic)
     if weights is not None and not isinstance(weights, (str, Path)):
         raise InputError(f"weights must be the path of a folder, not {weights!r}")

@@ -167,7 +167,7 @@ def test_a_view_of_part_of_an_array_is_seen(detector: Any) -> None:
 
 
 def test_bad_settings_are_refused(name: str, folder: Path) -> None:
-    with pytest.raises(InputError, match="no dtype 'int8' to run in; use fp32, bf16 or fp16"):
+    with pytest.raises(InputError, match="no dtype 'int8' to run in; use auto, fp32, bf16 or fp16"):
         CREATE[name](folder, dtype="int8")
     if "batch_size" in inspect.signature(CREATE[name]).parameters:
         with pytest.raises(InputError, match="batch_size must be 1 or more, got 0"):

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from promptseg.models import device as precision
-from promptseg.models.device import autocast, check_support, read_device, read_dtype
+from promptseg.models import hardware
+from promptseg.models.device import (
+    autocast,
+    best_dtype,
+    check_support,
+    read_device,
+    read_dtype,
+)
 from promptseg.models.errors import InputError
 from promptseg.models.sam.layers import LayerNorm2d
 
@@ -38,7 +45,7 @@ def test_names(names, dtype):
 
 @pytest.mark.parametrize("name", ["fp64", "half", "", torch.float64, torch.int8])
 def test_unknown_names(name):
-    with pytest.raises(InputError, match=r"no dtype .* to run in; use fp32, bf16 or fp16"):
+    with pytest.raises(InputError, match=r"no dtype .* to run in; use auto, fp32, bf16 or fp16"):
         read_dtype(name)
 
 
@@ -94,3 +101,54 @@ def test_a_build_that_leaves_autocast_off_is_refused(ask_again):
 def test_layer_norm_of_values_whose_squares_half_precision_cannot_hold():
     x = torch.tensor([-600.0, 0.0, 600.0]).view(1, 3, 1, 1)
     assert torch.allclose(LayerNorm2d(3)(x.half()), LayerNorm2d(3)(x), atol=1e-3)
+
+
+OLD_AVX512 = "fpu sse2 avx2 avx512f avx512dq avx512bw avx512vl"
+
+
+@pytest.mark.parametrize(
+    ("content", "units"),
+    [
+        (f"processor\t: 0\nflags\t\t: {OLD_AVX512}\n", ""),
+        (f"processor\t: 0\nflags\t\t: {OLD_AVX512} avx512_bf16 xsave\n", "AVX512-BF16"),
+        (f"flags\t\t: {OLD_AVX512} avx512_bf16 amx_bf16 amx_tile amx_int8\n", "AMX-BF16"),
+        ("flags\t\t: avx2 avx512_bf16\n", ""),
+        ("Features\t: fp asimd bf16\n", ""),
+        ("", ""),
+    ],
+)
+def test_units_for_bfloat16_are_read_from_the_kernel(tmp_path, monkeypatch, content, units):
+    path = tmp_path / "cpuinfo"
+    path.write_text(content)
+    monkeypatch.setattr(hardware, "_CPUINFO", path)
+    assert hardware.bf16_units() == units
+
+
+def test_no_units_are_known_where_the_kernel_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "none")
+    assert hardware.bf16_units() == ""
+
+
+@pytest.mark.parametrize(("units", "dtype"), [("AMX-BF16", torch.bfloat16), ("", torch.float32)])
+def test_auto_follows_the_cpu(monkeypatch, units, dtype):
+    monkeypatch.setattr(precision, "bf16_units", lambda: units)
+    assert best_dtype(CPU) == read_dtype("auto") == read_dtype("auto", "cpu") == dtype
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((9, 0), torch.bfloat16), ((7, 5), torch.float32)]
+)
+def test_auto_follows_the_gpu(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert best_dtype(torch.device("cuda:0")) == dtype
+    assert best_dtype(torch.device("mps")) == torch.float32
+
+
+def test_a_build_that_cannot_run_it_computes_in_full(ask_again, monkeypatch):
+    def missing(*_: object) -> None:
+        raise RuntimeError("not implemented for 'BFloat16'")
+
+    monkeypatch.setattr(precision, "bf16_units", lambda: "AVX512-BF16")
+    monkeypatch.setattr(precision.F, "conv2d", missing)
+    assert best_dtype(CPU) == torch.float32

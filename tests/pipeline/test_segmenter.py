@@ -349,7 +349,7 @@ def test_half_precision_stays_inside_the_calls(photo):
 
 @pytest.mark.parametrize("dtype", ["fp64", torch.float64, "double"])
 def test_unknown_dtype(sam, dtype):
-    with pytest.raises(InputError, match=r"no dtype .* to run in; use fp32, bf16 or fp16"):
+    with pytest.raises(InputError, match=r"no dtype .* to run in; use auto, fp32, bf16 or fp16"):
         Segmenter(sam, dtype=dtype)
 
 

@@ -45,7 +45,7 @@ def predict(pipeline: Pipeline, name: str) -> Result:
 
 def renew() -> None:
     """Store the predictions of the weights as they are."""
-    pipeline = promptseg.load("pocket")
+    pipeline = promptseg.load("pocket", dtype="fp32")
     DATA.mkdir(exist_ok=True)
     figures = {}
     for name in QUERIES:
@@ -57,7 +57,7 @@ def renew() -> None:
 
 @pytest.fixture(scope="module")
 def pocket() -> Pipeline:
-    return promptseg.load("pocket")
+    return promptseg.load("pocket", dtype="fp32")
 
 
 @pytest.mark.parametrize("name", QUERIES)

@@ -204,7 +204,7 @@ def create_dense_clip(
     checkpoint: str | Path | None,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "fp32",
+    dtype: str | torch.dtype = "auto",
     config: DenseClipConfig | None = None,
     seed: int = 0,
 ) -> DenseClip:
@@ -219,7 +219,7 @@ def create_dense_clip(
             model on this machine, such as "timm/vit_base_patch16_clip_224.openai". None leaves
             the weights random.
         device: Device to put the model on.
-        dtype: Type that the networks compute in: "fp32", "bf16" or "fp16".
+        dtype: Type that the networks compute in: "auto", "fp32", "bf16" or "fp16".
         config: How images and phrases are compared.
         seed: Seed of the random weights; the global random state is not touched.
 
@@ -229,7 +229,7 @@ def create_dense_clip(
         CheckpointError: The weights are missing, broken or another model's.
         InputError: There is no such dtype.
     """
-    arithmetic = read_dtype(dtype)
+    arithmetic = read_dtype(dtype, device)
     loaded = load_clip(name, checkpoint, seed=seed)
     loaded.model.to(device)
     return DenseClip(loaded, config=config, dtype=arithmetic)
