@@ -36,6 +36,8 @@ class Proposals:
         rejected: What was dropped before decoding.
         distinct: Whether duplicates have already been removed, by the rules of everything mode;
             the ranking then leaves overlaps alone.
+        nested: Whether masks of a label may lie within each other, as the whole, the part and the
+            subpart of a click do; the ranking then leaves those alone.
         image: The image itself, (H, W, 3) uint8 RGB, read-only, which is passed on to results;
             None if it was not kept.
 
@@ -54,6 +56,7 @@ class Proposals:
     marks: Marks | None = None
     rejected: tuple[RejectedMask, ...] = ()
     distinct: bool = False
+    nested: bool = False
     image: UInt8Array | None = None
 
     def __post_init__(self) -> None:
@@ -154,4 +157,5 @@ class Proposals:
             prompt_scores=np.concatenate([part.prompt_scores for part in parts]),
             calibrated=np.concatenate(calibrated) if any_calibrated else None,
             rejected=tuple(item for part in parts for item in part.rejected),
+            nested=any(part.nested for part in parts),
         )

@@ -80,14 +80,24 @@ def draw(path: Path, curves: Sequence[tuple[str, Any, NDArray[np.float64]]]) -> 
     plt.close(figure)
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of phrases of a file that ``promptseg eval --json`` wrote beside its figures."""
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        {**row, "picture": entry["name"]}
+        for entry in entries
+        for row in entry.get("rows", [])
+        if "masks" in row
+    ]
+
+
 def main() -> None:
     """Read the rows of an evaluation, fit and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=Path, help="rows of promptseg eval --task text --json")
     parser.add_argument("--plot", type=Path, help="where to draw the reliability diagram")
     arguments = parser.parse_args()
-    rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
-    rows = [row for row in rows if "masks" in row]
+    rows = read_rows(arguments.rows)
     folds = [zlib.crc32(row["picture"].encode()) % _FOLDS for row in rows]
     parts = []
     for fold in range(_FOLDS):

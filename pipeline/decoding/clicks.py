@@ -47,7 +47,8 @@ def decode_marked(segmenter: Segmenter, embedding: ImageEmbedding, prompts: Prom
                 for i in range(len(prompts))
             ]
         )
-    return to_proposals(segmenter, embedding, masks, prompts.labels, prompts.prompt_scores)
+    found = to_proposals(segmenter, embedding, masks, prompts.labels, prompts.prompt_scores)
+    return replace(found, nested=lone)
 
 
 def decode_clicks(

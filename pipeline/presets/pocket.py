@@ -34,6 +34,7 @@ from ..prompters.reference.prototype import PrototypeConfig
 from ..prompters.reference.strategies import StrategyConfigs, create_strategy
 from ..prompters.text.gate import PresenceGate
 from ..prompters.text.prompter import CachedGrounder, TextPrompter
+from ..scoring.ranking import RankingConfig
 from .catalog import LoadOptions
 
 WEIGHTS = Path(models.__file__).parent / "weights"
@@ -53,6 +54,7 @@ POCKET = PipelineConfig(
         min_mask_region_area=100,
     ),
     closer=CloserConfig(),
+    ranking=RankingConfig(nms_ios=0.8),
 )
 # docs/references.md has the comparison. The presence levels are set so that every strategy answers
 # the same share of absent classes correctly. Pocket's predicted IoU and stability are below those

@@ -36,7 +36,7 @@ class RankingConfig:
         min_area: Minimum area in pixels; an empty mask is always dropped.
         nms_iou: A mask whose IoU with a better one of its label is above this is dropped.
         nms_ios: The same for intersection over the smaller area: drops parts of a better mask,
-            and wholes around a better part. 1.0 turns it off.
+            and wholes around a better part, but not those of a click. 1.0 turns it off.
         nms_across_labels: Whether better masks of other labels count as well.
         no_overlap: Whether each pixel goes to the best of the masks that cover it.
         negative_iou: A mask whose IoU with a negative mask is above this is dropped.
@@ -262,7 +262,7 @@ class _Ranking:
         if iou > self.config.nms_iou:
             label = self.all.labels[better[by_iou]]
             return f"overlaps a better mask of '{label}' (IoU {iou:.2f})"
-        if shared > self.config.nms_ios:
+        if shared > self.config.nms_ios and not self.all.nested:
             label = self.all.labels[better[by_shared]]
             return f"shares {shared:.0%} of the smaller area with a better mask of '{label}'"
         return None

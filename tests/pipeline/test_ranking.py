@@ -155,6 +155,16 @@ def test_proposals_are_ranked_as_often_as_wanted() -> None:
     assert loose.rejected == (gated,)
 
 
+def test_parts_of_a_click_are_no_duplicates() -> None:
+    masks = np.array([box_mask(0, 0, 10, 10), box_mask(0, 0, 4, 4)])
+    found = Proposals.of(masks, ["point"] * 2, [0.9, 0.5], [1, 1], [1, 1])
+    config = RankingConfig(nms_ios=0.8)
+    assert len(rank(found, config)) == 1
+    assert len(rank(replace(found, nested=True), config)) == 2
+    joined = Proposals.join(SIZE, [replace(found, nested=True), Proposals.none(SIZE)])
+    assert joined.nested
+
+
 def test_nms_at_exactly_the_threshold_keeps() -> None:
     masks = [box_mask(0, 0, 10, 10), box_mask(0, 0, 7, 10)]  # IoU 0.7 and within
     assert len(rank_equal(masks, [0.9, 0.8], nms_iou=0.75)) == 2

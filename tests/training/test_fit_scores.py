@@ -48,7 +48,7 @@ def test_the_command_fits_pictures_by_the_others(tmp_path: Path, monkeypatch, ca
             }
             for j in range(3 * i, 3 * i + 3)
         ]
-        rows.append({"picture": f"s/{i}", "label": "cup", "masks": masks})
+        rows.append({"name": f"s/{i}", "rows": [{"label": "cup", "masks": masks}]})
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     plot = tmp_path / "plot.png"
