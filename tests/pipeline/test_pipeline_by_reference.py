@@ -433,9 +433,9 @@ def test_debias_takes_the_place_away_once(obedient_segmenter, colours) -> None:
     def cosine(debias: bool) -> float:
         seen = []
 
-        def record(reference, target):
+        def record(reference, target, min_presence):
             seen.append((reference, target))
-            return STRATEGY(reference, target)
+            return STRATEGY(reference, target, min_presence)
 
         extractor = Placed()
         prompter = ReferencePrompter(extractor, obedient_segmenter, record, debias=debias)
