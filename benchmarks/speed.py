@@ -1,12 +1,14 @@
-"""Time SAM ViT-B's image encoder against other implementations, or time the pocket preset.
+"""Time SAMs beside other implementations and as exported models, or time the pocket preset.
 
-    python benchmarks/speed.py [--threads 2] [--repeats 3] [--only promptseg]
+    python benchmarks/speed.py [--models sam_vit_b sam_vit_t sam_pocket] [--only "ours fp32" onnx]
+        [--threads 2] [--repeats 3] [--exported outputs/speed]
     python benchmarks/speed.py --pocket [--threads 2]
 
-ViT-B: every implementation encodes a 1024-pixel image in its own process, with random weights
-(which cost as much as trained ones) and the same number of threads. The time is the median of the
-repeats after one warm-up; memory is the process's peak resident set, including libraries and
-weights. The processes take turns, so that a slowdown of the machine affects all of them.
+Every implementation encodes the same picture of 1024 x 1024 pixels (pocket scales it to 512) and
+decodes 1, 16 and 256 boxes on it, one mask each, in blocks of 32, in a process of its own. Times
+are medians of the repeats after a warm-up; memory is the process's peak resident set, libraries
+and weights included. Ratios are to the last row. What has to be exported is exported first, to a
+folder that is kept for the next run.
 """
 
 from __future__ import annotations
@@ -20,128 +22,77 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from speed_models import NAMES, SIZE, build, export_for_timing
 
-IMAGE_SIZE = 1024
+BOXES = (1, 16, 256)
 POCKET_REPEATS = 9
 COLD_REPEATS = 3
 
-Encode = Callable[[Tensor], object]
 
-
-def promptseg() -> Encode:
-    """Our encoder."""
-    from promptseg.models import create_model
-
-    model = create_model("sam_vit_b")
-    return model.encode_image
-
-
-def segment_anything() -> Encode:
-    """The official implementation."""
-    from segment_anything import build_sam_vit_b
-
-    model = build_sam_vit_b()
-    return lambda pixels: model.image_encoder(pixels)
-
-
-def transformers() -> Encode:
-    """Hugging Face's SamModel with its default attention; its default sizes are ViT-B's."""
-    from transformers import SamConfig, SamModel
-
-    model = SamModel(SamConfig()).eval()
-    return lambda pixels: model.get_image_embeddings(pixels)
-
-
-IMPLEMENTATIONS: dict[str, Callable[[], Encode]] = {
-    "promptseg": promptseg,
-    "segment-anything": segment_anything,
-    "transformers": transformers,
-}
-
-
-@torch.no_grad()
-def work(name: str, threads: int) -> None:
-    """Warm up, then encode once for every line on standard input; runs in its own process.
-
-    Prints one line of JSON each time: seconds, and the peak memory so far in bytes.
-    """
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    encode = IMPLEMENTATIONS[name]()
-    pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    encode(pixels)
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        encode(pixels)
-        seconds = time.perf_counter() - start
-        # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        print(json.dumps({"seconds": seconds, "peak": peak}), flush=True)
-
-
-class Worker:
-    """A process that runs :func:`work`."""
-
-    def __init__(self, name: str, threads: int) -> None:
-        command = [sys.executable, __file__, "--worker", name, "--threads", str(threads)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("Popen gave no pipes")
-        self.input, self.output = self.process.stdin, self.process.stdout
-        self.seconds: list[float] = []
-        self.peak = 0
-        self._read_until("ready")
-
-    def _read_until(self, start: str) -> str:
-        """The first line that begins with ``start``; libraries may print others."""
-        for line in self.output:
-            if line.startswith(start):
-                return line
-        raise SystemExit(f"a worker stopped with exit code {self.process.wait()}")
-
-    def encode(self) -> None:
-        """Have the process encode once, and record its time and memory."""
-        self.input.write("\n")
-        self.input.flush()
-        result = json.loads(self._read_until("{"))
-        self.seconds.append(result["seconds"])
-        self.peak = result["peak"]
-
-    def close(self) -> None:
-        """End the process."""
-        self.input.close()
-        self.process.wait()
-
-
-def print_table(workers: dict[str, Worker]) -> None:
-    """Print medians, and ratios to the official code or, if that was left out, to the first."""
-    base = workers.get("segment-anything", next(iter(workers.values())))
-    print(f"{'implementation':<18}{'median s':>10}{'ratio':>8}{'peak GB':>10}{'ratio':>8}")
-    for name, worker in workers.items():
-        seconds = statistics.median(worker.seconds)
-        time_ratio = seconds / statistics.median(base.seconds)
-        print(
-            f"{name:<18}{seconds:>10.2f}{time_ratio:>8.2f}"
-            f"{worker.peak / 1e9:>10.2f}{worker.peak / base.peak:>8.2f}"
-        )
+def seconds_of(run: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
     """Median seconds of a call, after one warm-up call."""
     run()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median(seconds_of(run) for _ in range(repeats))
+
+
+@torch.no_grad()
+def work(model: str, name: str, folder: Path, repeats: int) -> None:
+    """Time one implementation and print a line of JSON; runs in its own process."""
+    torch.manual_seed(0)
+    timed = build(name, model, folder)
+    corners = np.random.default_rng(0).uniform(0, SIZE / 2, (max(BOXES), 2))
+    boxes = np.concatenate([corners, corners + SIZE / 4], axis=1).astype(np.float32)
+    row = {"encode": median_seconds(timed.encode, repeats)}
+    if timed.decode is not None:
+        embedding = timed.encode()
+        timed.decode(embedding, boxes[:16])
+        for count in BOXES:
+            run = partial(timed.decode, embedding, boxes[:count])
+            row[str(count)] = statistics.median(seconds_of(run) for _ in range(repeats))
+    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    row["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    print(json.dumps(row), flush=True)
+
+
+def run_worker(model: str, name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Have a process time one implementation."""
+    command = [sys.executable, __file__, "--worker", model, name]
+    command += ["--threads", str(arguments.threads), "--repeats", str(arguments.repeats)]
+    command += ["--exported", str(arguments.exported)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def print_table(model: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print times and memory as a table, each with its ratio to the last row."""
+    base = list(rows.values())[-1]
+    heads = {"encode": "encode s", **{str(n): f"{n} boxes s" for n in BOXES}, "peak": "peak GB"}
+    print(f"\n| {model} | " + " | ".join(f"{head} | ratio" for head in heads.values()) + " |")
+    print("|---" * (1 + 2 * len(heads)) + "|")
+    for name, row in rows.items():
+        cells = []
+        for key in heads:
+            if key not in row:
+                cells += ["", ""]
+                continue
+            value = row[key] / 1e9 if key == "peak" else row[key]
+            ratio = f"{row[key] / base[key]:.2f}" if key in base else ""
+            cells += [f"{value:.3f}" if value < 1 else f"{value:.2f}", ratio]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def measure_pocket(threads: int) -> None:
@@ -149,8 +100,6 @@ def measure_pocket(threads: int) -> None:
 
     A cold start is the whole command, from the start of its process to its end.
     """
-    torch.set_num_threads(threads)
-    import numpy as np
     from PIL import Image
     from skimage import data
 
@@ -189,27 +138,34 @@ def measure_pocket(threads: int) -> None:
 
 def main() -> None:
     """Parse the arguments, measure and print."""
+    every = sorted({name for names in NAMES.values() for name in names})
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", choices=NAMES, nargs="+", default=list(NAMES))
+    parser.add_argument("--only", choices=every, nargs="+", help="time only these")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=IMPLEMENTATIONS, nargs="+", help="measure only these")
-    parser.add_argument("--worker", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--exported", type=Path, default=Path("outputs/speed"))
     parser.add_argument("--pocket", action="store_true", help="time the pocket preset instead")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     if arguments.pocket:
         measure_pocket(arguments.threads)
         return
     if arguments.worker:
-        work(arguments.worker, arguments.threads)
+        model, name = arguments.worker
+        work(model, name, arguments.exported, arguments.repeats)
         return
-    print(f"SAM ViT-B, {IMAGE_SIZE} px, {arguments.threads} threads, PyTorch {torch.__version__}")
-    workers = {name: Worker(name, arguments.threads) for name in arguments.only or IMPLEMENTATIONS}
-    for _ in range(arguments.repeats):
-        for worker in workers.values():
-            worker.encode()
-    for worker in workers.values():
-        worker.close()
-    print_table(workers)
+    chosen = {
+        model: [name for name in NAMES[model] if not arguments.only or name in arguments.only]
+        for model in arguments.models
+    }
+    for model, names in chosen.items():
+        if any(name.startswith(("onnx", "openvino")) for name in names):
+            export_for_timing(model, arguments.exported)
+    print(f"{SIZE} x {SIZE} pixels, {arguments.threads} threads, PyTorch {torch.__version__}")
+    for model, names in chosen.items():
+        print_table(model, {name: run_worker(model, name, arguments) for name in names})
 
 
 if __name__ == "__main__":

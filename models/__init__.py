@@ -12,6 +12,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from .errors import CheckpointError, InputError, ModelNotFoundError, PromptsegError
+    from .exported.sam import load_exported
     from .features.dino import create_dino
     from .registry import (
         ModelInfo,
@@ -34,12 +35,14 @@ __all__ = [
     "get_model_info",
     "list_grounders",
     "list_models",
+    "load_exported",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "errors": ["CheckpointError", "InputError", "ModelNotFoundError", "PromptsegError"],
+        "exported.sam": ["load_exported"],
         "features.dino": ["create_dino"],
         "registry": [
             "ModelInfo",

@@ -19,6 +19,15 @@ def longest_side_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize an image (H, W, 3) uint8 RGB to a size (H', W').
+
+    By Pillow's antialiased bilinear filter, which is what the official code uses.
+    """
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
 def to_pixel_values(
     image: NDArray[np.uint8],
     size: tuple[int, int],
@@ -28,8 +37,6 @@ def to_pixel_values(
     pad_to: tuple[int, int],
 ) -> Tensor:
     """Resize, normalise and pad an image.
-
-    The resize is Pillow's antialiased bilinear one, which is what the official code uses.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -41,8 +48,7 @@ def to_pixel_values(
     Returns:
         (1, 3, H'', W'') on the device of ``mean``.
     """
-    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(resized)).to(mean.device).permute(2, 0, 1)
+    pixels = torch.from_numpy(resize(image, size)).to(mean.device).permute(2, 0, 1)
     pixels = (pixels.to(mean.dtype) - mean) / std
     padding = (0, pad_to[1] - size[1], 0, pad_to[0] - size[0])
     return F.pad(pixels, padding).unsqueeze(0)

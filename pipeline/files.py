@@ -13,7 +13,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,19 +54,34 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    with new_files(folder, list(files)) as staging:
+        for name, content in files.items():
+            (staging / name).write_bytes(content)
+
+
+@contextmanager
+def new_files(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Make files in a hidden folder, which appear in another one when all are whole.
+
+    Args:
+        folder: Where they appear: at once if it is not there yet, else each in this order, in
+            place of what had its name.
+        names: What is made in the folder that is yielded.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
         with staging_folder(folder.parent) as staging:
             whole = staging / "whole"
             whole.mkdir()
-            for name, content in files.items():
-                (whole / name).write_bytes(content)
+            yield whole
             whole.replace(folder)
         return
     with staging_folder(folder) as staging:
-        for name, content in files.items():
-            (staging / name).write_bytes(content)
-        for name in files:
+        yield staging
+        for name in names:
             (staging / name).replace(folder / name)
 
 

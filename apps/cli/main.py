@@ -37,6 +37,7 @@ from .app import app_command
 from .concept import concept_app
 from .evaluate import eval_command
 from .everything import everything_command
+from .export import export_command
 from .models import models_app
 from .reference_options import OrderedCommand
 from .segment import segment_command
@@ -163,6 +164,7 @@ app.command("segment", cls=OrderedCommand)(segment_command)
 app.command("app")(app_command)
 app.command("eval")(eval_command)
 app.command("everything")(everything_command)
+app.command("export")(export_command)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..embedding import ImageFeatures
 from ..sam.layers import LayerNorm2d
@@ -26,15 +25,13 @@ from ..sam.sam import Sam
 from ..sam.transformer import TwoWayTransformer
 from .backbone import CHANNELS, PIXEL_MEAN, PIXEL_STD, EfficientNetLite2, imagenet_state_dict
 from .blocks import ConvNextBlock
+from .drawing import POINT_SIGMAS, decode_in_passes, draw_boxes, draw_points, keep_inside, to_square
 
-# Standard deviations of the two Gaussians that a click is drawn as, in pixels of the model input.
-POINT_SIGMAS = (12.0, 60.0)
 BACKBONE_PREFIX = "image_encoder.backbone."
 # A block that no other SAM has: a file that contains it holds trained pocket parts.
 _POCKET_PREFIX = "mask_decoder.output_upscaling.1.dwconv."
 # Previous mask, whether there is one, box, foreground and background clicks.
 PROMPT_CHANNELS = 3 + 2 * len(POINT_SIGMAS)
-_OUTSIDE_BOX = -4.0  # largest logit of a mask beyond its box
 MASK_EVIDENCE = 3  # numbers about a mask that its predicted IoU depends on
 
 
@@ -118,38 +115,13 @@ class PocketPromptEncoder(PromptEncoder):
     def _build_mask_downscaling(self, mask_in_chans: int, *, in_chans: int) -> nn.Sequential:
         return super()._build_mask_downscaling(mask_in_chans, in_chans=PROMPT_CHANNELS)
 
-    def _pixel_grid(self) -> tuple[Tensor, Tensor]:
-        """Centres of the drawn maps' cells in pixels of the model input: y (h, 1), x (w,)."""
-        height, width = self.mask_input_size
-        device = self.no_mask_embed.weight.device
-        step_y = self.input_image_size[0] / height
-        step_x = self.input_image_size[1] / width
-        y = (torch.arange(height, device=device) + 0.5) * step_y
-        x = (torch.arange(width, device=device) + 0.5) * step_x
-        return y[:, None], x
-
     def draw_points(self, coords: Tensor, labels: Tensor) -> Tensor:
         """Draw clicks (B, N, 2) with labels (B, N) as maps (B, 4, h, w) of the nearest click."""
-        y, x = self._pixel_grid()
-        centres = coords + 0.5
-        dx = (x - centres[..., 0, None]).square()  # (B, N, w)
-        dy = (y[:, 0] - centres[..., 1, None]).square()  # (B, N, h)
-        distance = dy[..., :, None] + dx[..., None, :]  # (B, N, h, w)
-        maps = []
-        for label in (1, 0):
-            off = (labels != label)[..., None, None]
-            nearest = distance.masked_fill(off, torch.inf).amin(dim=1)
-            maps += [torch.exp(-nearest / (2 * sigma**2)) for sigma in POINT_SIGMAS]
-        return torch.stack(maps, dim=1)
+        return draw_points(coords, labels, self.mask_input_size, self.input_image_size)
 
     def draw_boxes(self, boxes: Tensor) -> Tensor:
         """Draw boxes (B, 4) XYXY as maps (B, 1, h, w): +1 inside, -1 outside."""
-        y, x = self._pixel_grid()
-        x0, y0, x1, y1 = (boxes + 0.5).unbind(-1)
-        in_x = (x >= x0[:, None]) & (x <= x1[:, None])  # (B, w)
-        in_y = (y[:, 0] >= y0[:, None]) & (y[:, 0] <= y1[:, None])  # (B, h)
-        inside = in_y[:, :, None] & in_x[:, None, :]
-        return inside.unsqueeze(1).to(boxes.dtype) * 2 - 1
+        return draw_boxes(boxes, self.mask_input_size, self.input_image_size)
 
     def draw(
         self,
@@ -225,6 +197,7 @@ class PocketMaskDecoder(MaskDecoder):
         fuse_depth: int,
     ) -> None:
         super().__init__(transformer_dim=transformer_dim, transformer=transformer)
+        self.high_res_dims = high_res_dims
         dim8, dim4 = high_res_dims
         self.fuse_before = nn.Sequential(
             *(ConvNextBlock(transformer_dim, kernel_size=7, expansion=2) for _ in range(fuse_depth))
@@ -315,33 +288,23 @@ class PocketSam(Sam):
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts like :meth:`Sam.decode`; beyond the image the logits repeat its border.
 
-        Boxes alone are decoded twice: the single mask of the first pass is the mask input of the
-        second, as in training, and the predicted IoU is the mean of the two. A mask does not
-        extend beyond its box.
+        Boxes alone are decoded twice, and a mask does not extend beyond its box.
         """
+
+        def decode(
+            points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, mask_input: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
+            masks, ious = self.decode_all(features, points=points, boxes=boxes, masks=mask_input)
+            return to_square(masks, self.mask_input_size), ious
+
         points = self.pair_points(point_coords, point_labels)
-        first_iou = None
-        if boxes is not None and points is None and mask_input is None:
-            first, first_iou = self.decode_all(features, points=None, boxes=boxes, masks=None)
-            mask_input = self._to_square(first[:, :1])
-        masks, iou_predictions = self.decode_all(
-            features, points=points, boxes=boxes, masks=mask_input
-        )
-        if first_iou is not None:
-            iou_predictions = (first_iou + iou_predictions) / 2
+        masks, iou_predictions = decode_in_passes(decode, points, boxes, mask_input)
         masks, iou_predictions = self.mask_decoder.choose_outputs(
             masks, iou_predictions, multimask_output
         )
-        masks = self._to_square(masks)
         if boxes is not None:
-            outside = self.prompt_encoder.draw_boxes(boxes) < 0
-            masks = torch.where(outside, masks.clamp(max=_OUTSIDE_BOX), masks)
+            masks = keep_inside(masks, self.prompt_encoder.draw_boxes(boxes))
         return masks, iou_predictions
-
-    def _to_square(self, logits: Tensor) -> Tensor:
-        height, width = self.mask_input_size
-        padding = (0, width - logits.shape[-1], 0, height - logits.shape[-2])
-        return F.pad(logits, padding, mode="replicate")
 
 
 def build_pocket_sam(config: PocketSamConfig) -> PocketSam:

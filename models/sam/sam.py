@@ -234,9 +234,7 @@ class Sam(nn.Module):
     def postprocess_masks(
         self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
     ) -> Tensor:
-        """Upscale low-resolution logits to the image's size, as the official code does.
-
-        They are upscaled to the padded input, cropped to the image and upscaled again.
+        """Upscale low-resolution logits to the image's size, as :func:`upscale_logits` does.
 
         Args:
             logits: (M, 1, h, w).
@@ -246,10 +244,12 @@ class Sam(nn.Module):
         Returns:
             (M, 1, H, W).
         """
-        padded = (self.image_size, self.image_size)
-        x = F.interpolate(logits, padded, mode="bilinear", align_corners=False)
-        x = x[..., : input_size[0], : input_size[1]]
-        return F.interpolate(x, original_size, mode="bilinear", align_corners=False)
+        return upscale_logits(
+            logits,
+            image_size=self.image_size,
+            input_size=input_size,
+            original_size=original_size,
+        )
 
     @staticmethod
     def pair_points(
@@ -261,3 +261,28 @@ class Sam(nn.Module):
         if point_coords is None or point_labels is None:
             raise ValueError("point_coords and point_labels come together: give both or neither")
         return point_coords, point_labels
+
+
+def upscale_logits(
+    logits: Tensor,
+    *,
+    image_size: int,
+    input_size: tuple[int, int],
+    original_size: tuple[int, int],
+) -> Tensor:
+    """Upscale low-resolution logits to the image's size, as the official code does.
+
+    They are upscaled to the padded input, cropped to the image and upscaled again.
+
+    Args:
+        logits: (M, 1, h, w).
+        image_size: Side in pixels of the padded input.
+        input_size: (H', W') of the image within the model input.
+        original_size: (H, W) of the image.
+
+    Returns:
+        (M, 1, H, W).
+    """
+    x = F.interpolate(logits, (image_size, image_size), mode="bilinear", align_corners=False)
+    x = x[..., : input_size[0], : input_size[1]]
+    return F.interpolate(x, original_size, mode="bilinear", align_corners=False)

@@ -82,6 +82,9 @@ class LoadOptions:
             PROMPTSEG_WEIGHTS names, if set. Presets whose weights are installed ignore it.
         strategy: Name of the strategy that matches references; None for the preset's choice.
         debias: Whether positional information is removed from the features of references.
+        exported: Folder that `promptseg export` wrote, which masks are decoded from; None for
+            torch.
+        runtime: What runs it, "onnx" or "openvino"; None for the one that it was written for.
     """
 
     device: torch.device
@@ -89,6 +92,8 @@ class LoadOptions:
     weights: Path | None = None
     strategy: str | None = None
     debias: bool = False
+    exported: Path | None = None
+    runtime: str | None = None
 
 
 def get_preset(name: str) -> Preset:

@@ -31,6 +31,8 @@ def load(
     weights: str | Path | None = None,
     strategy: str | None = None,
     debias: bool = False,
+    exported: str | Path | None = None,
+    runtime: str | None = None,
 ) -> Pipeline:
     """Load a preset. Nothing is downloaded: `promptseg models fetch PRESET` does that.
 
@@ -47,10 +49,14 @@ def load(
         debias: Whether positional information is removed from features before references are
             matched (see :mod:`~promptseg.pipeline.prompters.reference.debias`); useful for vision
             transformers.
+        exported: Folder that `promptseg export` wrote: images are encoded and masks decoded from
+            it, on the CPU; text and references stay in torch.
+        runtime: What runs the folder, "onnx" or "openvino"; by default what it was written for.
 
     Raises:
-        InputError: The device or dtype is unknown, the device does not support the dtype, or
-            ``weights`` is not a path.
+        InputError: The device or dtype is unknown, the device does not support the dtype,
+            ``weights`` or ``exported`` is not a path, or the exported folder is another model's
+            or cannot be run here.
         ModelNotFoundError: No preset or strategy has that name.
         CheckpointError: Weights are missing or broken; the message names the command that helps.
     """
@@ -58,7 +64,19 @@ def load(
     place = read_device(device)
     arithmetic = read_dtype(dtype, place)
     check_support(place, arithmetic)
-    if weights is not None and not isinstance(weights, (str, Path)):
-        raise InputError(f"weights must be the path of a folder, not {weights!r}")
-    folder = None if weights is None else Path(weights)
-    return _BUILDERS[name](LoadOptions(place, arithmetic, folder, strategy, debias))
+    options = LoadOptions(
+        place,
+        arithmetic,
+        _read_path("weights", weights),
+        strategy,
+        debias,
+        _read_path("exported", exported),
+        runtime,
+    )
+    return _BUILDERS[name](options)
+
+
+def _read_path(name: str, value: str | Path | None) -> Path | None:
+    if value is not None and not isinstance(value, (str, Path)):
+        raise InputError(f"{name} must be the path of a folder, not {value!r}")
+    return None if value is None else Path(value)

@@ -36,6 +36,7 @@ from ..prompters.text.gate import PresenceGate
 from ..prompters.text.prompter import CachedGrounder, TextPrompter
 from ..scoring.ranking import RankingConfig
 from .catalog import LoadOptions
+from .exported import exported_model
 
 WEIGHTS = Path(models.__file__).parent / "weights"
 SUMS_FILE = "SHA256SUMS"
@@ -77,14 +78,15 @@ def build_pocket(options: LoadOptions) -> Pipeline:
     """Load the preset `pocket`."""
     device, dtype = options.device, options.dtype
     backbone = load_imagenet_backbone()
-    weights = _shipped("sam_pocket.safetensors")
+    weights = shipped("sam_pocket.safetensors")
     state = with_backbone(read_state_dict(weights), backbone.state_dict())
     sam = create_loaded("sam_pocket", state, source=weights, device=device)
     if not isinstance(sam, PocketSam):
         raise TypeError(f"sam_pocket must be a PocketSam, got {type(sam).__name__}")
     sam.image_encoder.backbone.fold_batch_norms()
     sam.to(memory_format=torch.channels_last)
-    segmenter = Segmenter(sam, model_id="sam_pocket", dtype=dtype)
+    exported = exported_model("sam_pocket", options)
+    segmenter = Segmenter(exported or sam, model_id="sam_pocket", dtype=dtype)
     features = PocketFeatures(sam.image_encoder.backbone, input_size=sam.image_size)
     grounder = _pocket_grounder(backbone).to(device).eval()
 
@@ -146,11 +148,11 @@ def _pocket_grounder(backbone: EfficientNetLite2) -> PocketGrounder:
     """Load the grounder on a backbone with ImageNet's weights, which it then owns."""
     backbone.fold_batch_norms()
     backbone.to(memory_format=torch.channels_last)
-    head, known = load_text_head(_shipped(TEXT_FILE))
-    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(_shipped(NAMES_FILE))))
+    head, known = load_text_head(shipped(TEXT_FILE))
+    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(shipped(NAMES_FILE))))
 
 
-def _shipped(name: str) -> Path:
+def shipped(name: str) -> Path:
     """Path of a weights file of the package, which must be as it was shipped.
 
     Raises:

@@ -35,6 +35,7 @@ from ..prompters.text.box_prompts import BoxPromptConfig, BoxPrompts
 from ..prompters.text.gate import PresenceGate, Witness
 from ..prompters.text.prompter import CachedGrounder, TextPrompter
 from .catalog import PRESETS, LoadOptions
+from .exported import exported_model
 
 # A box leaves little ambiguity: SAM's single mask, as its authors advise.
 FROM_BOXES = PipelineConfig(
@@ -97,7 +98,6 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
     """
     roles = PRESETS[parts.name].weights
     device, dtype = options.device, options.dtype
-    masks = _weights_of(roles["masks"], parts.name, options)
     text = _folder_of(roles["text"], parts.name, options)
     witnesses: tuple[Witness, ...] = ()
     if "presence" in roles:
@@ -110,8 +110,15 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
             config=PRESENCE_CLIP,
         )
         witnesses = (Witness("CLIP", ClipJudge(clip), LEAST_CLIP_PRESENCE),)
-    sam = create_model(parts.sam, checkpoint=masks, device=device)
-    segmenter = Segmenter(sam, dtype=dtype)
+    segmenter = Segmenter(
+        exported_model(parts.sam, options)
+        or create_model(
+            parts.sam,
+            checkpoint=_weights_of(roles["masks"], parts.name, options),
+            device=device,
+        ),
+        dtype=dtype,
+    )
     features = LazyFeatures(
         lambda: create_dino(
             parts.features,

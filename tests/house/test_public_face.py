@@ -38,6 +38,7 @@ PUBLIC = {
         "get_model_info",
         "list_grounders",
         "list_models",
+        "load_exported",
     ],
     "promptseg.pipeline": [
         "EncodedReference",
