@@ -5,8 +5,9 @@ trained on, and on how many training images had the nearest one:
 
     trust = max over words of ramp(sim(word, phrase)) * pictures / (pictures + SUPPORT)
 
-With that weight, the two heat maps are mixed as logits and the two presences as probabilities. A
-colour word is split off the phrase and looked for in the pixels.
+With that weight, the heat maps are mixed as logits and the presences as probabilities. A second
+head, taught more words by fewer pictures each, has its own trust in what the first leaves over, and
+ConSE has the rest. A colour word is split off the phrase and looked for in the pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -45,6 +47,7 @@ _SHORTEST = 3  # letters of a word that may be changed to its other number
 _HISSES = ("x", "ch", "sh", "z")
 _HISSES_PLURAL = ("xes", "ches", "shes", "zes", "sses")
 TEXT_FILE = "text_pocket.safetensors"
+MORE_WORDS_FILE = "more_words_pocket.safetensors"
 
 _STRIDE = 16
 _CELL = 4  # pixels of the model input that a cell of the heat map spans
@@ -121,13 +124,13 @@ class Views:
     """What both halves see in one image, independent of the phrases.
 
     Attributes:
-        cells: (C, h, w), the text head's vectors of the image's cells.
+        cells: For each text head (C, h, w), its vectors of the image's cells.
         extent: Height and width of the image in those cells.
         classes: Class probabilities of the ImageNet head.
         image: The image at the size of the heat maps, (h, w, 3) uint8 RGB, for its colours.
     """
 
-    cells: Tensor
+    cells: tuple[Tensor, ...]
     extent: tuple[float, float]
     classes: ClassMaps
     image: NDArray[np.uint8]
@@ -145,6 +148,7 @@ class PocketGrounder(nn.Module):
         text_head: The trained head.
         known: The words that it was trained on.
         conse: The grounder for all other words.
+        further: A second head with its words, for what the first was not taught.
         text_encoder: Embeds the phrases; by default MiniLM, loaded at the first phrase.
     """
 
@@ -154,18 +158,25 @@ class PocketGrounder(nn.Module):
         known: KnownWords,
         conse: DenseConse,
         *,
+        further: tuple[TextHead, KnownWords] | None = None,
         text_encoder: MiniLM | None = None,
     ) -> None:
         super().__init__()
-        self.text_head = text_head
-        self.known = known
+        self.heads = nn.ModuleList([text_head, *(further or ())[:1]])
+        self.known = nn.ModuleList([known, *(further or ())[1:]])
         self.conse = conse
         self._given_text_encoder = text_encoder
+
+    @property
+    def taught(self) -> list[tuple[TextHead, KnownWords]]:
+        """The heads with their words, in the order in which phrases are left to them."""
+        pairs = zip(self.heads, self.known, strict=True)
+        return [cast("tuple[TextHead, KnownWords]", pair) for pair in pairs]
 
     @cached_property
     def text_encoder(self) -> MiniLM:
         """The text encoder, loaded on first use: clicks and boxes never need it."""
-        return self._given_text_encoder or load_minilm().to(self.known.embeddings.device)
+        return self._given_text_encoder or load_minilm().to(self.taught[0][1].embeddings.device)
 
     @torch.inference_mode()
     def look(
@@ -187,7 +198,7 @@ class PocketGrounder(nn.Module):
         small = (-(-input_size[1] // _CELL), -(-input_size[0] // _CELL))
         return Views(
             # float32 under autocast too: phrases are scored outside of it.
-            cells=self.text_head.embed(deep).float(),
+            cells=tuple(head.embed(deep).float() for head, _ in self.taught),
             extent=(input_size[0] / _STRIDE, input_size[1] / _STRIDE),
             classes=self.conse.look(backbone_features[1], input_size),
             image=np.asarray(Image.fromarray(image).resize(small, Image.Resampling.BOX)),
@@ -234,21 +245,31 @@ class PocketGrounder(nn.Module):
 
     def relatives(self, text: Tensor) -> list[Relative]:
         """Return the word or name that is most like each of the phrases (P, 384)."""
-        taught = self.known.nearest(text)
-        named = self.conse.nearest(text)
-        return [max(pair, key=lambda r: r.similarity) for pair in zip(taught, named, strict=True)]
+        pairs = zip(self.nearest_taught(text), self.conse.nearest(text), strict=True)
+        return [max(pair, key=lambda r: r.similarity) for pair in pairs]
+
+    def nearest_taught(self, text: Tensor) -> list[Relative]:
+        """Return the taught word that is most like each of the phrases (P, 384)."""
+        by_head = [known.nearest(text) for _, known in self.taught]
+        return [max(found, key=lambda r: r.similarity) for found in zip(*by_head, strict=True)]
 
     def _score(self, text: Tensor, views: Views) -> tuple[NDArray[np.float32], Tensor]:
         """Heat (P, h, w) and presence (P,) of phrases without colours, (P, 384)."""
-        trust = self.known.trust(text)
-        cells, taught = self.text_head.score(views.cells, text)
-        local = sample_cells(cells[None], views.extent, views.grid)[0]
+        left = torch.ones(len(text), device=text.device)
+        logits: Tensor | float = 0.0
+        presence: Tensor | float = 0.0
+        for (head, known), seen in zip(self.taught, views.cells, strict=True):
+            share = left * known.trust(text)
+            cells, there = head.score(seen, text)
+            local = sample_cells(cells[None], views.extent, views.grid)[0]
+            logits = logits + share[:, None, None] * local
+            presence = presence + share * there.sigmoid()
+            left = left - share
         heat, unlearnt = self.conse.score(views.classes, text, views.grid)
         relative = heat / heat.flatten(1).amax(1).clamp(min=1e-6)[:, None, None]
-        share = trust[:, None, None]
-        logits = share * local + (1 - share) * CONSE_GAIN * (relative - CONSE_LEVEL)
+        logits = logits + left[:, None, None] * CONSE_GAIN * (relative - CONSE_LEVEL)
         mixed = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).sigmoid().cpu().numpy()
-        return mixed, trust * taught.sigmoid() + (1 - trust) * unlearnt
+        return mixed, presence + left * unlearnt
 
 
 def load_text_head(path: Path) -> tuple[TextHead, KnownWords]:

@@ -17,7 +17,13 @@ from ...models.pocket.backbone import EfficientNetLite2, load_imagenet_backbone
 from ...models.pocket.colour import split_colour
 from ...models.pocket.conse import NAMES_FILE, ClassNames, DenseConse, Relative
 from ...models.pocket.features import PocketFeatures
-from ...models.pocket.grounder import TEXT_FILE, PocketGrounder, Views, load_text_head
+from ...models.pocket.grounder import (
+    MORE_WORDS_FILE,
+    TEXT_FILE,
+    PocketGrounder,
+    Views,
+    load_text_head,
+)
 from ...models.pocket.sam import PocketSam, with_backbone
 from ...models.registry import create_loaded
 from ..config import PipelineConfig
@@ -34,6 +40,7 @@ from ..prompters.reference.prototype import PrototypeConfig
 from ..prompters.reference.strategies import StrategyConfigs, create_strategy
 from ..prompters.text.gate import PresenceGate
 from ..prompters.text.prompter import CachedGrounder, TextPrompter
+from ..scoring.calibration import ScoreCalibration
 from ..scoring.ranking import RankingConfig
 from .catalog import LoadOptions
 from .exported import exported_model
@@ -55,6 +62,8 @@ POCKET = PipelineConfig(
         min_mask_region_area=100,
     ),
     closer=CloserConfig(),
+    # python training/fit_scores.py, on the dev split.
+    calibration=ScoreCalibration(iou_prediction=0.702, stability=0.293, prompt=0.252, bias=-2.655),
     ranking=RankingConfig(nms_ios=0.8),
 )
 # docs/references.md has the comparison. The presence levels are set so that every strategy answers
@@ -132,15 +141,21 @@ class PocketWords:
             CheckpointError: The weights are missing or altered.
         """
         grounder = _pocket_grounder(load_imagenet_backbone())
-        known = grounder.known
-        pairs = zip(known.names, (int(count) for count in known.pictures), strict=True)
-        return cls(tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))), grounder)
+        counts: dict[str, int] = {}
+        for _, known in grounder.taught:
+            for word, pictures in zip(known.names, known.pictures.tolist(), strict=True):
+                counts[word] = max(int(pictures), counts.get(word, 0))
+        pairs = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return cls(tuple(pairs), grounder)
 
     @torch.inference_mode()
     def look_up(self, phrase: str) -> tuple[Relative, Relative]:
         """Return the nearest word that was taught, and the nearest name of ImageNet."""
         text = self._grounder.encode([split_colour(phrase)[1]])
-        (taught,), (named,) = self._grounder.known.nearest(text), self._grounder.conse.nearest(text)
+        (taught,), (named,) = (
+            self._grounder.nearest_taught(text),
+            self._grounder.conse.nearest(text),
+        )
         return taught, named
 
 
@@ -148,8 +163,9 @@ def _pocket_grounder(backbone: EfficientNetLite2) -> PocketGrounder:
     """Load the grounder on a backbone with ImageNet's weights, which it then owns."""
     backbone.fold_batch_norms()
     backbone.to(memory_format=torch.channels_last)
-    head, known = load_text_head(shipped(TEXT_FILE))
-    return PocketGrounder(head, known, DenseConse(backbone, ClassNames(shipped(NAMES_FILE))))
+    conse = DenseConse(backbone, ClassNames(shipped(NAMES_FILE)))
+    further = load_text_head(shipped(MORE_WORDS_FILE))
+    return PocketGrounder(*load_text_head(shipped(TEXT_FILE)), conse, further=further)
 
 
 def shipped(name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def views(grounder) -> Views:
 def head_says(grounder: PocketGrounder, views: Views, text: Tensor) -> tuple[np.ndarray, float]:
     """The head's logits on the grid of the heat maps, and its presence as a probability."""
     with torch.inference_mode():
-        local, presence = grounder.text_head.score(views.cells, text[None])
+        local, presence = grounder.heads[0].score(views.cells[0], text[None])
         fine = sample_cells(local[None], views.extent, views.grid)[0, 0]
     return fine.numpy(), float(presence.sigmoid())
 
@@ -129,19 +130,19 @@ def test_a_look_reads_the_last_two_maps_without_their_padding(grounder) -> None:
     assert views.extent == (85 / 16, 133 / 16)
     assert views.grid == GRID
     deep = torch.cat(maps[2:], dim=1)[..., :6, :9]  # the cells that the picture reaches into
-    assert torch.equal(views.cells, grounder.text_head.embed(deep))
+    assert torch.equal(views.cells[0], grounder.heads[0].embed(deep))
     elsewhere = [m.clone() for m in maps]
     for m in elsewhere:
         m[..., 6:, :] = m[..., 9:] = 100
     elsewhere[0] = 100 * maps[0]
-    assert torch.equal(grounder.look(IMAGE, elsewhere, INPUT_SIZE).cells, views.cells)
+    assert torch.equal(grounder.look(IMAGE, elsewhere, INPUT_SIZE).cells[0], views.cells[0])
 
 
 def test_a_look_in_half_precision_is_scored_in_full(grounder, views) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = grounder.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
-    assert half.cells.dtype == torch.float32
-    assert not torch.equal(half.cells, views.cells)
+    assert half.cells[0].dtype == torch.float32
+    assert not torch.equal(half.cells[0], views.cells[0])
     (found,), (expected,) = (grounder.ground(["taught"], view) for view in (half, views))
     assert found.presence == pytest.approx(expected.presence, abs=0.05)
 
@@ -172,7 +173,7 @@ def test_another_word_is_left_to_conse_relative_to_its_peak(grounder, views) -> 
 
 def test_between_them_logits_and_presences_are_mixed_by_trust(grounder, views) -> None:
     (found,) = grounder.ground(["near"], views)
-    trust = float(grounder.known.trust(VECTORS["near"][None]))
+    trust = float(grounder.known[0].trust(VECTORS["near"][None]))
     assert trust == pytest.approx(0.5, abs=1e-4)
     parts = [says(grounder, views, VECTORS["near"]) for says in (head_says, conse_says)]
     expected = trust * parts[0][0] + (1 - trust) * parts[1][0]
@@ -180,6 +181,34 @@ def test_between_them_logits_and_presences_are_mixed_by_trust(grounder, views) -
     presence = trust * parts[0][1] + (1 - trust) * parts[1][1]
     assert found.presence == pytest.approx(presence, abs=1e-4)
     assert parts[0][1] != pytest.approx(parts[1][1], abs=0.05)
+
+
+def test_a_second_head_has_what_the_first_leaves_over() -> None:
+    torch.manual_seed(5)
+    config = TextHeadConfig(in_channels=sum(CHANNELS), dim=8, depth=1)
+    first, second = TextHead(config), TextHead(config)
+    with torch.no_grad():
+        for parameter in (*first.parameters(), *second.parameters()):
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    # Half of the trust in the first, three quarters in the second: a half, 3 and 1 eighth.
+    few = KnownWords(axis(0)[None], torch.tensor([SUPPORT]), ["mug"])
+    more = KnownWords(axis(0, 0.99)[None], torch.tensor([3 * SUPPORT]), ["cup"])
+    words = Dictionary({"mug": axis(0), "other": axis(3)})
+    both = PocketGrounder(first, few, TwoBlobs(), further=(second, more), text_encoder=words).eval()
+    views = both.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
+    (found,) = both.ground(["mug"], views)
+    shares = (0.5, 0.375, 0.125)
+    alone = [PocketGrounder(head, few, TwoBlobs()).eval() for head in (first, second)]
+    seen = [
+        head_says(grounder, replace(views, cells=(cells,)), axis(0))
+        for grounder, cells in zip(alone, views.cells, strict=True)
+    ]
+    seen.append(conse_says(both, views, axis(0)))
+    logits = sum(share * heat for share, (heat, _) in zip(shares, seen, strict=True))
+    np.testing.assert_allclose(found.heat, sigmoid(logits), atol=1e-4)
+    presence = sum(share * there for share, (_, there) in zip(shares, seen, strict=True))
+    assert found.presence == pytest.approx(presence, abs=1e-4)
+    assert [relative.word for relative in both.nearest_taught(axis(0)[None])] == ["mug"]
 
 
 def test_a_list_of_phrases_equals_one_by_one(grounder, views) -> None:
@@ -201,7 +230,7 @@ def test_heat_that_is_nowhere_is_finite(grounder, views, monkeypatch) -> None:
 
 
 def test_the_text_encoder_is_loaded_at_the_first_phrase(grounder, views) -> None:
-    own = PocketGrounder(grounder.text_head, KnownWords(axis(0)[None], torch.ones(1)), TwoBlobs())
+    own = PocketGrounder(grounder.heads[0], KnownWords(axis(0)[None], torch.ones(1)), TwoBlobs())
     assert "text_encoder" not in vars(own)
     own.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
     assert "text_encoder" not in vars(own)
@@ -289,7 +318,7 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_nearest_word_is_told_with_its_pictures(grounder, monkeypatch) -> None:
-    monkeypatch.setattr(grounder.known, "names", ("sofa",))
+    monkeypatch.setattr(grounder.known[0], "names", ("sofa",))
     monkeypatch.setattr(grounder.conse, "alike", 0.6)
     text = torch.stack([axis(0, 0.8), axis(0, 0.2)])
     assert grounder.relatives(text) == [

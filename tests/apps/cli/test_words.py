@@ -32,10 +32,12 @@ def test_a_phrase_is_looked_up_without_its_colour(words) -> None:
     assert named.pictures is None
 
 
-@pytest.mark.parametrize("phrase", ["sneaker", "a sneaker", "red sneaker"])
-def test_a_phrase_is_taken_in_the_number_that_was_taught(words, phrase) -> None:
+@pytest.mark.parametrize(
+    ("phrase", "word"), [("bags", "bag"), ("a trouser", "trousers"), ("red ponies", "pony")]
+)
+def test_a_phrase_is_taken_in_the_number_that_was_taught(words, phrase, word) -> None:
     taught, _ = words.look_up(phrase)
-    assert taught.word == "sneakers"
+    assert taught.word == word
     assert taught.similarity == pytest.approx(1, abs=0.01)
 
 
