@@ -154,7 +154,9 @@ def export_for_timing(model: str, folder: Path) -> None:
         quantised.mkdir(exist_ok=True)
         for name in ("encoder.onnx", "decoder.onnx"):
             shutil.copy(plain / name, quantised / name)
-        quantise_encoder(quantised / "encoder.onnx", [picture()], manifest.image_size)
+        quantise_encoder(
+            quantised / "encoder.onnx", [picture()], manifest.image_size, manifest.family
+        )
         content = msgspec.structs.replace(manifest, int8=True).to_json()
         (quantised / MANIFEST_FILE).write_bytes(content)
 

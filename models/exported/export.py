@@ -26,7 +26,7 @@ from .graphs import (
     PocketDecoderGraph,
     PocketEncoderGraph,
 )
-from .manifest import FILES, MANIFEST_FILE, Format, Manifest
+from .manifest import FILES, MANIFEST_FILE, Family, Format, Manifest
 from .quantise import quantise_encoder, quiet
 from .runtimes import require
 
@@ -68,6 +68,7 @@ def export_sam(
     require("onnx", "onnxscript", "onnxruntime", *(["openvino"] if format == "openvino" else []))
     if int8 and not pictures:
         raise InputError("int8 needs pictures to take the ranges of its integers from; give some")
+    family: Family = "pocket" if isinstance(sam, PocketSam) else "sam"
     encoder, decoder = _graphs(sam)
     tell("encoder")
     with torch.no_grad():
@@ -79,7 +80,7 @@ def export_sam(
         _save(model, folder / name)
     if int8:
         tell("8-bit integers")
-        quantise_encoder(folder / names[0], pictures, sam.image_size)
+        quantise_encoder(folder / names[0], pictures, sam.image_size, family)
     if format == "openvino":
         tell("OpenVINO")
         for name, final in zip(names, FILES[format], strict=False):
@@ -87,7 +88,7 @@ def export_sam(
             (folder / name).unlink()
     manifest = Manifest(
         model=sam.model_id,
-        family="pocket" if isinstance(sam, PocketSam) else "sam",
+        family=family,
         format=format,
         int8=int8,
         version=version,

@@ -13,6 +13,7 @@ from ..foreign import decode_json, read_regular
 MANIFEST_FILE = "manifest.json"
 _LARGEST = 100_000
 
+Family = Literal["sam", "pocket"]
 Format = Literal["onnx", "openvino"]
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 # The files of each format; the encoder's and the decoder's first ones are what runtimes open.
@@ -45,7 +46,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     model: str
-    family: Literal["sam", "pocket"]
+    family: Family
     format: Format
     int8: bool
     version: str

@@ -11,10 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pocket.backbone import DEEP_STAGES
 from ..preprocess import longest_side_size, resize
 from .graphs import ENCODER_INPUT
+from .manifest import Family
 
 _QUANTISED = ("Conv", "Gemm", "MatMul")
+# What the names of the weights begin with. In pocket's early stages and neck 8 bits move the
+# borders of masks: IoU with float32 0.86 when all is quantised, 0.97 with the deep stages alone.
+_PARTS: dict[Family, tuple[str, ...]] = {
+    "sam": ("",),
+    "pocket": tuple(f"image_encoder.backbone.blocks.{stage}." for stage in DEEP_STAGES),
+}
 
 
 @contextmanager
@@ -49,7 +57,9 @@ class _Pictures:
         """Unused; onnxruntime asks for it."""
 
 
-def quantise_encoder(path: Path, pictures: Sequence[NDArray[np.uint8]], image_size: int) -> None:
+def quantise_encoder(
+    path: Path, pictures: Sequence[NDArray[np.uint8]], image_size: int, family: Family
+) -> None:
     """Have the layers of an encoder compute in 8-bit integers, in QDQ format.
 
     Weights are quantised per channel; activations per tensor, from the range that they take on the
@@ -59,6 +69,7 @@ def quantise_encoder(path: Path, pictures: Sequence[NDArray[np.uint8]], image_si
         path: File of the ONNX model, which is replaced.
         pictures: (H, W, 3) uint8 RGB each.
         image_size: Long side that the encoder expects them scaled to.
+        family: Whose encoder it is; decides which layers are quantised.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -74,7 +85,9 @@ def quantise_encoder(path: Path, pictures: Sequence[NDArray[np.uint8]], image_si
     nodes = [
         node.name
         for node in content.graph.node
-        if node.op_type in _QUANTISED and node.input[1] in weights
+        if node.op_type in _QUANTISED
+        and node.input[1] in weights
+        and node.input[1].startswith(_PARTS[family])
     ]
     whole = path.with_suffix(".int8.onnx")
     with quiet():
