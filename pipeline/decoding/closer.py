@@ -37,6 +37,7 @@ class CloserConfig:
         looks: Most closer looks of a query; further boxes are decoded from the whole image.
         click_share: Side of what is cut out around clicks, as a share of the image's longer side.
             It is used where its mask's predicted IoU is higher and it does not cut the mask off.
+        largest_mask: Share of the image below which a mask from around clicks is used.
 
     Raises:
         InputError: A value is out of its range.
@@ -47,9 +48,10 @@ class CloserConfig:
     least_side: int = 48
     looks: int = 8
     click_share: float = 0.5
+    largest_mask: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("largest_box", "click_share"):
+        for name in ("largest_box", "click_share", "largest_mask"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} must be between 0 and 1, not {getattr(self, name)!r}")
         if not self.reach >= 1.0:
@@ -121,7 +123,7 @@ class CloserLooks:
         if window is not None and _all_inside(prompts, window):
             closer = self._keep(embedding, window)
             near = self._within(embedding, closer, window, first)
-            if _is_better(near, whole, window):
+            if _is_better(near, whole, window, config.largest_mask):
                 return near if lone else self._within(embedding, closer, window, prompts)
         return whole if lone else self.decode(embedding, prompts)
 
@@ -163,13 +165,15 @@ def _all_inside(prompts: PromptSet, window: Box) -> bool:
     return bool((wanted >= window[:2]).all() and (wanted < window[2:]).all())
 
 
-def _is_better(near: Proposals, whole: Proposals, window: Box) -> bool:
-    """Whether the best mask of a window beats that of the whole image and is not cut off by it."""
+def _is_better(near: Proposals, whole: Proposals, window: Box, largest: float) -> bool:
+    """Whether a window's best mask beats the whole image's, is small and is not cut off by it."""
     best = int(near.iou_predictions.argmax())
-    if near.iou_predictions[best] <= whole.iou_predictions.max() or not near.masks[best].area:
-        return False
     mask = near.masks[best]
     height, width = mask.size
+    if near.iou_predictions[best] <= whole.iou_predictions.max():
+        return False
+    if not 0 < mask.area <= largest * height * width:
+        return False
     part, box = mask.part(), mask.box
     inner = window[0] > 0, window[1] > 0, window[2] < width, window[3] < height
     ends = part[:, 0], part[0], part[:, -1], part[-1]

@@ -152,7 +152,7 @@ def expected_block(x: int, y: int, reach: int) -> np.ndarray:
     return mask
 
 
-CLICK = CloserConfig(click_share=0.3, least_side=20)  # windows of 60 pixels
+CLICK = CloserConfig(click_share=0.3, least_side=20, largest_mask=1.0)  # windows of 60 pixels
 
 
 def test_a_click_is_answered_from_where_it_is_seen_better(image) -> None:
@@ -178,6 +178,14 @@ def test_the_whole_image_stays_where_it_is_surer(image) -> None:
     assert found.iou_predictions.tolist() == pytest.approx([0.8])
     look(embed(image), clicks((100, 50, 1), (120, 60, 1)), CLICK)
     assert decode.asked[-1] == ((100, 200), 2)
+
+
+def test_what_is_large_needs_no_closer_look(image) -> None:
+    decode = ClickDecoder({200: 0.5, 60: 0.9})  # 11 x 11 pixels of 100 x 200
+    for largest, sureness in ((0.007, 0.9), (0.006, 0.5)):
+        config = CloserConfig(click_share=0.3, least_side=20, largest_mask=largest)
+        found = CloserLooks(FakeSegmenter(), decode)(embed(image), clicks((100, 50, 1)), config)
+        assert found.iou_predictions.tolist() == pytest.approx([sureness])
 
 
 def test_a_mask_that_the_window_cuts_off_is_no_answer(image) -> None:
