@@ -10,7 +10,7 @@ import sys
 from PIL import Image
 
 from .checks import UInt8Array
-from .drawing import Dropped, RankedMasks, draw_overlay
+from .drawing import Dropped, RankedMasks, draw_overlay, overlay_factor
 
 # A notebook stores its images in its file, so they are no larger than a page.
 LONGEST_SIDE = 1024
@@ -60,7 +60,7 @@ def _reason(item: Dropped) -> str:
 def _overlay(result: RankedMasks) -> UInt8Array:
     if result.image is None:
         raise ValueError("the result keeps no image to draw on")
-    return draw_overlay(result.image, result)
+    return draw_overlay(result.image, result, factor=overlay_factor(result.image_size))
 
 
 def _row(result: RankedMasks, i: int) -> str:

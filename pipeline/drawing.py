@@ -5,6 +5,7 @@ The annotators of supervision would do, but importing it takes longer than a que
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .masks import Box, cut, tight_box
+from .masks import Box, cut
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
     from .checks import BoolArray, Float32Array, UInt8Array
+    from .compact_mask import CompactMask
 
 # Wong 2011, "Points of view: Color blindness", Nature Methods 8:441, and four more: distinguishable
 # with colour vision deficiency. Black is left out: it disappears in shadows.
@@ -29,6 +31,9 @@ PALETTE = (
 )  # fmt: skip
 
 MASK_OPACITY = 0.45
+# An overlay of more pixels than this, of which no screen shows a tenth, is reduced to half of it.
+MAX_OVERLAY_PIXELS = 2**25
+_BAND_PIXELS = 2**22
 _LONGEST_LABEL = 32
 # Labels that are kept apart; among more of them there is no room left.
 _MOST_APART = 50
@@ -60,7 +65,7 @@ class RankedMasks(Protocol):
     def image_size(self) -> tuple[int, int]: ...
 
     @property
-    def masks(self) -> BoolArray: ...
+    def compact_masks(self) -> Sequence[CompactMask]: ...
 
     @property
     def boxes_xyxy(self) -> Float32Array: ...
@@ -86,7 +91,15 @@ class RankedMasks(Protocol):
     def __len__(self) -> int: ...
 
 
-def draw_overlay(image: UInt8Array, result: RankedMasks) -> UInt8Array:
+def overlay_factor(size: tuple[int, int]) -> int:
+    """Return the whole factor by which the overlay of an image (H, W) in a file is smaller."""
+    pixels = size[0] * size[1]
+    if pixels <= MAX_OVERLAY_PIXELS:
+        return 1
+    return math.ceil(math.sqrt(2 * pixels / MAX_OVERLAY_PIXELS))
+
+
+def draw_overlay(image: UInt8Array, result: RankedMasks, *, factor: int = 1) -> UInt8Array:
     """Return a copy of the image with every mask tinted, outlined and labelled.
 
     The label of a mask is "i phrase score", with i from 1 in the order of the result. Line width
@@ -96,34 +109,30 @@ def draw_overlay(image: UInt8Array, result: RankedMasks) -> UInt8Array:
     Args:
         image: (H, W, 3) uint8 RGB.
         result: Masks of that image.
+        factor: By how much the image and its masks are reduced first.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB, of the reduced size.
     """
-    canvas: UInt8Array = image.copy()
+    canvas = image.copy() if factor == 1 else _reduced(image, factor)
     if len(result) == 0:
         return canvas
     from PIL import ImageFont
 
-    height, width = result.image_size
+    masks = result.compact_masks
+    if factor > 1:
+        masks = [mask.reduced(factor) for mask in masks]
+    height, width = canvas.shape[:2]
     thickness = max(1, round(max(height, width) / 500))
     font = ImageFont.load_default(int(np.clip(min(height, width) / 24, 10, 160)))
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("Pillow was built without FreeType, which writes labels; reinstall it")
     colors = [_rgb(PALETTE[i % len(PALETTE)]) for i in range(len(result))]
-    masks = result.masks
-    boxes = [tight_box(mask) for mask in masks]
-    areas = [np.count_nonzero(cut(*item)) for item in zip(masks, boxes, strict=True)]
-    # The largest first: of masks that overlap, the smaller one's tint is seen.
-    for i in np.argsort(areas, kind="stable")[::-1].tolist():
-        part = cut(masks[i], boxes[i])
-        tinted = (1 - MASK_OPACITY) * cut(image, boxes[i])[part] + MASK_OPACITY * colors[i]
-        cut(canvas, boxes[i])[part] = np.rint(tinted).astype(np.uint8)
+    _tint(canvas, masks, colors)
     # Worst first, so that the best mask's outline lies on top.
     for i in reversed(range(len(result))):
-        edge = outline(cut(masks[i], boxes[i]), thickness)
-        cut(canvas, boxes[i])[edge] = colors[i]
-    _write_labels(canvas, result, boxes, font)
+        cut(canvas, masks[i].box)[outline(masks[i].part(), thickness)] = colors[i]
+    _write_labels(canvas, result, [mask.box for mask in masks], font)
     return canvas
 
 
@@ -179,6 +188,29 @@ def _free_place(
         ] or [start]
     y = min(rows, key=lambda row: abs(row - start))
     return x, y, min(x + size[0], room[0]), min(y + size[1], room[1])
+
+
+def _tint(canvas: UInt8Array, masks: Sequence[CompactMask], colors: Sequence[UInt8Array]) -> None:
+    """Blend each pixel with the colour of the smallest mask that covers it."""
+    taken = np.zeros(canvas.shape[:2], np.bool_)
+    for i in np.argsort([mask.area for mask in masks], kind="stable").tolist():
+        box = masks[i].box
+        there = cut(taken, box)
+        own = masks[i].part() & ~there
+        there |= own
+        for channel, color in enumerate(colors[i].tolist()):
+            blended = np.rint(color * MASK_OPACITY + np.arange(256) * (1 - MASK_OPACITY))
+            values = cut(canvas, box)[..., channel]
+            values[own] = blended.astype(np.uint8)[values[own]]
+
+
+def _reduced(image: UInt8Array, factor: int) -> UInt8Array:
+    """Return the means of blocks of pixels, computed in bands to bound memory."""
+    from PIL import Image
+
+    band = factor * max(1, _BAND_PIXELS // (factor * image.shape[1]))
+    bands = [image[start : start + band] for start in range(0, image.shape[0], band)]
+    return np.concatenate([np.asarray(Image.fromarray(some).reduce(factor)) for some in bands])
 
 
 def outline(mask: BoolArray, thickness: int) -> BoolArray:

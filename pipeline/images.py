@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..models.errors import InputError
 from .checks import BoolArray, UInt8Array, is_tensor
+from .pixels import grey_to_rgb, over_white, rgb_pixels, scale_floats, scale_integers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,7 @@ _NODATA_TAG = 42113  # GDAL's: the value of pixels that hold no measurement
 # The first bytes of a file of ISO's base media format: the size, "ftyp" and the main brand.
 _HEIF_HEAD = 12
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_INTEGER_BITS = (8, 10, 12, 14, 16)
+_ORIENTATION_TAG = 274
 
 
 MaskSource: TypeAlias = "str | Path | Image.Image | NDArray[np.generic] | Tensor | bytes | BinaryIO"
@@ -77,10 +78,15 @@ def load_image(source: ImageSource, *, frame: int = 0) -> UInt8Array:
 
 
 def load_own_image(source: ImageSource) -> UInt8Array:
-    """Load an image as :func:`load_image` does, into pixels that the caller cannot write to."""
+    """Load an image as :func:`load_image` does, into pixels that the caller cannot write to.
+
+    An array is copied, unless it is read-only and not the view of another one.
+    """
     pixels = load_image(source)
     shared = isinstance(source, np.ndarray) and np.shares_memory(pixels, source)
-    return pixels.copy() if shared else pixels
+    if not shared or (pixels.flags.owndata and not pixels.flags.writeable):
+        return pixels
+    return pixels.copy()
 
 
 def load_mask(source: MaskSource) -> BoolArray:
@@ -291,17 +297,19 @@ def _from_pillow(image: Image.Image, name: str) -> UInt8Array:
     nodata = _nodata(image)
     image = _upright(image)
     if image.mode.startswith("I"):
-        return _grey_to_rgb(_scale_integers(np.asarray(image)))
+        return grey_to_rgb(scale_integers(np.asarray(image)))
     if image.mode == "F":
-        return _grey_to_rgb(_scale_floats(np.asarray(image), nodata))
+        return grey_to_rgb(scale_floats(np.asarray(image), nodata))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        return _over_white(np.asarray(image.convert("RGBA")))
-    return np.ascontiguousarray(image.convert("RGB"), dtype=np.uint8)
+        return over_white(np.asarray(image.convert("RGBA")))
+    return rgb_pixels(image)
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # Upright ones are returned as they are, not copied.
+        turned = image.getexif().get(_ORIENTATION_TAG, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:
         # Broken metadata says nothing about the pixels, which are already decoded.
         return image
@@ -328,36 +336,10 @@ def _from_array(array: NDArray[np.generic]) -> UInt8Array:
         raise InputError(f"the image array has no pixels: its shape is {array.shape}")
     pixels = array.astype(np.uint8, copy=False)
     if channels == 4:
-        return _over_white(pixels)
+        return over_white(pixels)
     if channels == 1:
-        return _grey_to_rgb(pixels.reshape(array.shape[:2]))
+        return grey_to_rgb(pixels.reshape(array.shape[:2]))
     return np.ascontiguousarray(pixels)
-
-
-def _scale_integers(values: NDArray[np.generic]) -> UInt8Array:
-    """Map whole numbers to 0..255 by the bit depth that holds their maximum."""
-    clipped = np.clip(values.astype(np.int64), 0, None)
-    highest = int(clipped.max())
-    top = next((2**bits - 1 for bits in _INTEGER_BITS if highest < 2**bits), highest)
-    scaled: UInt8Array = ((clipped * 255 + top // 2) // top).astype(np.uint8)
-    return scaled
-
-
-def _scale_floats(values: NDArray[np.generic], nodata: float | None) -> UInt8Array:
-    """Map floats to 0..255 by the range of their valid pixels; the others become 0."""
-    numbers = values.astype(np.float64)
-    valid = np.isfinite(numbers)
-    if nodata is not None:
-        valid &= values != np.asarray(nodata, values.dtype)
-    scaled = np.zeros(numbers.shape, np.uint8)
-    if not valid.any():
-        return scaled
-    low, high = float(numbers[valid].min()), float(numbers[valid].max())
-    if high > low:
-        # Halves, so that the range of the largest numbers is finite.
-        share = (numbers[valid] / 2 - low / 2) / (high / 2 - low / 2)
-        scaled[valid] = np.rint(share * 255.0)
-    return scaled
 
 
 def _nodata(image: Image.Image) -> float | None:
@@ -367,18 +349,6 @@ def _nodata(image: Image.Image) -> float | None:
         return None if tags is None else float(str(tags[_NODATA_TAG]).strip(" \0"))
     except (KeyError, ValueError):
         return None
-
-
-def _over_white(rgba: UInt8Array) -> UInt8Array:
-    """Lay (H, W, 4) straight-alpha pixels over white."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    over = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha)
-    rgb: UInt8Array = ((over + 127) // 255).astype(np.uint8)
-    return rgb
-
-
-def _grey_to_rgb(grey: UInt8Array) -> UInt8Array:
-    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,10 +1,8 @@
-"""Boxes, regions and overlaps of masks, and masks compressed in memory."""
+"""Boxes and regions of masks."""
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +10,9 @@ from scipy import ndimage
 
 from .checks import BoolArray, Float32Array
 
-ScalarT = TypeVar("ScalarT", bound=np.generic)
-
-# Most pixels of unpacked masks at the image's size held at a time; at least one mask.
-MAX_MASK_PIXELS = 2**24
-
 # XYXY in pixels, as pixel edges: x1 and y1 are one past the last pixel.
 Box = tuple[int, int, int, int]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def tight_box(mask: NDArray[np.bool_]) -> Box:
@@ -43,72 +37,9 @@ def shift(box: Box, x: int, y: int) -> Box:
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
-def cut(pixels: NDArray[ScalarT], box: Box) -> NDArray[ScalarT]:
-    """Return the view of a mask or image (H, W, ...) within a box."""
-    return pixels[box[1] : box[3], box[0] : box[2]]
-
-
-@dataclass(frozen=True)
-class CompactMask:
-    """A mask as the compressed bits of its tight box.
-
-    Attributes:
-        size: (H, W) of the image.
-        box: The tight box; all 0 for an empty mask.
-        area: In pixels.
-        packed: The bits within the box, compressed.
-    """
-
-    size: tuple[int, int]
-    box: Box
-    area: int
-    packed: bytes
-
-    @classmethod
-    def of(cls, mask: NDArray[np.bool_]) -> CompactMask:
-        """Pack an (H, W) mask."""
-        box = tight_box(mask)
-        return cls.within(cut(mask, box), box, (mask.shape[0], mask.shape[1]))
-
-    @classmethod
-    def within(cls, part: NDArray[np.bool_], box: Box, size: tuple[int, int]) -> CompactMask:
-        """Pack a mask given within its tight box, (y1 - y0, x1 - x0)."""
-        packed = zlib.compress(np.packbits(part).tobytes(), level=1)
-        return cls(size, box, int(np.count_nonzero(part)), packed)
-
-    def part(self) -> NDArray[np.bool_]:
-        """Return the mask within its box, (y1 - y0, x1 - x0)."""
-        x0, y0, x1, y1 = self.box
-        packed = np.frombuffer(zlib.decompress(self.packed), np.uint8)
-        bits = np.unpackbits(packed, count=(y1 - y0) * (x1 - x0))
-        return bits.reshape(y1 - y0, x1 - x0).view(np.bool_)
-
-    def full(self) -> NDArray[np.bool_]:
-        """Return the mask, (H, W)."""
-        mask = np.zeros(self.size, np.bool_)
-        cut(mask, self.box)[...] = self.part()
-        return mask
-
-    def intersection(self, other: CompactMask) -> int:
-        """Return the number of pixels that two masks of one image share."""
-        x0, y0 = max(self.box[0], other.box[0]), max(self.box[1], other.box[1])
-        x1, y1 = min(self.box[2], other.box[2]), min(self.box[3], other.box[3])
-        if x0 >= x1 or y0 >= y1:
-            return 0
-        parts = [
-            cut(mask.part(), shift((x0, y0, x1, y1), -mask.box[0], -mask.box[1]))
-            for mask in (self, other)
-        ]
-        return int(np.count_nonzero(parts[0] & parts[1]))
-
-
-def mask_to_rle(mask: BoolArray) -> dict[str, Any]:
-    """Return an (H, W) mask as COCO's compressed run lengths: {"size": [H, W], "counts": str}."""
-    # pycocotools takes about 0.1 s to import and is needed here only.
-    from pycocotools import mask as coco_mask
-
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
+def cut(array: NDArray[_Scalar], box: Box) -> NDArray[_Scalar]:
+    """Return the view of an array (H, W, ...) within a box."""
+    return array[box[1] : box[3], box[0] : box[2]]
 
 
 def box_nms(boxes: Float32Array, scores: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:

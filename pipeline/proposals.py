@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from ..models.errors import InputError
 from .checks import BoolArray, Float32Array, UInt8Array
+from .compact_mask import CompactMask
 from .marks import Marks
-from .masks import CompactMask
 from .result import RejectedMask
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..models.errors import InputError
 from .checks import BoolArray, Float32Array, UInt8Array, check_shape, read_floats, set_field
-from .masks import CompactMask, mask_to_rle
+from .compact_mask import CompactMask
+from .masks import cut
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -78,9 +80,7 @@ class RejectedMask:
             "prompt_score": self.prompt_score,
             "presence": self.presence,
             "box_xyxy": None if self.box_xyxy is None else list(self.box_xyxy),
-            "segmentation": (
-                None if self.compact_mask is None else mask_to_rle(self.compact_mask.full())
-            ),
+            "segmentation": None if self.compact_mask is None else self.compact_mask.to_rle(),
         }
 
 
@@ -89,9 +89,8 @@ class Result:
     """Ranked masks of one image, best first, and what was dropped; it may be empty.
 
     Attributes:
-        masks: (N, H, W) bool at the input image's size.
-        boxes_xyxy: (N, 4) float32, the masks' tight boxes as pixel edges: x1 and y1 are one
-            past the last pixel, so that (x1 - x0) * (y1 - y0) counts pixels.
+        image_size: (H, W) of the input image.
+        compact_masks: N masks of that size, as run lengths.
         labels: N phrases; each mask has the phrase it was found for.
         scores: (N,) float32, the combined score that orders the masks.
         iou_predictions: (N,) float32, the IoU token's estimates.
@@ -104,8 +103,8 @@ class Result:
         InputError: The fields' shapes or types do not agree.
     """
 
-    masks: BoolArray
-    boxes_xyxy: Float32Array
+    image_size: tuple[int, int]
+    compact_masks: tuple[CompactMask, ...]
     labels: list[str]
     scores: Float32Array
     iou_predictions: Float32Array
@@ -115,27 +114,60 @@ class Result:
     image: UInt8Array | None = None
 
     def __post_init__(self) -> None:
-        masks = np.asarray(self.masks)
-        if masks.dtype != np.bool_:
-            raise InputError(f"masks must be bool, not {masks.dtype}")
-        check_shape("masks", masks.shape, (None, None, None))
-        count = len(masks)
+        count = len(self.compact_masks)
+        others = {mask.size for mask in self.compact_masks} - {self.image_size}
+        if others:
+            raise InputError(
+                f"all masks must be of the image's size {self.image_size}, got {others.pop()}"
+            )
         labels = list(self.labels)
         if len(labels) != count:
             raise InputError(
                 f"labels must have one entry per mask: {len(labels)} for {count} masks"
             )
-        set_field(self, "masks", masks)
         set_field(self, "labels", labels)
-        set_field(self, "boxes_xyxy", read_floats("boxes_xyxy", self.boxes_xyxy, (count, 4)))
         for name in ("scores", "iou_predictions", "stability_scores", "prompt_scores"):
             set_field(self, name, read_floats(name, getattr(self, name), (count,)))
         set_field(self, "rejected", tuple(self.rejected))
-        if self.image is not None and self.image.shape != (*masks.shape[1:], 3):
+        if self.image is not None and self.image.shape != (*self.image_size, 3):
             raise InputError(
-                f"the image must have shape {(*masks.shape[1:], 3)} to match the masks, not "
+                f"the image must have shape {(*self.image_size, 3)} to match the masks, not "
                 f"{self.image.shape}"
             )
+
+    @classmethod
+    def of(
+        cls,
+        masks: BoolArray,
+        labels: Sequence[str],
+        scores: ArrayLike,
+        iou_predictions: ArrayLike,
+        stability_scores: ArrayLike,
+        prompt_scores: ArrayLike,
+        *,
+        rejected: Sequence[RejectedMask] = (),
+        image: UInt8Array | None = None,
+    ) -> Result:
+        """Make a result of masks (N, H, W) bool; for the other arguments see the class.
+
+        Raises:
+            InputError: As for the class.
+        """
+        masks = np.asarray(masks)
+        if masks.dtype != np.bool_:
+            raise InputError(f"masks must be bool, not {masks.dtype}")
+        check_shape("masks", masks.shape, (None, None, None))
+        return cls(
+            image_size=(masks.shape[1], masks.shape[2]),
+            compact_masks=tuple(CompactMask.of(mask) for mask in masks),
+            labels=list(labels),
+            scores=read_floats("scores", scores),
+            iou_predictions=read_floats("iou_predictions", iou_predictions),
+            stability_scores=read_floats("stability_scores", stability_scores),
+            prompt_scores=read_floats("prompt_scores", prompt_scores),
+            rejected=tuple(rejected),
+            image=image,
+        )
 
     @classmethod
     def empty(
@@ -147,8 +179,8 @@ class Result:
         """Return the answer "nothing here" for an image of `image_size` (H, W)."""
         nothing = np.zeros(0, np.float32)
         return cls(
-            masks=np.zeros((0, *image_size), bool),
-            boxes_xyxy=np.zeros((0, 4), np.float32),
+            image_size=image_size,
+            compact_masks=(),
             labels=[],
             scores=nothing,
             iou_predictions=nothing,
@@ -158,10 +190,25 @@ class Result:
             image=image,
         )
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) of the input image."""
-        return int(self.masks.shape[1]), int(self.masks.shape[2])
+    @cached_property
+    def masks(self) -> BoolArray:
+        """(N, H, W) bool at the input image's size.
+
+        They are made when they are first asked for and kept from then on: N * H * W bytes.
+        `compact_masks` have areas, boxes and the pixels of one mask at a time.
+        """
+        masks = np.zeros((len(self), *self.image_size), np.bool_)
+        for mask, compact in zip(masks, self.compact_masks, strict=True):
+            cut(mask, compact.box)[...] = compact.part()
+        return masks
+
+    @cached_property
+    def boxes_xyxy(self) -> Float32Array:
+        """(N, 4) float32, the masks' tight boxes as pixel edges.
+
+        x1 and y1 are one past the last pixel, so that (x1 - x0) * (y1 - y0) counts pixels.
+        """
+        return np.array([mask.box for mask in self.compact_masks], np.float32).reshape(-1, 4)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -180,8 +227,8 @@ class Result:
         """
         index = self._positions(key)
         return Result(
-            masks=self.masks[index],
-            boxes_xyxy=self.boxes_xyxy[index],
+            image_size=self.image_size,
+            compact_masks=tuple(self.compact_masks[i] for i in index),
             labels=[self.labels[i] for i in index],
             scores=self.scores[index],
             iou_predictions=self.iou_predictions[index],
@@ -233,8 +280,8 @@ class Result:
                     "stability_score": float(self.stability_scores[i]),
                     "prompt_score": float(self.prompt_scores[i]),
                     "box_xyxy": [float(v) for v in self.boxes_xyxy[i]],
-                    "area": int(self.masks[i].sum()),
-                    "segmentation": mask_to_rle(self.masks[i]),
+                    "area": self.compact_masks[i].area,
+                    "segmentation": self.compact_masks[i].to_rle(),
                 }
                 for i in range(len(self))
             ],

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from ..models.errors import InputError
 from ..models.foreign import decode_json, read_regular
 from .files import find_leftovers, remove_leftovers, write_files
+from .masks import cut
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from .checks import UInt8Array
+    from .compact_mask import CompactMask
     from .drawing import RankedMasks
 
 RESULT_FILE = "result.json"
@@ -62,16 +65,36 @@ def render_outputs(
     """
     from PIL import Image
 
-    from .drawing import draw_overlay
+    from .drawing import draw_overlay, overlay_factor
 
     files: dict[str, bytes] = {}
-    for mask, name in zip(result.masks, mask_names(result.labels), strict=True):
-        files[name] = _to_png(Image.fromarray(mask).convert("L"))
-    # The overlay is as large as the photograph; little compression saves seconds.
-    overlay = Image.fromarray(draw_overlay(image, result))
+    for mask, name in zip(result.compact_masks, mask_names(result.labels), strict=True):
+        files[name] = _to_png(mask_picture(mask))
+    # The overlay of a large photograph is large too; little compression saves seconds.
+    overlay = Image.fromarray(draw_overlay(image, result, factor=overlay_factor(result.image_size)))
     files[OVERLAY_FILE] = _to_png(overlay, compress_level=1)
     files[RESULT_FILE] = (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
     return files
+
+
+def overlay_note(image_size: tuple[int, int]) -> str:
+    """Return what to tell of an overlay that is smaller than its image (H, W); "" if none is."""
+    from .drawing import overlay_factor
+
+    factor = overlay_factor(image_size)
+    if factor == 1:
+        return ""
+    height, width = (-(-side // factor) for side in image_size)
+    return f"{OVERLAY_FILE} is reduced to {width} x {height} pixels; the masks are not"
+
+
+def mask_picture(mask: CompactMask) -> Image.Image:
+    """Return a mask as a picture: white inside, black outside."""
+    from PIL import Image
+
+    grey = np.zeros(mask.size, np.uint8)
+    cut(grey, mask.box)[mask.part()] = 255
+    return Image.fromarray(grey)
 
 
 def write_outputs(

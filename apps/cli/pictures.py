@@ -63,7 +63,7 @@ class Pictures:
         return [path for path in dict.fromkeys(found) if path is not None]
 
     def load(self, path: str) -> UInt8Array:
-        """Return an image, (H, W, 3) uint8 RGB.
+        """Return an image, (H, W, 3) uint8 RGB, read-only, so that the pipeline needs no copy.
 
         Raises:
             InputError: It cannot be read.
@@ -71,7 +71,9 @@ class Pictures:
         from ...pipeline.images import load_image
 
         source = self.sources.get(path)
-        return load_image(path) if source is None else source.load()
+        pixels = load_image(path) if source is None else source.load()
+        pixels.flags.writeable = False
+        return pixels
 
     def describe(self, path: str) -> dict[str, object]:
         """Return what an image's record says of where it is from."""

@@ -142,7 +142,7 @@ def _masks_table(title: str, result: Result) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("box x0,y0,x1,y1", no_wrap=True)
     for i in range(len(result)):
-        area = result.masks[i].sum() / (height * width)
+        area = result.compact_masks[i].area / (height * width)
         cells = [
             str(i + 1),
             visible(shorten(result.labels[i])),

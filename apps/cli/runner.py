@@ -235,12 +235,13 @@ class Runner:
     ) -> Callable[[], None]:
         """Segment one image, write its files, and return what prints the report."""
         # Before the models, so that a wrong path is reported at once.
-        pixels = pictures.load(path)
-        segment = self._prepare(path)
         started = time.perf_counter()
+        pixels = pictures.load(path)
+        began = time.perf_counter()
+        segment = self._prepare(path)
+        started += time.perf_counter() - began  # the models are not this image's
         result = segment(pixels, progress)
-        seconds = time.perf_counter() - started
-        from ...pipeline.saving import file_names, render_outputs
+        from ...pipeline.saving import file_names, overlay_note, render_outputs
 
         own_files = self.options.writes and exports is None
         record: dict[str, Any] = {
@@ -250,8 +251,8 @@ class Runner:
             "files": file_names(folder, result) if own_files else None,
             **result.to_dict(),
         }
-        pages = pictures.left_out(path)
-        notes = [pages] if pages else []
+        reduced = overlay_note(result.image_size) if own_files else ""
+        notes = [note for note in (pictures.left_out(path), reduced) if note]
         with writing(path, needed=True):
             if self.options.writes:
                 self._lock.check()
@@ -265,6 +266,7 @@ class Runner:
                 files = render_outputs(pixels, self.job.drawn(result), record)
                 self._manifest.write_folder(folder, files, _absolute(path))
             log.add(Entry(*self._key(path, folder), masks=len(result), notes=tuple(notes)))
+        seconds = time.perf_counter() - started
         if self.options.as_json:
             # The time is not in the file, which is the same for every run.
             line = json.dumps({**record, "seconds": round(seconds, 3)}, allow_nan=False)
@@ -373,8 +375,7 @@ class Runner:
 
     def _report_failure(self, image: str, error: Exception) -> str:
         text = describe_error(error)
-        if repr(image) not in text:
-            text = f"{image!r}: {text}"
+        text = text if repr(image) in text else f"{image!r}: {text}"
         say_error(self.errors, text)
         self._echo_error(image, text)
         return printable(text)
@@ -384,8 +385,9 @@ class Runner:
             typer.echo(json.dumps({"image": printable(image), "error": printable(text)}))
 
     def _print(self, text: str, style: str = "", console: Console | None = None) -> None:
-        console = self.console if console is None else console
-        console.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
+        (console or self.console).print(
+            visible(text), style=style, highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _way_on(log: RunLog | None) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...models.errors import InputError
 from ...models.foreign import decode_json
+from ...pipeline.compact_mask import read_lengths
 from .pictures import LARGEST_SIDE, BoolMask
 
 _FARTHEST = 1e12
@@ -117,26 +118,15 @@ def read_shape(content: bytes | str, size: tuple[int, int], what: str) -> Shape:
 
 
 def _decompress(text: str, what: str) -> NDArray[np.int64]:
-    """Return the numbers of COCO's compressed text; they may be negative if it is damaged.
-
-    Each number is written in groups of five bits, the lowest first, as characters from "0" on; a
-    sixth bit says that more follow, and the sign is the highest bit. From the fourth number on it
-    is the difference from the last but one.
-    """
-    codes = np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int64) - 48
+    """Return the numbers of COCO's compressed text; they may be negative if it is damaged."""
+    counts = text.encode("utf-8")
+    codes = np.frombuffer(counts, np.uint8) - np.int64(48)
     if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         raise InputError(f"{what}: counts is not compressed run lengths")
     ends = np.flatnonzero((codes & 32) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _LONGEST_NUMBER:
+    if np.diff(ends, prepend=-1).max() > _LONGEST_NUMBER:
         raise InputError(f"{what}: counts has a run length that is larger than any picture")
-    places = np.arange(codes.size) - np.repeat(starts, lengths)
-    numbers = np.add.reduceat((codes & 31) << (5 * places), starts)
-    numbers -= np.where(codes[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers
+    return read_lengths(counts)
 
 
 def _check_polygons(

@@ -17,7 +17,6 @@ import msgspec
 from ...models.errors import InputError
 from ...models.foreign import decode_json, read_regular
 from ...pipeline.files import write_text
-from ...pipeline.masks import tight_box
 from ..console import printable
 from ..wording import count
 from .base import Exporter, class_name, stem
@@ -133,16 +132,16 @@ class CocoExporter(Exporter):
         height, width = result.image_size
         empty = 0
         annotations = []
-        for i, mask in enumerate(result.masks):
-            x0, y0, x1, y1 = tight_box(mask)
-            empty += x0 == x1
+        for i, mask in enumerate(result.compact_masks):
+            x0, y0, x1, y1 = mask.box
+            empty += mask.area == 0
             annotations.append(
                 {
                     "category": class_name(result.labels[i]),
                     "segmentation": encode_segmentation(
                         mask, polygons=self.polygons, simplified=self.simplify
                     ),
-                    "area": int(mask.sum()),
+                    "area": mask.area,
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "score": float(result.scores[i]),
                 }

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...pipeline.masks import mask_to_rle
-
 if TYPE_CHECKING:
-    from ...pipeline.checks import BoolArray
+    from ...pipeline.compact_mask import CompactMask
 
 
 def is_panoptic(annotation: object) -> bool:
@@ -19,15 +17,15 @@ def is_panoptic(annotation: object) -> bool:
     return isinstance(annotation, Mapping) and "segments_info" in annotation
 
 
-def encode_segmentation(mask: BoolArray, *, polygons: bool, simplified: float = 0.0) -> object:
-    """Return an (H, W) mask as compressed run lengths or as polygons along the pixels' edges.
+def encode_segmentation(mask: CompactMask, *, polygons: bool, simplified: float = 0.0) -> object:
+    """Return a mask as compressed run lengths or as polygons along the pixels' edges.
 
     An empty mask, which has no polygon, is always given as run lengths. The polygons may deviate by
     ``simplified`` pixels.
     """
-    if polygons and mask.any():
+    if polygons and mask.area:
         from .outlines import edge_polygons
         from .simplify import simplify
 
         return [simplify(polygon, simplified).ravel().tolist() for polygon in edge_polygons(mask)]
-    return mask_to_rle(mask)
+    return mask.to_rle()

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ...pipeline.saving import mask_names
+from ...pipeline.masks import cut
+from ...pipeline.saving import mask_names, mask_picture
 from .base import Exporter, stem, to_png
 
 if TYPE_CHECKING:
     from ...pipeline.checks import BoolArray, UInt8Array
+    from ...pipeline.compact_mask import CompactMask
+    from ...pipeline.masks import Box
     from ...pipeline.result import Result
 
 
@@ -27,7 +30,7 @@ class _PictureExporter(Exporter):
         return [stem(name)]
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
-        pictures = [to_png(self._draw(image, mask)) for mask in result.masks]
+        pictures = [to_png(self._draw(image, mask)) for mask in result.compact_masks]
         files = dict(zip(mask_names(result.labels), pictures, strict=True))
         self.files.write_folder(self._path(name), files, self.source(name))
         return []
@@ -39,7 +42,7 @@ class _PictureExporter(Exporter):
         return self.folder / self.outputs(name)[0]
 
     @abstractmethod
-    def _draw(self, image: UInt8Array, mask: BoolArray) -> Image.Image:
+    def _draw(self, image: UInt8Array, mask: CompactMask) -> Image.Image:
         """Return the picture of a mask."""
 
 
@@ -48,10 +51,8 @@ class CutoutExporter(_PictureExporter):
 
     name = "cutout"
 
-    def _draw(self, image: UInt8Array, mask: BoolArray) -> Image.Image:
-        return Image.fromarray(
-            np.dstack([image, np.full_like(image[:, :, 0], 255)]) * mask[..., None]
-        )
+    def _draw(self, image: UInt8Array, mask: CompactMask) -> Image.Image:
+        return cutout(image, mask.box, mask.part())
 
 
 class PngExporter(_PictureExporter):
@@ -59,5 +60,14 @@ class PngExporter(_PictureExporter):
 
     name = "png"
 
-    def _draw(self, image: UInt8Array, mask: BoolArray) -> Image.Image:
-        return Image.fromarray(mask).convert("L")
+    def _draw(self, image: UInt8Array, mask: CompactMask) -> Image.Image:
+        return mask_picture(mask)
+
+
+def cutout(image: UInt8Array, box: Box, part: BoolArray) -> Image.Image:
+    """Return an image (H, W, 3) as RGBA, transparent outside a mask that is given within a box."""
+    rgba = np.zeros((*image.shape[:2], 4), np.uint8)
+    inside = cut(rgba, box)
+    inside[..., :3][part] = cut(image, box)[part]
+    inside[..., 3][part] = 255
+    return Image.fromarray(rgba)

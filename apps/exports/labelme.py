@@ -42,7 +42,7 @@ class LabelmeExporter(Exporter):
         height, width = result.image_size
         shapes: list[dict[str, Any]] = []
         empty = 0
-        for i, mask in enumerate(result.masks):
+        for i, mask in enumerate(result.compact_masks):
             polygons = [simplify(polygon, self.simplify) for polygon in pixel_polygons(mask)]
             empty += not polygons
             shapes += [

@@ -24,7 +24,7 @@ from scipy.sparse import csgraph, csr_array
 from scipy.spatial import Delaunay
 
 from ...pipeline.checks import BoolArray
-from ...pipeline.masks import cut, tight_box
+from ...pipeline.compact_mask import CompactMask
 
 # (n, 2) vertices (x, y); the last is joined to the first.
 Polygon = NDArray[np.float64]
@@ -53,20 +53,20 @@ class Joined:
     lost: int
 
 
-def edge_polygons(mask: BoolArray) -> list[Polygon]:
-    """Return a polygon along the pixels' edges for each part of an (H, W) mask."""
+def edge_polygons(mask: CompactMask) -> list[Polygon]:
+    """Return a polygon along the pixels' edges for each part of a mask."""
     rims, offset = _trace(mask, through_pixels=False)
     return [polygon + offset for polygon in rims.polygons()]
 
 
-def pixel_polygons(mask: BoolArray) -> list[Polygon]:
-    """Return a polygon through the rim's pixels for each part of an (H, W) mask."""
+def pixel_polygons(mask: CompactMask) -> list[Polygon]:
+    """Return a polygon through the rim's pixels for each part of a mask."""
     rims, offset = _trace(mask, through_pixels=True)
     return [polygon + offset for polygon in rims.polygons()]
 
 
-def joined_polygon(mask: BoolArray) -> Joined:
-    """Return an (H, W) mask as one polygon through the rim's pixels.
+def joined_polygon(mask: CompactMask) -> Joined:
+    """Return a mask as one polygon through the rim's pixels.
 
     Parts are joined by lines there and back, which readers fill one pixel wide; the lines are those
     that fill the fewest pixels (a minimum spanning tree of the parts). Parts with fewer pixels than
@@ -81,10 +81,9 @@ def joined_polygon(mask: BoolArray) -> Joined:
     return Joined(polygon + offset, parts, added, lost)
 
 
-def _trace(mask: BoolArray, *, through_pixels: bool) -> tuple[_Rims, NDArray[np.float64]]:
+def _trace(mask: CompactMask, *, through_pixels: bool) -> tuple[_Rims, NDArray[np.float64]]:
     """Trace a mask within its tight box; return the rims and the box's corner (x, y)."""
-    box = tight_box(mask)
-    return _Rims(cut(mask, box), through_pixels), np.array(box[:2], np.float64)
+    return _Rims(mask.part(), through_pixels), np.array(mask.box[:2], np.float64)
 
 
 class _Sides:

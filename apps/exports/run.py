@@ -13,10 +13,12 @@ from PIL import Image
 from ...models.errors import InputError
 from ...pipeline.checks import UInt8Array
 from ...pipeline.drawing import draw_overlay
+from ...pipeline.masks import cut
 from ...pipeline.result import Result
 from ...pipeline.saving import slug
 from . import FORMATS, exporter_class
 from .base import Exporter
+from .images import cutout
 from .manifest import MANIFEST_FILE, Manifest
 
 # In the ZIP: what the formats cannot hold of a result.
@@ -132,10 +134,13 @@ class Exports:
 
 def write_cutout(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -> Path:
     """Write the region that all masks cover together as one PNG, transparent around it."""
-    covered = np.any(result.masks, axis=0)
-    alpha = covered.astype(np.uint8) * 255
+    covered = np.zeros(result.image_size, np.bool_)
+    for mask in result.compact_masks:
+        there = cut(covered, mask.box)
+        there |= mask.part()
     path = folder / f"{slug(picture.stem)}-cutout.png"
-    Image.fromarray(np.dstack([pixels * covered[..., None], alpha])).save(path, compress_level=3)
+    height, width = result.image_size
+    cutout(pixels, (0, 0, width, height), covered).save(path, compress_level=3)
     return path
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from ...models.errors import InputError
 from ...models.foreign import read_regular
 from ...pipeline.files import write_text
+from ...pipeline.masks import cut
 from ..wording import count
 from .base import Exporter, stem, to_png
 from .manifest import Files
@@ -72,14 +73,15 @@ class VocExporter(Exporter):
             self._written = list(self.labels.names)
         objects = np.zeros(result.image_size, np.uint16)
         for i in reversed(range(len(result))):
-            objects[result.masks[i]] = i + 1
+            mask = result.compact_masks[i]
+            cut(objects, mask.box)[mask.part()] = i + 1
         classes = np.array([0, *(number + 1 for number in numbers)], np.uint16)[objects]
         notes: list[str] = []
         self.files.write(of_classes, self._png(classes, "classes", notes), self.source(name))
         # Last, so that where it exists the other one does too.
         self.files.write(of_objects, self._png(objects, "objects", notes), self.source(name))
         visible = np.bincount(objects.ravel(), minlength=len(result) + 1)[1:]
-        covered = result.masks.sum(axis=(1, 2)) - visible
+        covered = np.array([mask.area for mask in result.compact_masks], np.int64) - visible
         if covered.any():
             hidden = int((visible == 0).sum())
             notes.append(

@@ -75,7 +75,7 @@ class YoloExporter(Exporter):
         height, width = result.image_size
         lines: list[str] = []
         several = added = lost = 0
-        for number, mask in zip(numbers, result.masks, strict=True):
+        for number, mask in zip(numbers, result.compact_masks, strict=True):
             joined = joined_polygon(mask)
             several += joined.parts > 1
             added += joined.added

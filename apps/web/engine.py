@@ -347,9 +347,9 @@ def _embedding_bytes(embedding: ImageEmbedding) -> int:
 
 
 def _proposal_bytes(proposals: Proposals) -> int:
-    own = sum(len(mask.packed) + 500 for mask in proposals.masks)
+    own = sum(len(mask.counts) + 500 for mask in proposals.masks)
     own += sum(
-        500 + (0 if item.compact_mask is None else len(item.compact_mask.packed))
+        500 + (0 if item.compact_mask is None else len(item.compact_mask.counts))
         for item in proposals.rejected
     )
     return own + (0 if proposals.negatives is None else _proposal_bytes(proposals.negatives))

@@ -13,7 +13,6 @@ from PIL import Image
 
 from ...pipeline.checks import BoolArray, UInt8Array
 from ...pipeline.drawing import PALETTE, outline
-from ...pipeline.masks import cut
 from ...pipeline.result import RejectedMask, Result
 from ..wording import count, describe_missing, shorten
 from .request import NO_MARKS, MarkHistory, Request
@@ -58,7 +57,7 @@ def gallery(pixels: UInt8Array, result: Result) -> list[tuple[UInt8Array, str]]:
     items = []
     for i in range(_shown(result)):
         x0, y0, x1, y1 = (int(edge) for edge in result.boxes_xyxy[i])
-        mask = result.masks[i, y0:y1, x0:x1]
+        mask = result.compact_masks[i].part()
         step = max(1, max(mask.shape) // _THUMBNAIL)
         piece = pixels[y0:y1:step, x0:x1:step]
         kept = np.where(mask[::step, ::step, None], piece, np.uint8(255))
@@ -80,7 +79,7 @@ def masks_table(result: Result) -> str:
             result.stability_scores[i],
             result.prompt_scores[i],
         )
-        area = result.masks[i].sum() / (height * width)
+        area = result.compact_masks[i].area / (height * width)
         swatch = f'<i class="swatch" style="background:{_color(i)}"></i>'
         cells = [
             f'<td class="number">{swatch}{i + 1}</td>',
@@ -144,7 +143,7 @@ def message(words: str, kind: str = "plain") -> str:
 
 def whole_and_parts(result: Result) -> Mapping[str, int]:
     """Name a lone click's masks by their size, largest first: name -> position."""
-    areas = result.masks.sum(axis=(1, 2))
+    areas = np.array([mask.area for mask in result.compact_masks])
     names = ("whole", "part", "subpart")
     order = np.argsort(-areas, kind="stable")
     return {name: int(i) for name, i in zip(names, order, strict=False)}
@@ -166,7 +165,7 @@ def _stage_mask(result: Result, i: int) -> dict[str, Any]:
     share = min(1.0, STAGE_SIZE / max(height, width))
     x0, y0, x1, y1 = (int(edge) for edge in result.boxes_xyxy[i])
     size = max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
-    part = cut(result.masks[i], (x0, y0, x1, y1))
+    part = result.compact_masks[i].part()
     if not part.size:
         part = np.zeros((1, 1), np.bool_)
     small = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST), np.bool_)
@@ -177,7 +176,7 @@ def _stage_mask(result: Result, i: int) -> dict[str, Any]:
         "stability": round(float(result.stability_scores[i]), 4),
         "prompt": round(float(result.prompt_scores[i]), 4),
         "color": _color(i),
-        "area": int(result.masks[i].sum()),
+        "area": result.compact_masks[i].area,
         "box": [x0 / width, y0 / height, x1 / width, y1 / height],
         "src": _data_url("image/png", _mask_png(small, _color(i))),
     }

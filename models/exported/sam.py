@@ -100,14 +100,20 @@ class ExportedSam:
         return masks, iou_predictions
 
     def postprocess_masks(
-        self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
+        self,
+        logits: Tensor,
+        *,
+        input_size: tuple[int, int],
+        original_size: tuple[int, int],
+        columns: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Upscale low-resolution logits (M, 1, h, w) to the image's size, (M, 1, H, W)."""
+        """Upscale low-resolution logits (M, 1, h, w) to the image's size, as `Sam` does."""
         return upscale_logits(
             logits,
             image_size=self.image_size,
             input_size=input_size,
             original_size=original_size,
+            columns=columns,
         )
 
     def _run_decoder(

@@ -19,5 +19,5 @@ class ConvNextBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         y = self.dwconv(x).permute(0, 2, 3, 1)
-        y = self.pwconv2(F.relu(self.pwconv1(self.norm(y))))
+        y = self.pwconv2(F.relu(self.pwconv1(self.norm(y)), inplace=True))
         return x + y.permute(0, 3, 1, 2)

@@ -102,7 +102,12 @@ class PromptableModel(Protocol):
         ...
 
     def postprocess_masks(
-        self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
+        self,
+        logits: Tensor,
+        *,
+        input_size: tuple[int, int],
+        original_size: tuple[int, int],
+        columns: tuple[int, int] | None = None,
     ) -> Tensor:
         """Upscale low-resolution logits to the image's size.
 
@@ -110,11 +115,31 @@ class PromptableModel(Protocol):
             logits: (M, 1, *mask_input_size).
             input_size: (H', W') from :meth:`preprocess`.
             original_size: (H, W) of the image.
+            columns: The first of the image's columns that are wanted, and the one past the last;
+                None for all.
 
         Returns:
-            (M, 1, H, W).
+            (M, 1, H, W), or (M, 1, H, n) of n columns.
         """
         ...
+
+
+def resize(x: Tensor, size: tuple[int, int], columns: tuple[int, int] | None = None) -> Tensor:
+    """Resize maps by bilinear interpolation.
+
+    Args:
+        x: (M, 1, h, w).
+        size: (H, W) to resize to.
+        columns: The first of the columns that are wanted, and the one past the last; None for all.
+
+    Returns:
+        (M, 1, H, W), or (M, 1, H, n) of n columns.
+    """
+    if columns is None:
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    wide = F.interpolate(x, (x.shape[-2], size[1]), mode="bilinear", align_corners=False)
+    part = wide[..., columns[0] : columns[1]]
+    return F.interpolate(part, (size[0], part.shape[-1]), mode="bilinear", align_corners=False)
 
 
 class Sam(nn.Module):
@@ -232,7 +257,12 @@ class Sam(nn.Module):
         return masks, iou_predictions
 
     def postprocess_masks(
-        self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
+        self,
+        logits: Tensor,
+        *,
+        input_size: tuple[int, int],
+        original_size: tuple[int, int],
+        columns: tuple[int, int] | None = None,
     ) -> Tensor:
         """Upscale low-resolution logits to the image's size, as :func:`upscale_logits` does.
 
@@ -240,15 +270,18 @@ class Sam(nn.Module):
             logits: (M, 1, h, w).
             input_size: (H', W') of the image within the model input.
             original_size: (H, W) of the image.
+            columns: The first of the image's columns that are wanted, and the one past the last;
+                None for all.
 
         Returns:
-            (M, 1, H, W).
+            (M, 1, H, W), or (M, 1, H, n) of n columns.
         """
         return upscale_logits(
             logits,
             image_size=self.image_size,
             input_size=input_size,
             original_size=original_size,
+            columns=columns,
         )
 
     @staticmethod
@@ -269,6 +302,7 @@ def upscale_logits(
     image_size: int,
     input_size: tuple[int, int],
     original_size: tuple[int, int],
+    columns: tuple[int, int] | None = None,
 ) -> Tensor:
     """Upscale low-resolution logits to the image's size, as the official code does.
 
@@ -279,10 +313,16 @@ def upscale_logits(
         image_size: Side in pixels of the padded input.
         input_size: (H', W') of the image within the model input.
         original_size: (H, W) of the image.
+        columns: The first of the image's columns that are wanted, and the one past the last; None
+            for all.
 
     Returns:
-        (M, 1, H, W).
+        (M, 1, H, W), or (M, 1, H, n) of n columns.
     """
-    x = F.interpolate(logits, (image_size, image_size), mode="bilinear", align_corners=False)
-    x = x[..., : input_size[0], : input_size[1]]
-    return F.interpolate(x, original_size, mode="bilinear", align_corners=False)
+    scale = image_size // logits.shape[-1]
+    # Of the padding, only the first row and column have a part in what is within the image.
+    height, width = (-(-side // scale) + 1 for side in input_size)
+    x = logits[..., :height, :width]
+    within = (scale * x.shape[-2], scale * x.shape[-1])
+    x = F.interpolate(x, within, mode="bilinear", align_corners=False)
+    return resize(x[..., : input_size[0], : input_size[1]], original_size, columns)

@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..checkpoint import load_strictly, read_state_dict
 from ..embedding import ImageFeatures
 from ..errors import CheckpointError
 from ..hub.find import find_folder, how_to_fetch
 from ..preprocess import to_pixel_values
-from .sam import PIXEL_MEAN, PIXEL_STD, Sam
+from .sam import PIXEL_MEAN, PIXEL_STD, Sam, resize
 
 if TYPE_CHECKING:
     from transformers import Sam2Model
@@ -130,10 +129,15 @@ class Sam2(nn.Module):
         return output.pred_masks[:, 0], output.iou_scores[:, 0]
 
     def postprocess_masks(
-        self, logits: Tensor, *, input_size: tuple[int, int], original_size: tuple[int, int]
+        self,
+        logits: Tensor,
+        *,
+        input_size: tuple[int, int],
+        original_size: tuple[int, int],
+        columns: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Upscale logits (M, 1, h, w), which span the whole image, to its size (H, W)."""
-        return F.interpolate(logits, original_size, mode="bilinear", align_corners=False)
+        """Upscale logits (M, 1, h, w), which span the whole image, as `Sam` does."""
+        return resize(logits, original_size, columns)
 
 
 def create_sam2(

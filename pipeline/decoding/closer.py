@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError
 from ..checks import Float32Array
-from ..masks import Box, CompactMask, shift
+from ..masks import Box
 from ..proposals import Proposals
 from .prompts import PromptSet
 from .segmenter import Segmenter
@@ -232,9 +232,5 @@ def moved(prompts: PromptSet, window: Box) -> PromptSet:
 
 def placed(found: Proposals, window: Box, size: tuple[int, int]) -> Proposals:
     """Return masks of a window as masks of the image (H, W)."""
-    masks = tuple(
-        CompactMask(size, shift(mask.box, *window[:2]) if mask.area else mask.box, mask.area,
-                    mask.packed)
-        for mask in found.masks
-    )  # fmt: skip
+    masks = tuple(mask.placed(window[0], window[1], size) for mask in found.masks)
     return replace(found, image_size=size, masks=masks, image=None)

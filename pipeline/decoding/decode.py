@@ -6,7 +6,6 @@ Model with One Shot" (PerSAM).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError
 from ..checks import Float32Array
-from ..masks import MAX_MASK_PIXELS
 from ..proposals import Proposals
 from .parts import split_apart
 from .prompts import LowResMasks, PromptSet
@@ -93,7 +91,7 @@ def to_proposals(
     labels: Sequence[str],
     prompt_scores: Float32Array,
 ) -> Proposals:
-    """Upscale masks to the image's size; the masks of a prompt stay adjacent.
+    """Upscale masks to the image's size, as run lengths; the masks of a prompt stay adjacent.
 
     Args:
         segmenter: The segmenter that decoded the masks.
@@ -103,22 +101,16 @@ def to_proposals(
         prompt_scores: (B,).
     """
     count = masks.iou_predictions.shape[1]
-    step = max(1, MAX_MASK_PIXELS // (count * math.prod(embedding.original_size)))
-    found = []
-    for start in range(0, len(labels), step):
-        block = slice(start, start + step)
-        some = LowResMasks(masks.logits[block], masks.iou_predictions[block])
-        candidates = segmenter.upscale(embedding, some)
-        found.append(
-            Proposals.of(
-                candidates.masks.reshape(-1, *embedding.original_size),
-                [label for label in labels[block] for _ in range(count)],
-                candidates.iou_predictions.reshape(-1),
-                candidates.stability_scores.reshape(-1),
-                prompt_scores[block].repeat(count),
-            )
-        )
-    return Proposals.join(embedding.original_size, found)
+    logits = masks.logits.reshape(-1, *masks.logits.shape[-2:])
+    found = list(segmenter.upscale_compact(embedding, logits))
+    return Proposals(
+        image_size=embedding.original_size,
+        masks=tuple(item.mask for item in found),
+        labels=tuple(label for label in labels for _ in range(count)),
+        iou_predictions=masks.iou_predictions.reshape(-1),
+        stability_scores=np.array([item.stability_score for item in found], np.float32),
+        prompt_scores=np.asarray(prompt_scores, np.float32).repeat(count),
+    )
 
 
 def decode_cascade(

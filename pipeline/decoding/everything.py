@@ -4,7 +4,7 @@ Source: the automatic mask generation of Kirillov et al. 2023, "Segment Anything
 Parameters, their defaults and the masks are those of the official SamAutomaticMaskGenerator.
 
 Memory is bounded: logits and masks at the image's size exist for a block of candidates only, and
-a mask is kept until the end as the compressed bits of its box.
+a mask is kept until the end as run lengths.
 """
 
 from __future__ import annotations
@@ -20,21 +20,15 @@ from numpy.typing import NDArray
 
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError
+from ..checks import Float32Array
+from ..compact_mask import CompactMask
 from ..images import ImageSource
-from ..masks import (
-    MAX_MASK_PIXELS,
-    Box,
-    CompactMask,
-    box_nms,
-    cut,
-    remove_small_regions,
-    shift,
-    tight_box,
-)
+from ..masks import Box, box_nms, remove_small_regions, shift
 from ..proposals import Proposals
 from ..result import RejectedMask
-from .prompts import LowResMasks
-from .segmenter import STABILITY_OFFSET, Segmenter
+from .grid import decode_points, point_grid
+from .segmenter import Segmenter
+from .upscaling import STABILITY_OFFSET
 
 # Label of every mask: there is no phrase to name it.
 LABEL = "mask"
@@ -212,51 +206,36 @@ class _Search:
     def _decode(
         self, embedding: ImageEmbedding, points: NDArray[np.float64], crop: Box
     ) -> Iterator[_Found]:
-        low_res = self.segmenter.decode_low_res(
-            embedding,
-            point_coords=points[:, None],
-            point_labels=np.ones((len(points), 1)),
-            multimask_output=True,
-        )
-        # One candidate per row, so that only those that pass are upscaled.
-        ious = low_res.iou_predictions.reshape(-1, 1)
-        logits = low_res.logits.reshape(-1, 1, *low_res.logits.shape[-2:])
+        candidates = decode_points(self.segmenter, embedding, points)
+        ious, logits = candidates.iou_predictions[:, 0], candidates.logits[:, 0]
         least = self.config.pred_iou_thresh
         chosen = np.flatnonzero(ious > least) if least > 0 else np.arange(len(ious))
         self.dropped[f"the predicted IoU is not above {least:g}"] += len(ious) - len(chosen)
-        step = max(1, MAX_MASK_PIXELS // math.prod(embedding.original_size))
-        for start in range(0, len(chosen), step):
-            part = chosen[start : start + step]
-            yield from self._upscale(embedding, LowResMasks(logits[part], ious[part]), crop)
+        yield from self._upscale(embedding, logits[chosen], ious[chosen], crop)
 
     def _upscale(
-        self, embedding: ImageEmbedding, low_res: LowResMasks, crop: Box
+        self, embedding: ImageEmbedding, logits: Float32Array, ious: Float32Array, crop: Box
     ) -> Iterator[_Found]:
-        candidates = self.segmenter.upscale(
-            embedding, low_res, stability_offset=self.config.stability_score_offset
+        upscaled = self.segmenter.upscale_compact(
+            embedding, logits, stability_offset=self.config.stability_score_offset
         )
         least = self.config.stability_score_thresh
         area = math.prod(embedding.original_size)
-        for mask, iou, stability in zip(
-            candidates.masks[:, 0],
-            candidates.iou_predictions[:, 0],
-            candidates.stability_scores[:, 0],
-            strict=True,
-        ):
+        for (mask, stability), iou in zip(upscaled, ious.tolist(), strict=True):
             # In float32, as the scores are.
             if stability < np.float32(least):
                 self.dropped[f"the stability is below {least:g}"] += 1
                 continue
-            box = tight_box(mask)
-            if box == (0, 0, 0, 0):
+            if mask.area == 0:
                 self.dropped["the mask is empty"] += 1
                 continue
-            in_image = shift(box, crop[0], crop[1])
+            in_image = shift(mask.box, crop[0], crop[1])
             if _is_cut_off(in_image, crop, self.size):
                 self.dropped["the mask is cut off by the edge of a crop"] += 1
                 continue
-            packed = CompactMask.within(cut(mask, box), in_image, self.size)
-            yield _Found(packed, float(iou), float(stability), area)
+            if mask.size != self.size:
+                mask = mask.placed(crop[0], crop[1], self.size)
+            yield _Found(mask, iou, float(stability), area)
 
     def drop_duplicates(
         self, found: Sequence[_Found], scores: Sequence[float], threshold: float
@@ -284,12 +263,6 @@ class _Search:
             cleaned.append(item)
         threshold = max(self.config.box_nms_thresh, self.config.crop_nms_thresh)
         return self.drop_duplicates(cleaned, unchanged, threshold)
-
-
-def point_grid(points_per_side: int) -> NDArray[np.float64]:
-    """Return the (n * n, 2) centres (x, y) of n x n equal cells of the unit square, by rows."""
-    centres = (np.arange(points_per_side) + 0.5) / points_per_side
-    return np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
 
 def crop_boxes(size: tuple[int, int], n_layers: int, overlap_ratio: float) -> list[tuple[Box, int]]:

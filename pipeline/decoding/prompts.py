@@ -142,6 +142,10 @@ class LowResMasks:
             np.concatenate([part.iou_predictions for part in parts]),
         )
 
+    def take(self, rows: NDArray[np.intp] | BoolArray) -> LowResMasks:
+        """Return the masks of some prompts: their indices (M,) in any order, or (B,) bool."""
+        return LowResMasks(self.logits[rows], self.iou_predictions[rows])
+
     def select(self, chosen: NDArray[np.intp]) -> LowResMasks:
         """Return the mask with index ``chosen`` (B,) of each prompt; C becomes 1."""
         index = np.arange(len(chosen))[:, None], chosen[:, None]

@@ -27,11 +27,18 @@ from ..images import ImageSource, load_own_image
 from ..marks import check_boxes, check_points
 from ..masks import masks_to_boxes
 from .prompts import LowResMasks, MaskCandidates
+from .upscaling import (
+    STABILITY_OFFSET,
+    UpscaledMask,
+    stability_score,
+    upscale_blocks,
+    upscale_compact,
+)
 
-# Offset of the two thresholds, in logits, whose masks are compared for the stability score.
-STABILITY_OFFSET = 1.0
-# Most full-size logits held at a time (64 MiB of float32); at least those of one mask.
-MAX_LOGIT_PIXELS = 2**24
+# Prompts decoded at a time by default. On a CPU more of them do not fit into its caches, and
+# what they need is handed back to the system and cleared again at every step.
+_ON_CPU = 8
+_ON_OTHERS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,40 +52,13 @@ class _Prompts:
     mask_input: Tensor | None
 
 
-def stability_score(
-    logits: Tensor, mask_threshold: float = 0.0, offset: float = STABILITY_OFFSET
-) -> Tensor:
-    """Return the IoU of the masks thresholded ``offset`` logits higher and lower.
-
-    The lower threshold's mask contains the other one, so the IoU is a quotient of areas. Source:
-    Kirillov et al. 2023, "Segment Anything", appendix B.
-
-    Args:
-        logits: (..., H, W).
-        mask_threshold: Threshold of the mask itself.
-        offset: Distance of the two thresholds from it.
-
-    Returns:
-        (...) in [0, 1]; 0 where even the larger mask is empty.
-    """
-    inner = _areas(logits > mask_threshold + offset)
-    outer = _areas(logits > mask_threshold - offset)
-    return inner / outer.clamp(min=1)
-
-
-def _areas(masks: Tensor) -> Tensor:
-    """Return the number of pixels of masks (..., H, W)."""
-    # Summing rows in a narrow type first is several times as fast as one sum in a wide type.
-    row = torch.int16 if masks.shape[-1] < 2**15 else torch.int32
-    return masks.sum(-1, dtype=row).sum(-1, dtype=torch.int64)
-
-
 class Segmenter:
     """Encodes images and decodes prompts with a SAM; keeps no image.
 
     Args:
         model: The SAM, which is put in evaluation mode and stays on its device.
-        batch_size: Prompts decoded at a time; bounds memory and does not change results.
+        batch_size: Prompts decoded at a time; bounds memory and does not change results. None
+            takes 8 on a CPU and 32 on other devices.
         model_id: Name that is stored in embeddings, so that those of other models are refused; by
             default the model's own.
         dtype: Precision of the model's computations, by autocast: "fp32", "bf16", "fp16", or
@@ -93,10 +73,12 @@ class Segmenter:
         self,
         model: PromptableModel,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         model_id: str | None = None,
         dtype: str | torch.dtype = "auto",
     ) -> None:
+        if batch_size is None:
+            batch_size = _ON_CPU if model.device.type == "cpu" else _ON_OTHERS
         if batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, got {batch_size}")
         self.dtype = read_dtype(dtype, model.device)
@@ -247,7 +229,7 @@ class Segmenter:
         flat_scores = stability_scores.reshape(-1)
         logits = low_res.logits.reshape(-1, *low_res.logits.shape[-2:])
         threshold = self.model.mask_threshold
-        for part, upscaled in self._upscale(logits, embedding):
+        for part, upscaled in upscale_blocks(self.model, logits, embedding):
             flat_masks[part] = (upscaled > threshold).cpu().numpy()
             scores = stability_score(upscaled, threshold, stability_offset)
             flat_scores[part] = scores.cpu().numpy()
@@ -257,6 +239,16 @@ class Segmenter:
             low_res_logits=low_res.logits,
             stability_scores=stability_scores,
         )
+
+    def upscale_compact(
+        self,
+        embedding: ImageEmbedding,
+        logits: Float32Array,
+        *,
+        stability_offset: float = STABILITY_OFFSET,
+    ) -> Iterator[UpscaledMask]:
+        """Yield decoded masks (M, h, w) as :meth:`upscale` makes them, as run lengths."""
+        return upscale_compact(self.model, logits, embedding, stability_offset)
 
     def low_res_boxes(self, embedding: ImageEmbedding, low_res: LowResMasks) -> Float32Array:
         """Return tight boxes (B, 4) of each prompt's first mask, XYXY in pixels of the image.
@@ -296,23 +288,6 @@ class Segmenter:
             max(1, round(height * embedding.input_size[0] / self.model.image_size)),
             max(1, round(width * embedding.input_size[1] / self.model.image_size)),
         )
-
-    def _upscale(
-        self, logits: Float32Array, embedding: ImageEmbedding
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield logits (M, h, w) upscaled to the image's size, some masks at a time."""
-        largest = max(
-            self.model.image_size**2, embedding.original_size[0] * embedding.original_size[1]
-        )
-        step = max(1, MAX_LOGIT_PIXELS // largest)
-        for start in range(0, logits.shape[0], step):
-            part = slice(start, start + step)
-            x = self.model.postprocess_masks(
-                torch.from_numpy(logits[part]).to(self.device).unsqueeze(1),
-                input_size=embedding.input_size,
-                original_size=embedding.original_size,
-            )
-            yield part, x.squeeze(1)
 
     def _check_process(self) -> None:
         """Refuse to hang: PyTorch's threads do not survive a fork."""

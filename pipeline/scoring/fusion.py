@@ -18,12 +18,13 @@ rejected.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..checks import Float32Array
-from ..masks import CompactMask
+from ..compact_mask import CompactMask
 from ..proposals import Proposals
 from ..result import RejectedMask
 
@@ -76,7 +77,7 @@ def fuse(
     led_by_text = example < 0 or (text >= 0 and text + config.text_lead >= example)
     leader, other = (by_text, by_example) if led_by_text else (by_example, by_text)
     name = "phrase" if led_by_text else "example"
-    overlaps = [[_iou(mask, seen) for seen in other.masks] for mask in leader.masks]
+    overlaps = [_ious(mask, other.masks) for mask in leader.masks]
     shared = np.array(overlaps, np.float32).reshape(len(leader), len(other))  # (N, M)
     partner = (shared * other.prompt_scores).max(1, initial=0.0)
     calibrated = leader.calibrated
@@ -93,9 +94,11 @@ def _raised(own: Float32Array, partner: Float32Array) -> Float32Array:
     return raised
 
 
-def _iou(mask: CompactMask, other: CompactMask) -> float:
-    shared = mask.intersection(other)
-    return shared / max(1, mask.area + other.area - shared)
+def _ious(mask: CompactMask, others: Sequence[CompactMask]) -> list[float]:
+    return [
+        shared / max(1, mask.area + other.area - shared)
+        for other, shared in zip(others, mask.shares(others).tolist(), strict=True)
+    ]
 
 
 def _unused(found: Proposals, i: int, leader: str) -> RejectedMask:

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...models.errors import InputError
-from ..checks import BoolArray, Float32Array
+from ..checks import Float32Array
+from ..compact_mask import CompactMask
 from ..marks import Marks
-from ..masks import CompactMask, cut, shift, tight_box
+from ..masks import cut
 from ..proposals import Proposals
 from ..result import RejectedMask, Result
 
@@ -154,12 +155,16 @@ def rank(proposals: Proposals, config: RankingConfig) -> Result:
     return ranking.result()
 
 
-def _unmarked(mask: BoolArray, marks: Marks) -> str | None:
+def _unmarked(mask: CompactMask, marks: Marks) -> str | None:
     """Return why points and boxes do not select a mask; None if they do."""
-    height, width = mask.shape
+    height, width = mask.size
+    left, top, right, bottom = mask.box
+    part = mask.part()
     wanted = covers_wanted = False
     for (x, y), label in zip(marks.points, marks.point_labels, strict=True):
-        covered = bool(mask[min(int(y), height - 1), min(int(x), width - 1)])
+        column, row = min(int(x), width - 1), min(int(y), height - 1)
+        within = left <= column < right and top <= row < bottom
+        covered = within and bool(part[row - top, column - left])
         if label == 0 and covered:
             return f"covers the background point ({x:g}, {y:g})"
         wanted |= label == 1
@@ -168,12 +173,14 @@ def _unmarked(mask: BoolArray, marks: Marks) -> str | None:
         return "covers no foreground point"
     if not len(marks.boxes):
         return None
-    area = np.count_nonzero(mask)
+    edges = np.maximum(marks.boxes, 0)
+    first, last = edges[:, :2].astype(int) - (left, top), np.ceil(edges[:, 2:]).astype(int)
+    last -= (left, top)
     inside = max(
-        np.count_nonzero(mask[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))])
-        for x0, y0, x1, y1 in np.maximum(marks.boxes, 0)
+        np.count_nonzero(part[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)])
+        for (x0, y0), (x1, y1) in zip(first.tolist(), last.tolist(), strict=True)
     )
-    return None if 2 * inside >= area else f"only {inside / area:.0%} of it lies in a box"
+    return None if 2 * inside >= mask.area else f"only {inside / mask.area:.0%} of it lies in a box"
 
 
 class _Ranking:
@@ -222,7 +229,7 @@ class _Ranking:
             # A weak negative does not outweigh a strong mask.
             least = config.negative_share * self.all.prompt_scores[i]
             strong = np.flatnonzero(negatives.prompt_scores >= least).tolist()
-            overlaps = [self._overlap(i, negatives.masks[j]) for j in strong]
+            overlaps = self._overlaps(i, [negatives.masks[j] for j in strong])
             if not overlaps:
                 continue
             names = [negatives.labels[j] for j in strong]
@@ -236,7 +243,7 @@ class _Ranking:
 
     def drop_unmarked(self, marks: Marks) -> None:
         for i in self.alive():
-            reason = _unmarked(self.masks[i].full(), marks)
+            reason = _unmarked(self.masks[i], marks)
             if reason is not None:
                 self.reasons[i] = reason
 
@@ -253,7 +260,7 @@ class _Ranking:
 
     def _overlapped(self, i: int, better: Sequence[int]) -> str | None:
         """Return how mask i overlaps the better masks too much; None if it does not."""
-        overlaps = [self._overlap(i, self.masks[j]) for j in better]
+        overlaps = self._overlaps(i, [self.masks[j] for j in better])
         if not overlaps:
             return None
         by_iou = int(np.argmax([overlap.iou for overlap in overlaps]))
@@ -267,9 +274,12 @@ class _Ranking:
             return f"shares {shared:.0%} of the smaller area with a better mask of '{label}'"
         return None
 
-    def _overlap(self, i: int, other: CompactMask) -> _Overlap:
+    def _overlaps(self, i: int, others: Sequence[CompactMask]) -> list[_Overlap]:
         mask = self.masks[i]
-        return _Overlap(mask.intersection(other), mask.area, other.area)
+        return [
+            _Overlap(shared, mask.area, other.area)
+            for other, shared in zip(others, mask.shares(others).tolist(), strict=True)
+        ]
 
     def drop_beyond_top_k(self) -> None:
         if self.config.top_k is None:
@@ -295,19 +305,14 @@ class _Ranking:
             if left < max(1, self.config.min_area):
                 self.reasons[i] = f"better masks cover all but {left} px of it"
                 continue
-            within = tight_box(part)
-            box = shift(within, *whole.box[:2])
-            self.masks[i] = CompactMask.within(cut(part, within), box, whole.size)
+            self.masks[i] = CompactMask.within(part, whole.box, whole.size)
 
     def result(self) -> Result:
         kept = self.alive()
-        masks = np.zeros((len(kept), *self.all.image_size), np.bool_)
-        for mask, i in zip(masks, kept, strict=True):
-            cut(mask, self.masks[i].box)[...] = self.masks[i].part()
         dropped = [self._rejected(i) for i in self.order if i in self.reasons]
         return Result(
-            masks=masks,
-            boxes_xyxy=np.array([self.masks[i].box for i in kept], np.float32).reshape(-1, 4),
+            image_size=self.all.image_size,
+            compact_masks=tuple(self.masks[i] for i in kept),
             labels=[self.all.labels[i] for i in kept],
             scores=self.scores[kept],
             iou_predictions=self.all.iou_predictions[kept],

@@ -33,8 +33,8 @@ from promptseg.models.checkpoint import read_state_dict
 from promptseg.models.errors import PromptsegError
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.models.hub.find import is_whole
+from promptseg.pipeline.compact_mask import CompactMask
 from promptseg.pipeline.images import load_image, load_mask
-from promptseg.pipeline.masks import CompactMask
 from promptseg.pipeline.prompters.reference.concepts import open_concept, save_concept
 from promptseg.pipeline.prompters.reference.examples import EncodedReference, Shot
 from promptseg.pipeline.result import Result
@@ -386,9 +386,8 @@ def run_log_reader(folder: Path) -> Reader:
 
 def result_reader(folder: Path) -> Reader:
     empty = np.zeros(0, np.float32)
-    result = Result(
+    result = Result.of(
         masks=np.zeros((0, *SIZE), bool),
-        boxes_xyxy=np.zeros((0, 4), np.float32),
         labels=[],
         scores=empty,
         iou_predictions=empty,

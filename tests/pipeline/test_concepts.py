@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import promptseg
 from promptseg.models.errors import CheckpointError, InputError, PromptsegError
 from promptseg.models.features.dense import DenseFeatures
-from promptseg.pipeline.masks import CompactMask
+from promptseg.pipeline.compact_mask import CompactMask
 from promptseg.pipeline.prompters.reference import concepts
 from promptseg.pipeline.prompters.reference.concepts import (
     draw_preview,

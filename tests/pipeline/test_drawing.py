@@ -3,16 +3,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from promptseg.pipeline.drawing import MASK_OPACITY, PALETTE, draw_overlay
+from promptseg.pipeline.compact_mask import CompactMask
+from promptseg.pipeline.drawing import (
+    MASK_OPACITY,
+    PALETTE,
+    _tint,
+    draw_overlay,
+    import_supervision,
+    overlay_factor,
+)
 from promptseg.pipeline.masks import masks_to_boxes
 from promptseg.pipeline.result import Result
 
 
 def result_of(masks: np.ndarray, labels: list[str]) -> Result:
     scores = np.linspace(0.9, 0.1, len(masks))
-    return Result(
+    return Result.of(
         masks=masks,
-        boxes_xyxy=masks_to_boxes(masks),
         labels=labels,
         scores=scores,
         iou_predictions=scores,
@@ -110,3 +117,47 @@ def test_a_small_mask_is_seen_on_a_large_one() -> None:
     for order, color in (([0, 1], PALETTE[0]), ([1, 0], PALETTE[1])):
         drawn = draw_overlay(image, result_of(masks[order], ["cat", "cat"]))
         np.testing.assert_allclose(drawn[60, 60], MASK_OPACITY * rgb(color), atol=1.01)
+
+
+def test_a_large_picture_is_reduced_with_its_masks() -> None:
+    image = np.full((301, 400, 3), 100, np.uint8)
+    image[:, 200:] = 50
+    masks = np.zeros((2, 301, 400), bool)
+    masks[0, 100:200, 40:160] = True
+    masks[1, 150:151, 300:301] = True  # between the pixels that are kept
+    result = result_of(masks, ["cat", "dust"])
+    drawn = draw_overlay(image, result, factor=3)
+    assert drawn.shape == (101, 134, 3)
+    expected = (1 - MASK_OPACITY) * 100 + MASK_OPACITY * rgb(PALETTE[0])
+    np.testing.assert_allclose(drawn[50, 30], expected, atol=1.01)
+    assert (drawn[70:, :60] == 100).all()
+    assert (drawn[70:, 70:] == 50).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"),
+    [((9000, 12000), 3), ((6000, 8000), 2), ((4000, 6000), 1), ((1, 1), 1), ((10**5, 1000), 3)],
+)
+def test_only_overlays_that_no_screen_can_show_are_reduced(
+    size: tuple[int, int], factor: int
+) -> None:
+    assert overlay_factor(size) == factor
+
+
+def test_where_masks_overlap_the_smallest_has_its_colour() -> None:
+    """As supervision's MaskAnnotator tints them."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    masks = np.zeros((4, 60, 80), bool)
+    for mask in masks:
+        y, x = rng.integers(0, 30, 2)
+        mask[y : y + rng.integers(5, 30), x : x + rng.integers(5, 50)] = True
+    sv = import_supervision()
+    colors = sv.ColorPalette.from_hex(list(PALETTE))
+    annotator = sv.MaskAnnotator(colors, MASK_OPACITY, sv.ColorLookup.INDEX)
+    detections = sv.Detections(xyxy=masks_to_boxes(masks), mask=masks)
+    expected = annotator.annotate(image[:, :, ::-1].copy(), detections)[:, :, ::-1]
+    canvas = image.copy()
+    rgb_colors = [np.array(colors.by_idx(i).as_rgb(), np.uint8) for i in range(len(masks))]
+    _tint(canvas, [CompactMask.of(mask) for mask in masks], rgb_colors)
+    np.testing.assert_array_equal(canvas, expected)

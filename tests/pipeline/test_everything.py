@@ -25,8 +25,9 @@ from promptseg.models import InputError
 from promptseg.models.embedding import ImageFeatures
 from promptseg.models.sam.sam import Sam
 from promptseg.pipeline import EverythingConfig, Pipeline, Segmenter
-from promptseg.pipeline.decoding import everything
-from promptseg.pipeline.decoding.everything import crop_boxes, point_grid, segment_everything
+from promptseg.pipeline.decoding import upscaling
+from promptseg.pipeline.decoding.everything import crop_boxes, segment_everything
+from promptseg.pipeline.decoding.grid import point_grid
 from promptseg.pipeline.masks import remove_small_regions, tight_box
 from promptseg.pipeline.pipeline import PipelineConfig
 from promptseg.pipeline.result import Result
@@ -159,7 +160,7 @@ def region_areas(mask: np.ndarray) -> list[int]:
 def test_blocks_do_not_change_the_masks(pair, photo, monkeypatch):
     segmenter, image = Segmenter(pair[0]), photo(SIZE)
     expected = masks_of(segmenter, image, BASE)
-    monkeypatch.setattr(everything, "MAX_MASK_PIXELS", 1)
+    monkeypatch.setattr(upscaling, "MAX_LOGIT_PIXELS", 1)
     result = masks_of(segmenter, image, replace(BASE, points_per_batch=7))
     assert len(result) == len(expected) > 0
     assert np.mean(result.masks != expected.masks) < 1e-4
@@ -256,16 +257,16 @@ def test_memory_does_not_grow_with_the_points(obedient_segmenter, monkeypatch):
     model.decode = OneDisc(model)
     segmenter = Segmenter(model)
     image = np.zeros((500, 700, 3), np.uint8)
-    monkeypatch.setattr(everything, "MAX_MASK_PIXELS", 2 * 500 * 700)
+    monkeypatch.setattr(upscaling, "MAX_LOGIT_PIXELS", 2 * 500 * 700)
     largest = 0
-    upscale = Segmenter.upscale
+    upscale = model.postprocess_masks
 
-    def watched(self: Segmenter, embedding: Any, low_res: Any, **options: float) -> Any:
+    def watched(logits: Tensor, **sizes: Any) -> Tensor:
         nonlocal largest
-        largest = max(largest, len(low_res.logits))
-        return upscale(self, embedding, low_res, **options)
+        largest = max(largest, len(logits))
+        return upscale(logits, **sizes)
 
-    monkeypatch.setattr(Segmenter, "upscale", watched)
+    model.postprocess_masks = watched
 
     def peak(points_per_side: int) -> int:
         config = EverythingConfig(points_per_side=points_per_side, points_per_batch=8)

@@ -39,9 +39,8 @@ def result() -> Result:
     masks = np.zeros((2, *SIZE), bool)
     masks[0, 20:70, 10:60] = True
     masks[1, 5:15, 70:90] = True
-    return Result(
+    return Result.of(
         masks=masks,
-        boxes_xyxy=np.array([BOX, (70, 5, 90, 15)], np.float32),
         labels=["cat", "<b>dog</b>"],
         scores=np.array([0.9, 0.4]),
         iou_predictions=np.array([0.95, 0.5]),

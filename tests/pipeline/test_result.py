@@ -8,15 +8,14 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from promptseg.models.errors import InputError
-from promptseg.pipeline.masks import CompactMask
+from promptseg.pipeline.compact_mask import CompactMask
 from promptseg.pipeline.result import RejectedMask, Result
 
 
 def make_result(count: int = 4, size: tuple[int, int] = (5, 6)) -> Result:
     rng = np.random.default_rng(0)
-    return Result(
+    return Result.of(
         masks=rng.random((count, *size)) > 0.5,
-        boxes_xyxy=np.arange(4 * count).reshape(count, 4),
         labels=[f"label {i}" for i in range(count)],
         scores=np.linspace(0.9, 0.1, count),
         iou_predictions=np.arange(count) / 10,
@@ -122,11 +121,9 @@ def test_to_dict_is_json_and_its_masks_decode_to_the_masks() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"masks": np.zeros((4, 5, 6), np.uint8)}, "masks must be bool, not uint8"),
-        ({"masks": np.zeros((5, 6), bool)}, r"masks must have shape \(any, any, any\)"),
-        ({"masks": np.zeros((3, 5, 6), bool)}, "labels must have one entry per mask: 4 for 3"),
+        ({"compact_masks": ()}, "labels must have one entry per mask: 4 for 0"),
+        ({"image_size": (6, 5)}, r"all masks must be of the image's size \(6, 5\), got \(5, 6\)"),
         ({"scores": np.zeros(3)}, r"scores must have shape \(4\), got \(3,\)"),
-        ({"boxes_xyxy": np.zeros((4, 2))}, "boxes_xyxy"),
         ({"prompt_scores": [0, 0, 0, np.nan]}, "prompt_scores must be finite"),
         ({"labels": ["a"]}, "labels"),
     ],
@@ -134,3 +131,27 @@ def test_to_dict_is_json_and_its_masks_decode_to_the_masks() -> None:
 def test_disagreeing_fields_are_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):
         dataclasses.replace(make_result(), **change)
+
+
+@pytest.mark.parametrize(
+    ("masks", "says"),
+    [
+        (np.zeros((4, 5, 6), np.uint8), "masks must be bool, not uint8"),
+        (np.zeros((5, 6), bool), r"masks must have shape \(any, any, any\)"),
+    ],
+)
+def test_other_arrays_than_masks_are_refused(masks: np.ndarray, says: str) -> None:
+    ones = np.ones(len(masks))
+    with pytest.raises(InputError, match=says):
+        Result.of(masks, ["cat"] * len(masks), ones, ones, ones, ones)
+
+
+def test_pixels_are_made_on_demand_and_only_once() -> None:
+    result = make_result()
+    assert "masks" not in vars(result)
+    assert result.masks is result.masks
+    for i, mask in enumerate(result.compact_masks):
+        np.testing.assert_array_equal(mask.full(), result.masks[i])
+        x0, y0, x1, y1 = result.boxes_xyxy[i].astype(int)
+        np.testing.assert_array_equal(mask.part(), result.masks[i, y0:y1, x0:x1])
+    assert result.masks.dtype == np.bool_

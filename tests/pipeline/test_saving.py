@@ -21,9 +21,8 @@ def one_mask_result() -> Result:
     mask = np.zeros((1, 6, 8), bool)
     mask[0, :3] = True
     one = np.ones(1, np.float32)
-    return Result(
+    return Result.of(
         masks=mask,
-        boxes_xyxy=np.array([[0, 0, 8, 3]], np.float32),
         labels=["cat"],
         scores=one,
         iou_predictions=one,
@@ -50,7 +49,7 @@ def test_slug(text: str, expected: str) -> None:
 
 
 def test_a_failure_halfway_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
-    def fail(image: np.ndarray, result: Result) -> None:
+    def fail(image: np.ndarray, result: Result, *, factor: int) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(drawing, "draw_overlay", fail)

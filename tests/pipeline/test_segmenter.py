@@ -20,8 +20,9 @@ from promptseg.models.pocket.sam import PocketSamConfig, build_pocket_sam
 from promptseg.models.preprocess import longest_side_size
 from promptseg.models.sam.sam import PromptableModel
 from promptseg.pipeline import Segmenter
-from promptseg.pipeline.decoding import segmenter
-from promptseg.pipeline.decoding.segmenter import stability_score
+from promptseg.pipeline.decoding import upscaling
+from promptseg.pipeline.decoding.prompts import LowResMasks
+from promptseg.pipeline.decoding.upscaling import stability_score
 
 WEIGHTS = Path(registry.__file__).parent / "weights"
 SIZES = [(128, 128), (90, 200), (333, 77), (40, 41), (129, 128)]
@@ -122,7 +123,7 @@ def test_blocks_do_not_change_results(sam, photo, monkeypatch, batch_size, max_p
     embedding = Segmenter(sam).encode_image(photo(size))
     prompts = prompts_for(size, 7)
     whole = Segmenter(sam).decode(embedding, **prompts)
-    monkeypatch.setattr(segmenter, "MAX_LOGIT_PIXELS", max_pixels)
+    monkeypatch.setattr(upscaling, "MAX_LOGIT_PIXELS", max_pixels)
     blocks = Segmenter(sam, batch_size=batch_size).decode(embedding, **prompts)
     np.testing.assert_allclose(blocks.low_res_logits, whole.low_res_logits, atol=1e-4)
     np.testing.assert_allclose(blocks.iou_predictions, whole.iou_predictions, atol=1e-5)
@@ -139,7 +140,7 @@ def test_full_size_logits_are_held_for_few_masks_at_a_time(sam, photo, monkeypat
         return original(x, size, **options)
 
     monkeypatch.setattr(torch.nn.functional, "interpolate", spy)
-    monkeypatch.setattr(segmenter, "MAX_LOGIT_PIXELS", 10**5)
+    monkeypatch.setattr(upscaling, "MAX_LOGIT_PIXELS", 10**5)
     ours = Segmenter(sam)
     ours.decode(ours.encode_image(photo((100, 300))), **prompts_for((100, 300), 5))
     assert max(held) <= 10**5
@@ -387,7 +388,7 @@ def test_any_model_of_the_interface_will_do(photo):
             logits[:, 0, :, :5] = logits[:, 1, :5] = 1
             return logits[:, : 1 + multimask_output], torch.ones(len(boxes), 1 + multimask_output)
 
-        def postprocess_masks(self, logits, *, input_size, original_size):
+        def postprocess_masks(self, logits, *, input_size, original_size, columns=None):
             return torch.nn.functional.interpolate(logits, original_size)
 
     model: PromptableModel = Halves()
@@ -401,3 +402,52 @@ def test_any_model_of_the_interface_will_do(photo):
     low_res = ours.decode_low_res(embedding, boxes=[[5, 8, 20, 60]], multimask_output=False)
     assert ours.low_res_boxes(embedding, low_res).tolist() == [[0, 0, 10, 80]]
     assert ours.to_mask_input(np.ones((1, 4, 4), np.float32), embedding).shape == (1, 1, 10, 10)
+
+
+@pytest.mark.parametrize("size", [(90, 200), (333, 77), (57, 1581), (40, 41)])
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 100.0])
+def test_masks_upscaled_in_columns_are_the_whole_ones(sam, photo, monkeypatch, size, threshold):
+    """Rounding may only decide where a logit is at the threshold but for rounding."""
+    monkeypatch.setattr(sam, "mask_threshold", threshold)
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(photo(size))
+    low_res = ours.decode_low_res(embedding, **prompts_for(size, 4))
+    logits = low_res.logits.reshape(-1, *low_res.logits.shape[-2:]) * np.float32(3)
+    whole = list(ours.upscale_compact(embedding, logits, stability_offset=0.3))
+    expected = ours.upscale(
+        embedding, LowResMasks(logits[:, None], logits[:, 0, :1]), stability_offset=0.3
+    )
+    for i, (mask, stability) in enumerate(whole):
+        np.testing.assert_array_equal(mask.full(), expected.masks[i, 0])
+        assert stability == expected.stability_scores[i, 0]
+    assert any(mask.area for mask, _ in whole) == (threshold < 100)
+    monkeypatch.setattr(upscaling, "_WHOLE_PIXELS", 0)
+    monkeypatch.setattr(upscaling, "MAX_LOGIT_PIXELS", 30 * size[0])
+    for (mask, stability), (parts, score) in zip(
+        whole, ours.upscale_compact(embedding, logits, stability_offset=0.3), strict=True
+    ):
+        assert np.count_nonzero(mask.full() ^ parts.full()) <= 1
+        assert score == pytest.approx(stability, abs=1e-3)
+
+
+def test_only_reached_columns_are_upscaled(sam, photo, monkeypatch):
+    monkeypatch.setattr(upscaling, "_WHOLE_PIXELS", 0)
+    asked = []
+    original = sam.postprocess_masks
+
+    def spy(logits, *, columns, **sizes):
+        asked.append(columns)
+        return original(logits, columns=columns, **sizes)
+
+    monkeypatch.setattr(sam, "postprocess_masks", spy)
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(photo((200, 400)))
+    logits = np.full((2, 32, 32), -9, np.float32)
+    logits[0, 4:8, 16:18] = 9  # 12.5 pixels a cell
+    (one, stability), (nothing, none) = ours.upscale_compact(embedding, logits)
+    assert asked == [(175, 250)]
+    assert one.box[0] >= 187
+    assert one.box[2] <= 238
+    assert one.area > 0
+    assert 0 < stability <= 1
+    assert (nothing.area, none) == (0, 0)

@@ -43,7 +43,7 @@ from torch import Tensor
 from ....models.errors import InputError
 from ...checks import BoolArray, Float32Array
 from ...decoding.prompts import LowResMasks
-from ...decoding.segmenter import stability_score
+from ...decoding.upscaling import stability_score
 from ...masks import box_nms
 from ...result import RejectedMask
 from .examples import EncodedReference
@@ -60,7 +60,7 @@ from .matching import (
     unit_tokens,
 )
 from .point_sets import cluster, draw_sets
-from .target import Target, groups_of, take
+from .target import Target, groups_of
 
 IntArray = NDArray[np.intp]
 
@@ -314,7 +314,7 @@ class BidirectionalStrategy:
             )
             for i, reason in sorted(reasons.items())
         )
-        selected = take(masks, chosen)
+        selected = masks.take(chosen)
         groups = groups_of(target.join_overlapping(selected, config.join))
         best = [scores[chosen[group]].max() for group in groups]
         return Matches(
@@ -342,10 +342,10 @@ class BidirectionalStrategy:
             np.concatenate([part.logits for part in good]),
             np.concatenate([part.iou_predictions for part in good]),
         )
-        masks = take(masks, np.flatnonzero(target.cell_shares(masks).any(1)))
+        masks = masks.take(target.cell_shares(masks).any(1))
         boxes = segmenter.low_res_boxes(target.embedding, masks)
         ious = masks.iou_predictions[:, 0].astype(np.float64)
-        return take(masks, box_nms(boxes, ious, config.nms_iou))
+        return masks.take(box_nms(boxes, ious, config.nms_iou))
 
     def _keep_good(self, target: Target, found: LowResMasks) -> LowResMasks:
         """Return the masks, with C of 1, that are stable and have a high predicted IoU."""
@@ -359,4 +359,4 @@ class BidirectionalStrategy:
         good = (flat.iou_predictions[:, 0] >= self.config.min_iou_prediction) & (
             stability >= self.config.min_stability
         )
-        return take(flat, np.flatnonzero(good))
+        return flat.take(good)

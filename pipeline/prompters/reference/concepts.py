@@ -35,8 +35,9 @@ from ....models.errors import CheckpointError, InputError
 from ....models.features.dense import DenseFeatures
 from ....models.foreign import decode_json
 from ...checks import BoolArray, UInt8Array
+from ...compact_mask import CompactMask
 from ...files import write_whole
-from ...masks import Box, CompactMask, tight_box
+from ...masks import Box, tight_box
 from .examples import EncodedReference, Shot
 
 FORMAT = "promptseg.concept/1"
@@ -242,7 +243,8 @@ def _tensors_of(shot: Shot) -> dict[str, Tensor]:
     if shot.whole is not None:
         tensors["whole"] = _halved(shot.whole.tokens)
     if shot.mask is not None:
-        tensors["mask"] = torch.frombuffer(bytearray(shot.mask.packed), dtype=torch.uint8)
+        packed = zlib.compress(np.packbits(shot.mask.part()).tobytes(), level=1)
+        tensors["mask"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
     return tensors
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ....models.errors import InputError
 from ...checks import BoolArray, Numbers, UInt8Array, read_array, set_field
+from ...compact_mask import CompactMask
 from ...images import ImageSource, MaskSource, load_image, load_mask
 from ...marks import Marks
-from ...masks import CompactMask
 
 if TYPE_CHECKING:
     import torch

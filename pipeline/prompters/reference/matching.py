@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from ....models.features.dense import DenseFeatures
 from ...checks import Float32Array
+from ...compact_mask import CompactMask
 from ...decoding.prompts import LowResMasks
-from ...masks import CompactMask
 from ...result import RejectedMask
 from ..evidence import check_least, why_absent
 from .examples import EncodedReference, Shot

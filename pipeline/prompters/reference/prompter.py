@@ -13,9 +13,10 @@ from ....models.embedding import ImageEmbedding
 from ....models.errors import InputError
 from ....models.features.dense import DenseFeatures, FeatureExtractor
 from ...checks import BoolArray, UInt8Array
+from ...compact_mask import CompactMask
 from ...decoding.decode import decode_prompts, select_by_iou_prediction
 from ...decoding.segmenter import Segmenter
-from ...masks import Box, CompactMask, cut, tight_box
+from ...masks import Box, cut, tight_box
 from ...result import RejectedMask
 from ..evidence import evidence_of
 from ..mark_prompts import mark_prompts
@@ -23,7 +24,7 @@ from ..seen_once import SeenOnce
 from .debias import DebiasedStrategy, find_positional_basis
 from .examples import EncodedReference, Reference, Shot, check_mask
 from .matching import Matches, MatchingStrategy, collect_tokens, object_cells, unit_tokens
-from .target import Target, take
+from .target import Target
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def drop(matches: Matches, label: str, reasons: Mapping[int, str]) -> Matches:
     kept = np.array([i for i in range(len(matches.prompt_scores)) if i not in reasons], np.intp)
     return replace(
         matches,
-        masks=take(matches.masks, kept),
+        masks=matches.masks.take(kept),
         prompt_scores=matches.prompt_scores[kept],
         rejected=matches.rejected + rejected,
     )

@@ -23,11 +23,6 @@ def groups_of(labels: NDArray[np.int32]) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(labels == labels[i]) for i in first]
 
 
-def take(masks: LowResMasks, indices: NDArray[np.intp]) -> LowResMasks:
-    """Return the masks with the indices (M,), in that order."""
-    return LowResMasks(masks.logits[indices], masks.iou_predictions[indices])
-
-
 @dataclass(frozen=True, eq=False)
 class Target:
     """The image that is searched, and how masks decoded for it lie in the grid of its features.

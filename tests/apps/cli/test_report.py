@@ -22,9 +22,8 @@ def render(renderable: object, width: int) -> list[str]:
 
 def three_masks() -> Result:
     scores = np.array([0.91, 0.82, 0.73], np.float32)
-    return Result(
+    return Result.of(
         masks=np.ones((3, 3, 4), bool),
-        boxes_xyxy=np.array(BOXES, np.float32),
         labels=LABELS,
         scores=scores,
         iou_predictions=scores - 0.1,

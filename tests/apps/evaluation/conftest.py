@@ -15,7 +15,6 @@ from PIL import Image
 
 from promptseg.apps.evaluation.index_folder import VOID, read_index_collection
 from promptseg.pipeline.decoding.prompts import MaskCandidates
-from promptseg.pipeline.masks import masks_to_boxes
 from promptseg.pipeline.result import Result
 
 SIZE = (30, 40)
@@ -76,9 +75,8 @@ def candidates(masks: Sequence[Sequence[np.ndarray]], predicted: Any) -> MaskCan
 def result_of(masks: Sequence[np.ndarray], labels: Sequence[str], predicted: float = 1.0) -> Result:
     stacked = np.array(masks, bool).reshape(-1, *SIZE)
     ones = np.ones(len(stacked), np.float32)
-    return Result(
+    return Result.of(
         masks=stacked,
-        boxes_xyxy=masks_to_boxes(stacked),
         labels=list(labels),
         scores=ones,
         iou_predictions=predicted * ones,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from promptseg.pipeline.masks import masks_to_boxes
 from promptseg.pipeline.result import Result
 
 SIZE = (40, 60)
@@ -16,9 +15,8 @@ def result_of(masks: Sequence[np.ndarray], labels: Sequence[str]) -> Result:
     """A result of these masks, each score different."""
     stack = np.array(masks)
     steps = np.arange(len(stack), dtype=np.float32) / 64
-    return Result(
+    return Result.of(
         masks=stack,
-        boxes_xyxy=masks_to_boxes(stack),
         labels=list(labels),
         scores=0.9 - steps,
         iou_predictions=0.8 - steps,

@@ -280,9 +280,8 @@ def test_the_common_folder_gives_the_names(tmp_path: Path, monkeypatch) -> None:
 
 def test_notes_of_all_formats_come_together(tmp_path: Path) -> None:
     result = make_result("cat", "dog")
-    joined = Result(
+    joined = Result.of(
         masks=np.array([result.masks.any(axis=0), result.masks[0]]),
-        boxes_xyxy=result.boxes_xyxy,
         labels=["pair", "cat"],
         scores=result.scores,
         iou_predictions=result.scores,

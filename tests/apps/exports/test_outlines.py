@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from promptseg.apps.exports.outlines import edge_polygons, joined_polygon, pixel_polygons
+from promptseg.pipeline.compact_mask import CompactMask
 from promptseg.pipeline.drawing import import_supervision
 
 polygon_to_mask = import_supervision().polygon_to_mask
@@ -48,14 +49,15 @@ def by_pillow(polygons: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 def check(mask: np.ndarray) -> None:
     parts = ndimage.label(mask)[1]
-    edges, pixels = edge_polygons(mask), pixel_polygons(mask)
+    packed = CompactMask.of(mask)
+    edges, pixels = edge_polygons(packed), pixel_polygons(packed)
     assert len(edges) == len(pixels) == parts
     np.testing.assert_array_equal(by_pycocotools(edges, mask.shape), mask)
     np.testing.assert_array_equal(by_fill_poly(pixels, mask.shape, rounded=True), mask)
     np.testing.assert_array_equal(by_fill_poly(pixels, mask.shape, rounded=False), mask)
     np.testing.assert_array_equal(by_pillow(pixels, mask.shape), mask)
 
-    joined = joined_polygon(mask)
+    joined = joined_polygon(CompactMask.of(mask))
     assert joined.parts == parts
     if joined.polygon is None:
         assert parts == 0
@@ -107,9 +109,9 @@ def test_polygons_of_a_blob_with_holes_and_islands() -> None:
 
 def test_vertices_are_where_readers_expect_them() -> None:
     mask = picture("....", ".##.", "....")
-    (edges,) = edge_polygons(mask)
+    (edges,) = edge_polygons(CompactMask.of(mask))
     assert sorted(map(tuple, edges.tolist())) == [(1, 1), (1, 2), (3, 1), (3, 2)]
-    (pixels,) = pixel_polygons(mask)
+    (pixels,) = pixel_polygons(CompactMask.of(mask))
     assert sorted(map(tuple, np.trunc(pixels).tolist())) == [(1, 1), (1, 1), (2, 1), (2, 1)]
     # Not all in one point or line: readers drop what has no area.
     assert (np.ptp(pixels, axis=0) > 0).all()
@@ -128,7 +130,7 @@ def test_vertices_are_where_readers_expect_them() -> None:
     ],
 )
 def test_parts_are_joined_where_it_costs_least(mask: np.ndarray, added: int, lost: int) -> None:
-    joined = joined_polygon(mask)
+    joined = joined_polygon(CompactMask.of(mask))
     assert (joined.added, joined.lost) == (added, lost)
     assert joined.polygon is not None
     drawn = by_fill_poly([joined.polygon], mask.shape, rounded=True)
@@ -139,7 +141,7 @@ def test_parts_are_joined_where_it_costs_least(mask: np.ndarray, added: int, los
 @settings(max_examples=60, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_leaving_a_part_out_is_never_better_than_the_choice(mask: np.ndarray) -> None:
-    joined = joined_polygon(mask)
+    joined = joined_polygon(CompactMask.of(mask))
     if joined.polygon is None:
         return
     parts, _ = ndimage.label(mask)

@@ -8,7 +8,7 @@ import torch
 
 from promptseg.models.features.dense import DenseFeatures
 from promptseg.pipeline.decoding.prompts import LowResMasks
-from promptseg.pipeline.prompters.reference.target import Target, groups_of, take
+from promptseg.pipeline.prompters.reference.target import Target, groups_of
 
 
 def grid(image: tuple[int, int], rows: int, columns: int, cell: tuple[float, float]):
@@ -68,7 +68,7 @@ def test_shares_of_cells_are_those_of_the_mask_at_the_images_size(
             near = mask[max(0, int(y) - 1) : int(y) + 3, max(0, int(x) - 1) : int(x) + 3]
             if near.all() or not near.any():
                 assert covered == near.any()
-    assert found.cell_shares(take(masks, np.zeros(0, np.intp))).shape == (0, rows * columns)
+    assert found.cell_shares(masks.take(np.zeros(0, np.intp))).shape == (0, rows * columns)
 
 
 def test_padding_is_no_part_of_a_mask(target, obedient_segmenter) -> None:
