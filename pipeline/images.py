@@ -84,9 +84,8 @@ def load_own_image(source: ImageSource) -> UInt8Array:
     """
     pixels = load_image(source)
     shared = isinstance(source, np.ndarray) and np.shares_memory(pixels, source)
-    if not shared or (pixels.flags.owndata and not pixels.flags.writeable):
-        return pixels
-    return pixels.copy()
+    fixed = pixels.flags.owndata and not pixels.flags.writeable
+    return pixels.copy() if shared and not fixed else pixels
 
 
 def load_mask(source: MaskSource) -> BoolArray:

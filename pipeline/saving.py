@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from ..models.errors import InputError
 from ..models.foreign import decode_json, read_regular
 from .files import find_leftovers, remove_leftovers, write_files
-from .masks import cut
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,7 +88,10 @@ def overlay_note(image_size: tuple[int, int]) -> str:
 
 def mask_picture(mask: CompactMask) -> Image.Image:
     """Return a mask as a picture: white inside, black outside."""
+    import numpy as np
     from PIL import Image
+
+    from .masks import cut
 
     grey = np.zeros(mask.size, np.uint8)
     cut(grey, mask.box)[mask.part()] = 255

@@ -57,7 +57,7 @@ def propose_on_grid(
         segmenter: Decodes the clicks.
         embedding: The encoded image.
         points_per_side: Clicks along each side of the grid.
-        min_iou_prediction: Least predicted IoU of a mask.
+        min_iou_prediction: Least predicted IoU of a mask; 0 keeps all.
         nms_iou: Of two masks whose boxes' IoU is above this, the one of higher predicted IoU
             stays.
 
@@ -68,8 +68,10 @@ def propose_on_grid(
     found = []
     for start in range(0, len(points), _POINTS_AT_ONCE):
         some = decode_points(segmenter, embedding, points[start : start + _POINTS_AT_ONCE])
-        filled = (some.logits > segmenter.model.mask_threshold).any(axis=(1, 2, 3))
-        found.append(some.take(filled & (some.iou_predictions[:, 0] >= min_iou_prediction)))
+        kept = (some.logits > segmenter.model.mask_threshold).any(axis=(1, 2, 3))
+        if min_iou_prediction > 0:
+            kept &= some.iou_predictions[:, 0] >= min_iou_prediction
+        found.append(some.take(np.flatnonzero(kept)))
     masks = LowResMasks.join(found)
     boxes = segmenter.low_res_boxes(embedding, masks)
     scores = masks.iou_predictions[:, 0].astype(np.float64)

@@ -342,7 +342,7 @@ class BidirectionalStrategy:
             np.concatenate([part.logits for part in good]),
             np.concatenate([part.iou_predictions for part in good]),
         )
-        masks = masks.take(target.cell_shares(masks).any(1))
+        masks = masks.take(np.flatnonzero(target.cell_shares(masks).any(1)))
         boxes = segmenter.low_res_boxes(target.embedding, masks)
         ious = masks.iou_predictions[:, 0].astype(np.float64)
         return masks.take(box_nms(boxes, ious, config.nms_iou))

@@ -8,9 +8,12 @@ import numpy as np
 from rich.console import Console
 
 from promptseg.apps.cli.report import classes_table, describe_result, figures_table
+from promptseg.pipeline.compact_mask import CompactMask
 from promptseg.pipeline.result import Result
 
-BOXES = [(9277, 8342, 10508, 10099), (277, 342, 508, 599), (0, 0, 4, 3)]
+SIZE = (10100, 10508)
+BOXES = [(9277, 8342, 10508, 10099), (277, 342, 508, 599), (0, 0, 10508, 10100)]
+AREAS = ["2.0%", "0.1%", "100.0%"]
 LABELS = ["the dog with the long grey fur on the left", "cat", "猫" * 30]
 
 
@@ -22,8 +25,12 @@ def render(renderable: object, width: int) -> list[str]:
 
 def three_masks() -> Result:
     scores = np.array([0.91, 0.82, 0.73], np.float32)
-    return Result.of(
-        masks=np.ones((3, 3, 4), bool),
+    return Result(
+        image_size=SIZE,
+        compact_masks=tuple(
+            CompactMask.within(np.ones((y1 - y0, x1 - x0), bool), (x0, y0, x1, y1), SIZE)
+            for x0, y0, x1, y1 in BOXES
+        ),
         labels=LABELS,
         scores=scores,
         iou_predictions=scores - 0.1,
@@ -40,7 +47,7 @@ def test_80_columns_hold_every_score_and_the_whole_box() -> None:
         first = 0.91 - 0.09 * number
         scores = [f"{first - drop:.2f}" for drop in (0, 0.1, 0.2, 0.3)]
         box = ",".join(str(edge) for edge in BOXES[number])
-        assert row.split()[-6:] == [*scores, "100.0%", box]
+        assert row.split()[-6:] == [*scores, AREAS[number], box]
         assert label[:4] in row
     heading = next(line for line in lines if "label" in line)
     assert heading.split() == ["#", "label", "score", "IoU", "stab.", "prompt", "area", "box",
