@@ -22,12 +22,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-POINTS = {
+POINTS: dict[str, tuple[float, ...]] = {
     "picture": (0.3, 3, 12, 27, 48, 75, 108),
     "masks": (1, 25, 50, 75, 100),
     "phrases": (1, 16, 32, 48, 64),
 }
-QUICK = {"picture": (0.3, 3), "masks": (1, 3), "phrases": (1, 3)}
+QUICK: dict[str, tuple[float, ...]] = {"picture": (0.3, 3), "masks": (1, 3), "phrases": (1, 3)}
 AXES = {"picture": "megapixels", "masks": "boxes", "phrases": "phrases"}
 SQUARE = 4000
 # Point, seconds, bytes.
@@ -85,16 +85,14 @@ def grow(curve: str, points: list[float], folder: Path, threads: int) -> Iterato
         corners = np.random.default_rng(0).integers(0, 3 * SQUARE // 4, (int(max(points)), 2))
         boxes = np.concatenate([corners, corners + SQUARE // 4], axis=1)
         for point in points:
-            some = boxes[: int(point)]
             started = time.perf_counter()
-            pipe(square, boxes=some).to_dict()
+            pipe(square, boxes=boxes[: int(point)]).to_dict()
             yield point, time.perf_counter() - started, peak()
     else:
         words = ["cat", *(f"{color} {thing}" for thing in THINGS for color in COLORS)]
         for point in points:
-            some = words[: int(point)]
             started = time.perf_counter()
-            pipe(small, some).to_dict()
+            pipe(small, words[: int(point)]).to_dict()
             yield point, time.perf_counter() - started, peak()
 
 
@@ -128,7 +126,7 @@ def draw(curves: dict[str, list[Row]], out: Path) -> None:
         ):
             axis.plot([x[0], x[-1]], [values[0], values[-1]], color="lightgrey")
             axis.plot(x, values, marker="o")
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * max(values))
             axis.grid(alpha=0.3)
             if column == 0:
                 axis.set_ylabel(label)
@@ -153,7 +151,7 @@ def main() -> None:
         ):
             print(json.dumps(row), flush=True)
         return
-    chosen: dict[str, tuple[float, ...]] = QUICK if arguments.quick else POINTS
+    chosen = QUICK if arguments.quick else POINTS
     curves: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as name:
         for point in chosen["picture"]:

@@ -271,14 +271,13 @@ class Runner:
             # The time is not in the file, which is the same for every run.
             line = json.dumps({**record, "seconds": round(seconds, 3)}, allow_nan=False)
             return lambda: typer.echo(line)
-        where = self.options.base if exports is not None else folder
         if pictures.opened:
             found = describe_labels(self.job.drawn(result).labels)
-            text = f"{printable(path)}: {found}, {seconds:.2f} s"
-            return lambda: self._print(text)
+            return lambda: self._print(f"{printable(path)}: {found}, {seconds:.2f} s")
         from .report import describe_result
 
         report = describe_result(printable(path), result, self.job.labels())
+        where = folder if exports is None else self.options.base
         closing = f"{seconds:.2f} s; written to {printable(str(where))}{os.sep}"
 
         def show() -> None:
@@ -385,9 +384,8 @@ class Runner:
             typer.echo(json.dumps({"image": printable(image), "error": printable(text)}))
 
     def _print(self, text: str, style: str = "", console: Console | None = None) -> None:
-        (console or self.console).print(
-            visible(text), style=style, highlight=False, markup=False, soft_wrap=True
-        )
+        target = console or self.console
+        target.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _way_on(log: RunLog | None) -> str:

@@ -23,6 +23,7 @@ MAX_LOGIT_PIXELS = 2**24
 _WHOLE_PIXELS = 2**22
 # Beyond this many cells of the logits, interpolation does not carry a cell's value.
 _REACH = 2
+_TIMES_WIDE = 4
 
 
 class UpscaledMask(NamedTuple):
@@ -105,7 +106,9 @@ def _columns(
     cell = model.image_size / logits.shape[1] * width / embedding.input_size[1]
     left = max(0, math.floor((int(reached[0]) - _REACH) * cell))
     right = min(width, math.ceil((int(reached[-1]) + 1 + _REACH) * cell))
-    step = max(1, MAX_LOGIT_PIXELS // height)
+    # Each piece begins with a resize of the input's rows to the image's width.
+    pixels = min(MAX_LOGIT_PIXELS, _TIMES_WIDE * embedding.input_size[0] * width)
+    step = max(1, pixels // height)
     for start in range(left, right, step):
         x = model.postprocess_masks(
             torch.from_numpy(logits).to(model.device)[None, None],

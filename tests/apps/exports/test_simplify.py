@@ -14,6 +14,7 @@ from scipy import ndimage
 import promptseg
 from promptseg.apps.exports.outlines import edge_polygons, joined_polygon, pixel_polygons
 from promptseg.apps.exports.simplify import simplify
+from promptseg.pipeline.compact_mask import CompactMask
 
 CAT = Path(__file__).parents[3] / "apps" / "web" / "examples" / "cat.jpg"
 
@@ -40,14 +41,14 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
                                                         (4, 0.94, 0.15)])  # fmt: skip
 @pytest.mark.parametrize("trace", [pixel_polygons, edge_polygons])
 def test_fewer_points_cover_almost_the_same(cat, trace, pixels, least, share) -> None:
-    exact = trace(cat)
+    exact = trace(CompactMask.of(cat))
     fewer = [simplify(polygon, pixels) for polygon in exact]
     assert iou(filled(fewer, cat.shape), cat) > least
     assert sum(map(len, fewer)) < share * sum(map(len, exact))
 
 
 def test_the_points_are_some_of_the_mask_s_and_all_others_are_near(cat) -> None:
-    (exact,) = pixel_polygons(cat)[:1]
+    (exact,) = pixel_polygons(CompactMask.of(cat))[:1]
     fewer = simplify(exact, 2)
     assert {tuple(point) for point in fewer} <= {tuple(point) for point in exact}
     ends = np.roll(fewer, -1, axis=0)
@@ -60,9 +61,9 @@ def test_the_points_are_some_of_the_mask_s_and_all_others_are_near(cat) -> None:
 def test_zero_changes_nothing_and_specks_stay() -> None:
     mask = np.zeros((20, 20), bool)
     mask[5, 5], mask[10:12, 10:14] = True, True
-    for polygon in pixel_polygons(mask):
+    for polygon in pixel_polygons(CompactMask.of(mask)):
         np.testing.assert_array_equal(simplify(polygon, 0), polygon)
-    kept = [simplify(polygon, 50) for polygon in pixel_polygons(mask)]
+    kept = [simplify(polygon, 50) for polygon in pixel_polygons(CompactMask.of(mask))]
     assert len(kept) == 2
     assert all(len(polygon) >= 3 for polygon in kept)
     np.testing.assert_array_equal(filled(kept, mask.shape), mask)
@@ -73,7 +74,7 @@ def test_holes_and_joined_parts_stay() -> None:
     distance = np.hypot(rows - 60, columns - 60)
     mask = (distance < 50) & (distance > 25)
     mask |= np.hypot(rows - 60, columns - 140) < 15
-    joined = joined_polygon(mask)
+    joined = joined_polygon(CompactMask.of(mask))
     found = filled([simplify(joined.polygon, 1.5)], mask.shape)
     assert iou(found, mask) > 0.95
     assert not found[60, 60]
