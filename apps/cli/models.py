@@ -203,7 +203,9 @@ def _describe_machine() -> Iterable[str]:
     yield ", ".join(f"{name} {_version(name) or 'not installed'}" for name in _LIBRARIES)
     yield f"devices: {', '.join(_devices())}"
     units = bf16_units()
-    chosen = f"bf16, by {units}" if units else "fp32, since it has no known bf16 in hardware"
+    chosen = "fp32, since it has no known bf16 in hardware"
+    if units:
+        chosen = f"bf16, by {units}, for all but pocket"
     yield f"--dtype auto means on this CPU: {chosen}"
 
 

@@ -23,11 +23,14 @@ class Preset:
         description: Its models, in one line.
         weights: Part ("text", "presence", "reference" or "masks") -> name of its published
             weights; empty where all weights are installed with the package.
+        exact_on_cpu: Whether "auto" means fp32 on a CPU, whatever it has in hardware: bf16 costs
+            accuracy and gains little.
     """
 
     name: str
     description: str
     weights: Mapping[str, str] = field(default_factory=dict, hash=False)
+    exact_on_cpu: bool = False
 
     @property
     def sources(self) -> tuple[WeightSource, ...]:
@@ -41,6 +44,7 @@ _LIST = (
     Preset(
         "pocket",
         "EfficientNet-Lite2 for text and masks, MiniLM for phrases; all weights installed",
+        exact_on_cpu=True,
     ),
     Preset(
         "mobile",

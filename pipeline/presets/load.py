@@ -40,8 +40,8 @@ def load(
         preset: A name of ``PRESETS``.
         device: Device that the networks run on.
         dtype: "fp32", "bf16", "fp16" or "auto", which is bf16 where the device has it in hardware
-            and fp32 elsewhere: precision of the computations inside the networks;
-            weights and results stay float32.
+            and fp32 elsewhere, for ``pocket`` on any CPU too: precision of the computations
+            inside the networks; weights and results stay float32.
         weights: Folder to search for weights before the Hugging Face hub's cache; by default the
             one that the environment variable PROMPTSEG_WEIGHTS names.
         strategy: How references are matched: "prototype", "bidirectional" or "graph"; by default
@@ -60,8 +60,10 @@ def load(
         ModelNotFoundError: No preset or strategy has that name.
         CheckpointError: Weights are missing or broken; the message names the command that helps.
     """
-    name = get_preset(preset).name
+    chosen = get_preset(preset)
     place = read_device(device)
+    if dtype == "auto" and chosen.exact_on_cpu and place.type == "cpu":
+        dtype = "fp32"
     arithmetic = read_dtype(dtype, place)
     check_support(place, arithmetic)
     options = LoadOptions(
@@ -73,7 +75,7 @@ def load(
         _read_path("exported", exported),
         runtime,
     )
-    return _BUILDERS[name](options)
+    return _BUILDERS[chosen.name](options)
 
 
 def _read_path(name: str, value: str | Path | None) -> Path | None:

@@ -89,6 +89,12 @@ def test_half_precision_finds_the_cat_too(photo) -> None:
     assert result.scores.dtype == result.prompt_scores.dtype == np.float32
 
 
+def test_auto_is_exact_on_a_cpu_that_has_bf16(monkeypatch) -> None:
+    monkeypatch.setattr("promptseg.models.device.best_dtype", lambda device: torch.bfloat16)
+    assert load("pocket", dtype="auto").segmenter.dtype == torch.float32
+    assert load("pocket", dtype="bf16").segmenter.dtype == torch.bfloat16
+
+
 def test_what_is_not_there_is_not_found(pocket, photo) -> None:
     result = pocket(photo, text=["zebra", "bicycle"])
     assert len(result) == 0
