@@ -98,7 +98,8 @@ class MaskDecoder(nn.Module):
             image_embeddings: (1, C, H, W).
             image_pe: (1, C, H, W).
             sparse_prompt_embeddings: (B, N, C).
-            dense_prompt_embeddings: (B, C, H, W).
+            dense_prompt_embeddings: (B, C, H, W), or (1, C, H, W) if it is the same for all, which
+                saves projecting the image for each prompt in the first block.
             multimask_output: Return whole, part and subpart instead of the single mask.
 
         Returns:
@@ -126,7 +127,7 @@ class MaskDecoder(nn.Module):
         """Let tokens and image attend to each other.
 
         Args:
-            source: Image plus dense prompt embeddings (B, C, H, W).
+            source: Image plus dense prompt embeddings (B or 1, C, H, W).
             image_pe: (1, C, H, W).
             sparse_prompt_embeddings: (B, N, C).
 
@@ -140,7 +141,8 @@ class MaskDecoder(nn.Module):
         )
         hidden, upscaled = self.transformer(source, image_pe, tokens)
         mask_tokens = hidden[:, 1 : 1 + self.num_mask_tokens]
-        return hidden[:, 0], mask_tokens, upscaled.transpose(1, 2).reshape(source.shape)
+        upscaled = upscaled.transpose(1, 2).reshape(batch_size, *source.shape[1:])
+        return hidden[:, 0], mask_tokens, upscaled
 
     def apply_hypernetworks(self, mask_tokens: Tensor, upscaled: Tensor) -> Tensor:
         """Dot products (B, 4, H', W') of each mask token's weights with a map (B, C', H', W')."""

@@ -247,6 +247,8 @@ class Sam(nn.Module):
         """
         points = self.pair_points(point_coords, point_labels)
         sparse, dense = self.prompt_encoder(points, boxes, mask_input)
+        if mask_input is None:  # one learnt embedding for all prompts
+            dense = dense[:1]
         masks, iou_predictions = self.mask_decoder(
             image_embeddings=features.image_embeddings,
             image_pe=self.prompt_encoder.get_dense_pe(),

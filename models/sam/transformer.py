@@ -37,12 +37,18 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, c)
 
     def forward(self, *, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from ``q`` (B, Nq, C) to ``k`` and ``v`` (B, Nk, C); returns (B, Nq, C)."""
-        out = F.scaled_dot_product_attention(
-            self._split_heads(self.q_proj(q)),
-            self._split_heads(self.k_proj(k)),
-            self._split_heads(self.v_proj(v)),
-        )
+        """Attend from ``q`` (B, Nq, C) to ``k`` and ``v`` (B, Nk, C); returns (B, Nq, C).
+
+        What is the same for the whole batch may be given once, as (1, N, C), and is projected once.
+        """
+        heads = [
+            self._split_heads(project(x))
+            for project, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        ]
+        if q.shape[0] != k.shape[0]:
+            count = max(q.shape[0], k.shape[0])
+            heads = [x.expand(count, -1, -1, -1) for x in heads]
+        out = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -107,12 +113,12 @@ class TwoWayAttentionBlock(nn.Module):
 
         Args:
             queries: Tokens (B, N, C).
-            keys: Image embedding, flattened (B, HW, C).
+            keys: Image embedding, flattened (B or 1, HW, C).
             query_pe: Position encodings of the tokens (B, N, C).
-            key_pe: Position encodings of the image (B, HW, C).
+            key_pe: Position encodings of the image (B or 1, HW, C).
 
         Returns:
-            The updated queries and keys, in their original shapes.
+            The updated queries (B, N, C) and keys (B, HW, C).
         """
         if self.skip_first_layer_pe:
             queries = self.self_attn(q=queries, k=queries, v=queries)
@@ -175,7 +181,7 @@ class TwoWayTransformer(nn.Module):
         """Run the transformer.
 
         Args:
-            image_embedding: (B, C, H, W).
+            image_embedding: (B, C, H, W), or (1, C, H, W) if it is the same for all.
             image_pe: Position encoding of the image grid, (B or 1, C, H, W).
             point_embedding: Tokens (B, N, C), which also serve as their position encodings.
 
