@@ -342,7 +342,7 @@ def test_an_image_that_takes_anothers_folder_is_no_reason_to_skip_it(
         (["-t", "cat", "--no-overlap"], "its no_overlap is false, not true"),
         (["-t", "cat", "--preset", "base"], 'its preset is "pocket", not "base"'),
         (["-t", "cat", "--format", "png"], 'its formats is [], not ["png"]'),
-        (["-t", "cat", "--dtype", "bf16"], 'its dtype is "fp32"'),
+        (["-t", "cat", "--dtype", "bf16"], 'its dtype is "auto"'),
     ],
 )
 def test_another_run_is_refused(run, fake_pipeline, folder: Path, options, says) -> None:
