@@ -164,8 +164,8 @@ SCENES = (
         "What goes wrong",
         'The gate errs in both directions. "Spoon" barely passes and lands on the table, "cup" '
         'gives the rim in shreds; their low scores are the warning. "Astronaut" finds the shuttle, '
-        'and "tower" the sky beside the thin lattices. Of "grey cat" only the colour is right: it is '
-        "the blanket.",
+        'and "tower" the sky beside the thin lattices. Of "grey cat" only the colour is right: it '
+        "is the blanket.",
         (
             Query("coffee", text=("cup", "spoon")),
             Query("astronaut", text=("astronaut",)),
