@@ -87,9 +87,10 @@ def upload(app: App, picture: Path) -> dict[str, Any]:
 
 # Inputs of each endpoint after the picture.
 COMMON = [0, 0, "", "pocket", "cpu"]
+BY_TEXT = [*COMMON, None]  # the preset's own least presence
 BOXES = [[1, 1, 20, 20]] * 100
 LONG = {
-    "segment_text": [",".join(f"thing {i}" for i in range(50)), "", *COMMON],
+    "segment_text": [",".join(f"thing {i}" for i in range(50)), "", *BY_TEXT],
     "segment_points": [None, None, BOXES, *COMMON],
     "everything": [64, *COMMON],
 }
@@ -112,7 +113,7 @@ def test_work_stops_when_its_asker_drops_the_connection(app: App, picture: Path,
     file = upload(app, picture)
     with httpx.stream("GET", ask(app, name, [file, *LONG[name]]), timeout=START_SECONDS):
         assert app.starts()
-        other = ask(app, "segment_text", [file, "quick", "", *COMMON])
+        other = ask(app, "segment_text", [file, "quick", "", *BY_TEXT])
     assert app.stops()
     # Whoever waited in the same lane gets an answer.
     assert "event: complete" in answer_of(other, START_SECONDS)
@@ -162,7 +163,7 @@ def test_the_pages_slider_ends_where_the_endpoint_does(app: App, picture: Path) 
 
 
 def test_the_queue_cannot_be_passed_by(app: App, picture: Path) -> None:
-    data = {"data": [upload(app, picture), "quick", "", *COMMON]}
+    data = {"data": [upload(app, picture), "quick", "", *BY_TEXT]}
     for route in ("run", "api"):
         assert (
             httpx.post(
@@ -176,7 +177,7 @@ def test_files_leave_nothing_behind_but_themselves(app: App, picture: Path) -> N
     file = upload(app, picture)
     before = {path for path in app.folder.rglob("*") if path.is_file()}
     text = answer_of(
-        ask(app, "segment_text", [file, "quick", "", 0, 0, "coco", "pocket", "cpu"]), 60
+        ask(app, "segment_text", [file, "quick", "", 0, 0, "coco", "pocket", "cpu", None]), 60
     )
     (line,) = (line for line in text.splitlines() if line.startswith("data: ["))
     made = json.loads(line[6:])[1]
@@ -187,10 +188,10 @@ def test_files_leave_nothing_behind_but_themselves(app: App, picture: Path) -> N
 def test_bad_requests_are_not_echoed_to_the_log(app: App) -> None:
     config = httpx.get(f"{app.url}config", timeout=START_SECONDS).json()
     page = [item for item in config["dependencies"] if item["api_visibility"] == "private"]
-    find = next(item for item in page if item["api_name"] == "find" and len(item["inputs"]) == 7)
+    find = next(item for item in page if item["api_name"] == "find" and len(item["inputs"]) == 9)
     loud = "x" * 1_500_000
     for i, value in enumerate((loud, [loud], {"path": loud})):
-        data = [value, "cpu", None, "cat", "", 0, 0]
+        data = [value, "cpu", None, "cat", "", False, 0.15, 0, 0]
         body = {"data": data, "fn_index": find["id"], "session_hash": f"loud{i}"}
         httpx.post(f"{app.api}/queue/join", json=body, timeout=START_SECONDS)
         answer = httpx.get(f"{app.api}/queue/data?session_hash=loud{i}", timeout=60)
