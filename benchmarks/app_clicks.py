@@ -64,7 +64,7 @@ def time_clicks(path: Path, repeats: int) -> tuple[float, float]:
 def time_click(view: ResultView, path: Path, marks: MarkHistory) -> float:
     """Seconds that the handler takes to answer the marks."""
     start = time.perf_counter()
-    view.find((Request(Setup(), path, marks=marks),), 0.0, 0, lambda share, what: None)
+    view.find((Request(Setup(), path, marks=marks),), 0.0, 0, lambda what: None)
     return time.perf_counter() - start
 
 
