@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,29 +12,22 @@ from .checks import Numbers
 from .config import PipelineConfig
 from .decoding.clicks import decode_marked
 from .decoding.closer import CloserLooks
-from .decoding.decode import decode_proposals, to_proposals
 from .decoding.everything import EverythingConfig, ProgressCallback, segment_everything
-from .decoding.prompts import PromptSet
 from .decoding.segmenter import Segmenter
+from .finding import Finder
 from .images import ImageSource, load_own_image
 from .prompters.mark_prompts import mark_prompts
 from .prompters.reference.examples import (
     EncodedReference,
-    Reference,
     ReferenceQuery,
     read_references,
 )
-from .prompters.reference.matching import Matches
 from .prompters.reference.prompter import ReferencePrompter
 from .prompters.text.prompter import TextPrompter
 from .proposals import Proposals
-from .query import Phrases, Query, pair
-from .result import RejectedMask, Result
-from .scoring.fusion import fuse
+from .query import Phrases, Query
+from .result import Result
 from .scoring.ranking import RankingConfig, rank
-
-# Phrases answered at a time; bounds memory and does not change results.
-_PHRASES_AT_ONCE = 16
 
 
 class Pipeline:
@@ -151,40 +143,14 @@ class Pipeline:
         else:
             image = load_own_image(image)
             query.check_fits((image.shape[0], image.shape[1]))
-        prompts = None if query.finds else mark_prompts(query.marks)
-        if query.text or query.negative_text:
-            self._text()
-        references = self._encode_references(query.reference)
-        lookalikes = self._encode_references(query.negative_reference)
-        paired, alone = pair(query.text, references)
+        if not query.finds:
+            mark_prompts(query.marks)
+        finder = self._finder()
+        query = finder.prepare(query)
         embedding = (
             image if isinstance(image, ImageEmbedding) else self.segmenter.encode_pixels(image)
         )
-        found, least = [], query.min_presence
-        if prompts is not None:
-            found.append(self._by_marks(embedding, prompts))
-        if alone:
-            found.append(self._by_reference(embedding, alone, lookalikes, least))
-        if paired:
-            found += [
-                self._by_both(embedding, phrase, paired[phrase], lookalikes, least)
-                if phrase in paired
-                else self._by_text(embedding, [phrase], least)
-                for phrase in query.text
-            ]
-        elif query.text:
-            found.append(self._by_text(embedding, query.text, least))
-        against = []
-        if query.negative_text:
-            against.append(self._by_text(embedding, query.negative_text))
-        if lookalikes and not references:  # otherwise each match is compared with them
-            against.append(self._by_reference(embedding, lookalikes, ()))
-        return replace(
-            Proposals.join(embedding.original_size, found),
-            negatives=Proposals.join(embedding.original_size, against) if against else None,
-            marks=query.marks if query.finds and query.marks else None,
-            image=embedding.image,
-        )
+        return finder.find(embedding, query)
 
     def rank(
         self,
@@ -222,7 +188,7 @@ class Pipeline:
             InputError: The labels differ, SAM finds no object at a box or a point, or this
                 pipeline has no reference prompter.
         """
-        encoded = self._encode_references(read_references(reference))
+        encoded = self._finder().encode(read_references(reference))
         if len(encoded) != 1:
             labels = ", ".join(repr(item.label) for item in encoded)
             raise InputError(
@@ -297,98 +263,12 @@ class Pipeline:
             no_overlap=own.no_overlap if no_overlap is None else no_overlap,
         )
 
-    def _encode_references(
-        self, examples: Sequence[Reference | EncodedReference]
-    ) -> tuple[EncodedReference, ...]:
-        return self._shown().encode(examples) if examples else ()
-
-    def _by_text(
-        self, embedding: ImageEmbedding, phrases: Sequence[str], least: float | None = None
-    ) -> Proposals:
-        """Return masks of what phrases name, one per prompt, and the absent phrases."""
-        found = []
-        for start in range(0, len(phrases), _PHRASES_AT_ONCE):
-            asked = phrases[start : start + _PHRASES_AT_ONCE]
-            sets, rejected = self._text()(embedding, asked, least)
-            found.append(self._decoded(embedding, sets, rejected))
-        return Proposals.join(embedding.original_size, found)
-
-    def _decoded(
-        self,
-        embedding: ImageEmbedding,
-        sets: Sequence[PromptSet],
-        rejected: tuple[RejectedMask, ...],
-    ) -> Proposals:
-        """Return masks of prompts, and what has none."""
-        found = Proposals.join(
-            embedding.original_size,
-            [
-                decode_proposals(self.segmenter, embedding, prompts, self.config.decoding)
-                for prompts in sets
-            ],
+    def _finder(self, stricter: float = 0.0) -> Finder:
+        return Finder(
+            self.segmenter,
+            self.text_prompter,
+            self.reference_prompter,
+            self.config,
+            self._closer_looks,
+            stricter,
         )
-        found = replace(found, rejected=rejected)
-        calibration = self.config.calibration
-        return calibration.applied(found) if calibration else found
-
-    def _by_reference(
-        self,
-        embedding: ImageEmbedding,
-        references: Sequence[EncodedReference],
-        lookalikes: Sequence[EncodedReference],
-        least: float | None = None,
-    ) -> Proposals:
-        """Return masks of what references show, and why some have none."""
-        matches = self._shown().find(embedding, references, lookalikes, least)
-        return Proposals.join(
-            embedding.original_size,
-            [
-                self._matched(embedding, reference.label, match)
-                for reference, match in zip(references, matches, strict=True)
-            ],
-        )
-
-    def _matched(self, embedding: ImageEmbedding, label: str, match: Matches) -> Proposals:
-        """Return what one reference found, at the image's size."""
-        labels = (label,) * len(match.prompt_scores)
-        found = to_proposals(self.segmenter, embedding, match.masks, labels, match.prompt_scores)
-        certain = Proposals.certain(embedding.original_size, match.known, label)
-        joined = Proposals.join(embedding.original_size, [found, certain])
-        return replace(joined, rejected=match.rejected)
-
-    def _by_both(
-        self,
-        embedding: ImageEmbedding,
-        phrase: str,
-        reference: EncodedReference,
-        lookalikes: Sequence[EncodedReference],
-        least: float | None,
-    ) -> Proposals:
-        """Return masks of what a phrase names and an example shows, as one answer."""
-        named, shown = self._text(), self._shown()
-        answers, verdicts = named.ask(embedding, [phrase], least)
-        (match,) = shown.find(embedding, [reference], lookalikes, least)
-        return fuse(
-            phrase,
-            self._decoded(embedding, *named.prompts(embedding, answers, verdicts)),
-            self._matched(embedding, phrase, match),
-            (verdicts[0].evidence, shown.evidence(match, least)),
-            self.config.fusion,
-        )
-
-    def _by_marks(self, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
-        """Return masks of points and boxes; a single click is ambiguous and gives all three."""
-        closer = self.config.closer
-        if closer is None:
-            return decode_marked(self.segmenter, embedding, prompts)
-        return self._closer_looks(embedding, prompts, closer)
-
-    def _text(self) -> TextPrompter[Any]:
-        if self.text_prompter is None:
-            raise InputError("this pipeline has no text prompter; give points or boxes")
-        return self.text_prompter
-
-    def _shown(self) -> ReferencePrompter:
-        if self.reference_prompter is None:
-            raise InputError("this pipeline has no reference prompter; give text, points or boxes")
-        return self.reference_prompter

@@ -15,6 +15,13 @@ def evidence_of(presence: float, least: float) -> float:
     return _log_odds(presence) - _log_odds(least)
 
 
+def raised(least: float, by: float) -> float:
+    """Return the presence that lies `by` log-odds above a least one; 0 lets all pass as before."""
+    if least <= 0.0 or by == 0.0:
+        return least
+    return 1 / (1 + math.exp(-(_log_odds(least) + by)))
+
+
 def why_absent(presence: float, least: float, name: str = "presence") -> str:
     """Return why an object of too little presence is taken to be absent; "" if it is not."""
     return f"{name} {presence:.2f} below {least:.2f}" if presence < least else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ....models.embedding import ImageEmbedding
-from ..evidence import check_least, evidence_of, why_absent
+from ..evidence import check_least, evidence_of, raised, why_absent
 
 
 class PresenceJudge(Protocol):
@@ -77,6 +77,13 @@ class PresenceGate:
         """Return the same gate with one least presence for all models; 0 lets all phrases pass."""
         return PresenceGate(
             least, tuple(replace(witness, least=least) for witness in self.witnesses)
+        )
+
+    def raised(self, by: float) -> PresenceGate:
+        """Return the same gate with every least presence so many log-odds higher."""
+        return PresenceGate(
+            raised(self.least, by),
+            tuple(replace(item, least=raised(item.least, by)) for item in self.witnesses),
         )
 
     def __call__(

@@ -99,7 +99,12 @@ class TextPrompter(Generic[AnswerT]):
         self.gate = gate
 
     def __call__(
-        self, embedding: ImageEmbedding, phrases: Sequence[str], min_presence: float | None = None
+        self,
+        embedding: ImageEmbedding,
+        phrases: Sequence[str],
+        min_presence: float | None = None,
+        *,
+        stricter: float = 0.0,
     ) -> tuple[list[PromptSet], tuple[RejectedMask, ...]]:
         """Make the prompts of all phrases, and say which phrases have none.
 
@@ -107,19 +112,27 @@ class TextPrompter(Generic[AnswerT]):
             embedding: The encoded image.
             phrases: Checked phrases.
             min_presence: Minimum presence of a phrase; None for the gate's own.
+            stricter: Log-odds that the gate's own minimum is raised by.
 
         Returns:
             Prompts in the order of the phrases, in as few sets as their layouts allow, and the
             absent phrases.
         """
-        return self.prompts(embedding, *self.ask(embedding, phrases, min_presence))
+        asked = self.ask(embedding, phrases, min_presence, stricter=stricter)
+        return self.prompts(embedding, *asked)
 
     def ask(
-        self, embedding: ImageEmbedding, phrases: Sequence[str], min_presence: float | None = None
+        self,
+        embedding: ImageEmbedding,
+        phrases: Sequence[str],
+        min_presence: float | None = None,
+        *,
+        stricter: float = 0.0,
     ) -> tuple[Sequence[AnswerT], list[Verdict]]:
         """Answer phrases and judge which are present; the first half of a call."""
         answers = self.grounder(embedding, phrases)
-        gate = self.gate if min_presence is None else self.gate.at(min_presence)
+        own = self.gate.raised(stricter)
+        gate = own if min_presence is None else self.gate.at(min_presence)
         return answers, gate(embedding, phrases, [answer.presence for answer in answers])
 
     def prompts(
