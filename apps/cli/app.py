@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ...models.errors import InputError, PromptsegError
 from ..console import describe_error, exit_code, say_error
-from .options import Device, Dtype, ModelOptions, Preset, Weights
+from .options import CACHE_GB, Cache, CacheSize, Device, Dtype, ModelOptions, Preset, Weights
 
 if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
@@ -52,6 +52,8 @@ def app_command(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     weights: Weights = None,
+    cache: Cache = None,
+    cache_gb: CacheSize = CACHE_GB,
 ) -> None:
     """Open the web app: type, show or click what you want in a browser."""
     errors, console = Console(stderr=True), Console()
@@ -61,7 +63,7 @@ def app_command(
         console.print("starting ...", style="dim", highlight=False)
         # So that its files are removed even when a service manager ends it.
         signal.signal(signal.SIGTERM, _interrupt)
-        models = ModelOptions(preset, device, dtype, weights)
+        models = ModelOptions(preset, device, dtype, weights, cache=cache, cache_gb=cache_gb)
         _run(models, host, port, allow_host or [], max_pixels, console, errors)
     except KeyboardInterrupt:
         console.print("stopped", style="dim", highlight=False)

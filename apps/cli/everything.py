@@ -13,8 +13,11 @@ from ...models.errors import PromptsegError
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
 from .job import Progress, RunOptions, Segment
 from .options import (
+    CACHE_GB,
     AllowUrls,
     AsJson,
+    Cache,
+    CacheSize,
     Device,
     Dtype,
     Formats,
@@ -73,6 +76,8 @@ def everything_command(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     weights: Weights = None,
+    cache: Cache = None,
+    cache_gb: CacheSize = CACHE_GB,
     out: Out = None,
     formats: Formats = None,
     resume: Resume = False,
@@ -95,7 +100,7 @@ def everything_command(
             frames=frames,
             allow_urls=allow_urls,
         )
-        models = ModelOptions(preset, device, dtype, weights)
+        models = ModelOptions(preset, device, dtype, weights, cache=cache, cache_gb=cache_gb)
     except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error

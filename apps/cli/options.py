@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 # As in models.device and the strategies of references, whose modules import torch.
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 STRATEGIES = ("prototype", "bidirectional", "graph")
+# As in pipeline.cache.
+CACHE_GB = 10.0
 
 Preset = Annotated[
     str,
@@ -54,6 +58,23 @@ Weights = Annotated[
         metavar="DIR",
         help="Folder with the preset's weights; by default the one that PROMPTSEG_WEIGHTS names, "
         "then the Hugging Face cache.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Folder to keep encoded images in: another query on the same images is then several "
+        "times as fast.",
+    ),
+]
+CacheSize = Annotated[
+    float,
+    typer.Option(
+        "--cache-gb",
+        metavar="GB",
+        help="Most gigabytes in --cache; what was not used for the longest time goes first.",
     ),
 ]
 Out = Annotated[
@@ -121,9 +142,12 @@ class ModelOptions:
         dtype: What they compute in.
         weights: Folder to look for weights in first.
         strategy: How examples are matched; None leaves it to the preset.
+        cache: Folder to keep encoded images in; None for none.
+        cache_gb: Most gigabytes in it.
 
     Raises:
-        InputError: The device or dtype has no valid name, or the folder does not exist.
+        InputError: The device or dtype has no valid name, the folder of weights does not exist, or
+            the cache cannot be one.
         ModelNotFoundError: There is no such preset or strategy.
     """
 
@@ -132,6 +156,8 @@ class ModelOptions:
     dtype: str = "auto"
     weights: Path | None = None
     strategy: str | None = None
+    cache: Path | None = None
+    cache_gb: float = CACHE_GB
 
     def __post_init__(self) -> None:
         get_preset(self.preset)
@@ -151,6 +177,10 @@ class ModelOptions:
             raise InputError(
                 f"--weights: {str(self.weights)!r} is not a folder; give one that holds weights"
             )
+        if not 0 < self.cache_gb < math.inf:
+            raise InputError(f"--cache-gb must be a positive number, not {self.cache_gb}")
+        if self.cache is not None and os.path.lexists(self.cache) and not _is_folder(self.cache):
+            raise InputError(f"--cache: {str(self.cache)!r} is not a folder; give another")
 
     def load(self) -> Pipeline:
         """Load the preset; this is where torch is imported.
@@ -161,14 +191,17 @@ class ModelOptions:
             CheckpointError: Weights are missing or broken.
         """
         with _without_collecting():
+            from ...pipeline.cache.store import EmbeddingCache
             from ...pipeline.presets.load import load
 
+        cache = self.cache
         pipeline = load(
             self.preset,
             device=self.device,
             dtype=self.dtype,
             weights=self.weights,
             strategy=self.strategy,
+            cache=None if cache is None else EmbeddingCache(cache, max_gb=self.cache_gb),
         )
         segmenter = pipeline.segmenter
         logger.debug("%s computes in %s on %s", self.preset, segmenter.dtype, segmenter.device)

@@ -17,9 +17,12 @@ from ...models.foreign import read_regular
 from ..console import EXIT_BAD_INPUT, describe_error, say_error
 from .job import Progress, RunOptions, Segment
 from .options import (
+    CACHE_GB,
     STRATEGIES,
     AllowUrls,
     AsJson,
+    Cache,
+    CacheSize,
     Device,
     Dtype,
     Formats,
@@ -170,6 +173,8 @@ def segment_command(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     weights: Weights = None,
+    cache: Cache = None,
+    cache_gb: CacheSize = CACHE_GB,
     out: Out = None,
     formats: Formats = None,
     resume: Resume = False,
@@ -214,7 +219,7 @@ def segment_command(
                 "say what to look for: give --text, --reference, --concept, --point or --box"
             )
         ranking = RankingOptions(top_k, min_score, no_overlap)
-        models = ModelOptions(preset, device, dtype, weights, strategy)
+        models = ModelOptions(preset, device, dtype, weights, strategy, cache, cache_gb)
         options = RunOptions(
             preset=preset,
             out=out,

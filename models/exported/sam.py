@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from ..device import read_dtype
 from ..embedding import ImageFeatures
+from ..foreign import hash_file
 from ..pocket.drawing import decode_in_passes, draw_boxes, keep_inside
 from ..preprocess import longest_side_size, resize
 from ..sam.sam import Sam, upscale_logits
@@ -26,6 +29,7 @@ class ExportedSam:
         manifest: What the networks are.
         encode: Runs the encoder, with all its outputs.
         decode: Runs the decoder; gives predicted IoU and low-resolution logits.
+        fingerprint: Returns what tells the networks and what runs them from all others.
 
     Attributes:
         model_id: Name of the model.
@@ -38,8 +42,11 @@ class ExportedSam:
 
     device = torch.device("cpu")
 
-    def __init__(self, manifest: Manifest, *, encode: Run, decode: Run) -> None:
+    def __init__(
+        self, manifest: Manifest, *, encode: Run, decode: Run, fingerprint: Callable[[], str]
+    ) -> None:
         self.manifest = manifest
+        self.fingerprint = fingerprint
         self.model_id = manifest.model
         self.image_size = manifest.image_size
         self.mask_input_size = manifest.mask_input_size
@@ -185,4 +192,9 @@ def load_exported(
         manifest,
         encode=open_model(encoder, chosen, manifest.encoder_outputs, precision),
         decode=open_model(decoder, chosen, ("iou_predictions", "low_res_masks"), precision),
+        fingerprint=partial(_fingerprint, place, manifest, f"{chosen} {precision}"),
     )
+
+
+def _fingerprint(folder: Path, manifest: Manifest, how: str) -> str:
+    return " ".join([how, *(hash_file(folder / name) for name in FILES[manifest.format])])

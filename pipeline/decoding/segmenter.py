@@ -9,7 +9,7 @@ thresholded.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ from ...models.device import autocast, check_support, read_dtype
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError, PromptsegError
 from ...models.sam.sam import PromptableModel
+from ..cache.encoded import Encoded, encode_cached, encoded_images
+from ..cache.store import EmbeddingCache
 from ..checks import Float32Array, Numbers, UInt8Array, check_shape, read_array
 from ..images import ImageSource, load_own_image
 from ..marks import check_boxes, check_points
@@ -63,10 +65,11 @@ class Segmenter:
             default the model's own.
         dtype: Precision of the model's computations, by autocast: "fp32", "bf16", "fp16", or
             "auto" (see :func:`~promptseg.models.device.best_dtype`). Results stay float32.
+        cache: Keeps encoded images on disk; None for none.
 
     Raises:
         InputError: ``batch_size`` is not positive, ``dtype`` is unknown or not supported by the
-            device, or the model's weights are not float32.
+            device, the model's weights are not float32, or the model cannot be cached.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Segmenter:
         batch_size: int | None = None,
         model_id: str | None = None,
         dtype: str | torch.dtype = "auto",
+        cache: EmbeddingCache | None = None,
     ) -> None:
         if batch_size is None:
             batch_size = _ON_CPU if model.device.type == "cpu" else _ON_OTHERS
@@ -88,6 +92,9 @@ class Segmenter:
         self.model = model
         self.batch_size = batch_size
         self.model_id = model.model_id if model_id is None else model_id
+        self._kept = (
+            None if cache is None else encoded_images(cache, model, self.model_id, self.dtype)
+        )
         self._process = os.getpid()
 
     @property
@@ -109,22 +116,30 @@ class Segmenter:
         """
         return self.encode_pixels(load_own_image(image))
 
-    @torch.no_grad()
     def encode_pixels(self, array: UInt8Array) -> ImageEmbedding:
         """Encode pixels (H, W, 3) uint8 RGB that must not be written to afterwards."""
         self._check_process()
-        pixel_values, input_size = self.model.preprocess(array)
+        (encoded,) = encode_cached(self._kept, [array], self._encode)
         read_only = array.view()
         read_only.flags.writeable = False
-        with autocast(self.device, self.dtype):
-            features = self.model.encode_image(pixel_values)
         return ImageEmbedding(
-            features=features.to_float32(),
+            features=encoded.features,
             original_size=(array.shape[0], array.shape[1]),
-            input_size=input_size,
+            input_size=encoded.input_size,
             model_id=self.model_id,
             image=read_only,
         )
+
+    @torch.no_grad()
+    def _encode(self, arrays: Sequence[UInt8Array]) -> list[Encoded]:
+        """Run the encoder on images, one after the other."""
+        found = []
+        for array in arrays:
+            pixel_values, input_size = self.model.preprocess(array)
+            with autocast(self.device, self.dtype):
+                features = self.model.encode_image(pixel_values)
+            found.append(Encoded(features.to_float32(), input_size))
+        return found
 
     def decode(
         self,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ...models.errors import ModelNotFoundError
 from ...models.hub.sources import SOURCES, WeightSource
 
 if TYPE_CHECKING:
     import torch
+
+    from ..cache.store import CachePart, EmbeddingCache
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class LoadOptions:
         exported: Folder that `promptseg export` wrote, which masks are decoded from; None for
             torch.
         runtime: What runs it, "onnx" or "openvino"; None for the one that it was written for.
+        cache: Keeps what the networks compute from images on disk; None for nothing.
     """
 
     device: torch.device
@@ -98,6 +103,18 @@ class LoadOptions:
     debias: bool = False
     exported: Path | None = None
     runtime: str | None = None
+    cache: EmbeddingCache | None = None
+
+    def kept(self, kind: type[T], model: Callable[[], str]) -> CachePart[T] | None:
+        """Return what the cache holds of one model, if there is a cache.
+
+        Args:
+            kind: Type of what the model computes from an image.
+            model: Returns what tells the model's weights and settings from all others.
+        """
+        if self.cache is None:
+            return None
+        return self.cache.part(kind, model, dtype=self.dtype, device=self.device)
 
 
 def get_preset(name: str) -> Preset:

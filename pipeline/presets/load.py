@@ -10,6 +10,7 @@ import torch
 
 from ...models.device import check_support, read_device, read_dtype
 from ...models.errors import InputError
+from ..cache.store import EmbeddingCache
 from ..pipeline import Pipeline
 from .catalog import LoadOptions, get_preset
 from .pocket import build_pocket
@@ -33,6 +34,7 @@ def load(
     debias: bool = False,
     exported: str | Path | None = None,
     runtime: str | None = None,
+    cache: str | Path | EmbeddingCache | None = None,
 ) -> Pipeline:
     """Load a preset. Nothing is downloaded: `promptseg models fetch PRESET` does that.
 
@@ -52,11 +54,13 @@ def load(
         exported: Folder that `promptseg export` wrote: images are encoded and masks decoded from
             it, on the CPU; text and references stay in torch.
         runtime: What runs the folder, "onnx" or "openvino"; by default what it was written for.
+        cache: Folder to keep encoded images in, for later queries and other processes; an
+            :class:`~promptseg.pipeline.cache.store.EmbeddingCache` has another limit than 10 GB.
 
     Raises:
         InputError: The device or dtype is unknown, the device does not support the dtype,
             ``weights`` or ``exported`` is not a path, or the exported folder is another model's
-            or cannot be run here.
+            or cannot be run here, or ``cache`` is not a folder that can be written to.
         ModelNotFoundError: No preset or strategy has that name.
         CheckpointError: Weights are missing or broken; the message names the command that helps.
     """
@@ -74,6 +78,7 @@ def load(
         debias,
         _read_path("exported", exported),
         runtime,
+        EmbeddingCache(cache) if isinstance(cache, (str, Path)) else cache,
     )
     return _BUILDERS[chosen.name](options)
 

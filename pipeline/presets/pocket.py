@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ... import models
-from ...models.checkpoint import read_state_dict
+from ...models.checkpoint import fingerprint, read_state_dict
 from ...models.device import autocast
 from ...models.embedding import ImageEmbedding
 from ...models.errors import CheckpointError
@@ -26,6 +27,8 @@ from ...models.pocket.grounder import (
 )
 from ...models.pocket.sam import PocketSam, with_backbone
 from ...models.registry import create_loaded
+from ..cache.encoded import identity_of
+from ..cache.store import get_kept
 from ..config import PipelineConfig
 from ..decoding.closer import CloserConfig
 from ..decoding.decode import DecodingConfig
@@ -95,7 +98,7 @@ def build_pocket(options: LoadOptions) -> Pipeline:
     sam.image_encoder.backbone.fold_batch_norms()
     sam.to(memory_format=torch.channels_last)
     exported = exported_model("sam_pocket", options)
-    segmenter = Segmenter(exported or sam, model_id="sam_pocket", dtype=dtype)
+    segmenter = Segmenter(exported or sam, model_id="sam_pocket", dtype=dtype, cache=options.cache)
     features = PocketFeatures(sam.image_encoder.backbone, input_size=sam.image_size)
     grounder = _pocket_grounder(backbone).to(device).eval()
 
@@ -105,10 +108,15 @@ def build_pocket(options: LoadOptions) -> Pipeline:
         with autocast(device, dtype):
             return grounder.look(embedding.pixels(), maps, embedding.input_size)
 
+    encoder = identity_of(exported or sam)
+    kept = options.kept(Views, lambda: f"{encoder()} {fingerprint(grounder)}")
     return Pipeline(
         segmenter,
         text_prompter=TextPrompter(
-            CachedGrounder(look, grounder.ground),
+            CachedGrounder(
+                lambda embedding: get_kept(kept, embedding.pixels(), partial(look, embedding)),
+                grounder.ground,
+            ),
             HeatPrompts(segmenter, POCKET_PROMPTS),
             POCKET_GATE,
         ),

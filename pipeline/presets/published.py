@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...models.checkpoint import fingerprint
 from ...models.embedding import ImageEmbedding
 from ...models.errors import CheckpointError, MissingWeightsError
 from ...models.features.dense import DenseFeatures, FeatureExtractor
 from ...models.features.dino import create_dino
 from ...models.grounding.answers import Detections, Detector
 from ...models.grounding.clip.dense import ClipView, DenseClip, DenseClipConfig, create_dense_clip
+from ...models.grounding.grounding_dino import GroundingDinoView
+from ...models.grounding.owlv2 import Owlv2View
 from ...models.hub.find import find_source
 from ...models.hub.sources import get_source
 from ...models.registry import DetectorName, create_grounder, create_model
+from ..cache.store import CachePart, get_kept
 from ..config import PipelineConfig
 from ..decoding.decode import DecodingConfig
 from ..decoding.segmenter import Segmenter
@@ -60,6 +64,7 @@ class PublishedParts:
         boxes: Which boxes become prompts; ``min_score`` is also the threshold of the gate.
         features: Name of the DINOv2 model in timm.
         sam: Name of the SAM, for ``create_model``.
+        view: What the detector makes of an image.
     """
 
     name: str
@@ -67,10 +72,16 @@ class PublishedParts:
     boxes: BoxPromptConfig
     features: str
     sam: str
+    view: type[object]
 
 
 MOBILE = PublishedParts(
-    "mobile", "owlv2", BoxPromptConfig(min_score=0.2), "vit_small_patch14_dinov2", "sam_vit_t"
+    "mobile",
+    "owlv2",
+    BoxPromptConfig(min_score=0.2),
+    "vit_small_patch14_dinov2",
+    "sam_vit_t",
+    Owlv2View,
 )
 BASE = PublishedParts(
     "base",
@@ -78,6 +89,7 @@ BASE = PublishedParts(
     BoxPromptConfig(min_score=0.3),
     "vit_base_patch14_dinov2",
     "sam_vit_b",
+    GroundingDinoView,
 )
 LARGE = PublishedParts(
     "large",
@@ -85,6 +97,7 @@ LARGE = PublishedParts(
     BoxPromptConfig(min_score=0.3),
     "vit_large_patch14_dinov2",
     "sam_vit_h",
+    GroundingDinoView,
 )
 
 
@@ -101,15 +114,18 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
     text = _folder_of(roles["text"], parts.name, options)
     witnesses: tuple[Witness, ...] = ()
     if "presence" in roles:
-        clip = partial(
-            create_dense_clip,
-            "ViT-B-16-quickgelu",
-            _folder_of(roles["presence"], parts.name, options),
-            device=device,
-            dtype=dtype,
-            config=PRESENCE_CLIP,
+        clip = once(
+            partial(
+                create_dense_clip,
+                "ViT-B-16-quickgelu",
+                _folder_of(roles["presence"], parts.name, options),
+                device=device,
+                dtype=dtype,
+                config=PRESENCE_CLIP,
+            )
         )
-        witnesses = (Witness("CLIP", ClipJudge(clip), LEAST_CLIP_PRESENCE),)
+        seen = options.kept(ClipView, lambda: f"{PRESENCE_CLIP} {fingerprint(clip().model.visual)}")
+        witnesses = (Witness("CLIP", ClipJudge(clip, kept=seen), LEAST_CLIP_PRESENCE),)
     segmenter = Segmenter(
         exported_model(parts.sam, options)
         or create_model(
@@ -118,8 +134,9 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
             device=device,
         ),
         dtype=dtype,
+        cache=options.cache,
     )
-    features = LazyFeatures(
+    dino = once(
         lambda: create_dino(
             parts.features,
             checkpoint=_weights_of(roles["reference"], parts.name, options),
@@ -127,12 +144,18 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
             dtype=dtype,
         )
     )
+    features = LazyFeatures(
+        dino,
+        options.kept(DenseFeatures, lambda: f"{dino().model_id} {fingerprint(dino().model)}"),
+    )
+    detector = once(partial(create_grounder, parts.detector, text, device=device, dtype=dtype))
     return Pipeline(
         segmenter,
         text_prompter=detector_prompter(
-            partial(create_grounder, parts.detector, text, device=device, dtype=dtype),
+            detector,
             parts.boxes,
             witnesses,
+            options.kept(parts.view, lambda: fingerprint(cast(Any, detector()).model)),
         ),
         reference_prompter=ReferencePrompter(
             features,
@@ -148,6 +171,7 @@ def detector_prompter(
     build: Callable[[], Detector[ViewT]],
     boxes: BoxPromptConfig | None = None,
     witnesses: tuple[Witness, ...] = (),
+    kept: CachePart[ViewT] | None = None,
 ) -> TextPrompter[Detections]:
     """Return a text prompter whose detector is built on first use.
 
@@ -155,12 +179,14 @@ def detector_prompter(
         build: Builds the detector.
         boxes: Which boxes become prompts; ``min_score`` is also the threshold of the gate.
         witnesses: Further models that must agree on presence.
+        kept: What a cache holds of what the detector makes of images; None for no cache.
     """
     boxes = boxes or BoxPromptConfig()
     detector = once(build)
 
     def look(embedding: ImageEmbedding) -> ViewT:
-        return detector().look(embedding.pixels())
+        pixels = embedding.pixels()
+        return get_kept(kept, pixels, lambda: detector().look(pixels))
 
     def ground(phrases: Sequence[str], view: ViewT) -> list[Detections]:
         return detector().ground(phrases, view)
@@ -190,28 +216,41 @@ class ClipJudge:
         build: Builds the CLIP model, on first use.
         siblings: Phrases that each phrase competes with besides the empty text, such as the other
             classes of a dataset; presence is then the phrase's share among them.
+        kept: What a cache holds of what CLIP makes of images; None for no cache.
     """
 
-    def __init__(self, build: Callable[[], DenseClip], siblings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        build: Callable[[], DenseClip],
+        siblings: Sequence[str] = (),
+        kept: CachePart[ClipView] | None = None,
+    ) -> None:
         self._clip = once(build)
         self._siblings = tuple(siblings)
-        self._see: SeenOnce[ClipView] = SeenOnce(
-            lambda embedding: self._clip().look(embedding.pixels())
-        )
+        self._kept = kept
+        self._see: SeenOnce[ClipView] = SeenOnce(self._look)
 
     def __call__(self, embedding: ImageEmbedding, phrases: Sequence[str]) -> list[float]:
         return self._clip().presence(phrases, self._see(embedding), self._siblings)
+
+    def _look(self, embedding: ImageEmbedding) -> ClipView:
+        pixels = embedding.pixels()
+        return get_kept(self._kept, pixels, lambda: self._clip().look(pixels))
 
 
 class LazyFeatures:
     """A feature extractor that is built on first use.
 
     Args:
-        build: Builds the extractor.
+        build: Builds the extractor, which computes features from an image's pixels alone.
+        kept: What a cache holds of its features; None for no cache.
     """
 
-    def __init__(self, build: Callable[[], FeatureExtractor]) -> None:
+    def __init__(
+        self, build: Callable[[], FeatureExtractor], kept: CachePart[DenseFeatures] | None = None
+    ) -> None:
         self._extractor = once(build)
+        self._kept = kept
 
     @property
     def model_id(self) -> str:
@@ -220,11 +259,11 @@ class LazyFeatures:
 
     def extract(self, image: NDArray[np.uint8]) -> DenseFeatures:
         """Return the features of an image (H, W, 3) uint8 RGB."""
-        return self._extractor().extract(image)
+        return get_kept(self._kept, image, lambda: self._extractor().extract(image))
 
     def extract_encoded(self, embedding: ImageEmbedding) -> DenseFeatures:
         """Return the features of an encoded image."""
-        return self._extractor().extract_encoded(embedding)
+        return self.extract(embedding.pixels())
 
 
 def _folder_of(source: str, preset: str, options: LoadOptions) -> Path:

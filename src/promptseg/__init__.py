@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .models.errors import InputError as InputError
     from .models.errors import ModelNotFoundError as ModelNotFoundError
     from .models.errors import PromptsegError as PromptsegError
+    from .pipeline.cache.store import EmbeddingCache as EmbeddingCache
     from .pipeline.pipeline import Pipeline as Pipeline
     from .pipeline.presets.catalog import PRESETS as PRESETS
     from .pipeline.presets.load import load as load
@@ -39,6 +40,7 @@ else:  # a type checker that saw __getattr__ would accept any name
                 "ModelNotFoundError",
                 "PromptsegError",
             ],
+            "pipeline.cache.store": ["EmbeddingCache"],
             "pipeline.pipeline": ["Pipeline"],
             "pipeline.presets.catalog": ["PRESETS"],
             "pipeline.presets.load": ["load"],

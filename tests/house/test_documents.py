@@ -60,7 +60,11 @@ def test_the_python_of_a_page_runs(
     page: str, pipe: Pipeline, desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = promptseg.load
-    monkeypatch.setattr(promptseg, "load", lambda name: pipe if name == "pocket" else real(name))
+
+    def load(name: str, **options: Any) -> Pipeline:
+        return pipe if name == "pocket" and not options else real(name, **options)
+
+    monkeypatch.setattr(promptseg, "load", load)
     names: dict[str, Any] = {"promptseg": promptseg, "pipe": pipe}
     for block in python_blocks(page):
         if "sam_vit_b_01ec64.pth" in block:  # MobileSAM, with random weights, stands in for it

@@ -14,6 +14,7 @@ HEAVY = "torch", "torchvision", "transformers", "timm", "numpy", "scipy", "PIL",
 PUBLIC = {
     "promptseg": [
         "CheckpointError",
+        "EmbeddingCache",
         "InputError",
         "ModelNotFoundError",
         "PRESETS",

@@ -1,0 +1,1 @@
+"""What models compute from pictures, kept on disk."""
