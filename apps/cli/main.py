@@ -41,6 +41,7 @@ from .export import export_command
 from .models import models_app
 from .reference_options import OrderedCommand
 from .segment import segment_command
+from .serve import serve_app
 
 _DEBUG_OPTION = "--debug"
 _DEBUG_VARIABLE = "PROMPTSEG_DEBUG"
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 app.add_typer(concept_app, name="concept")
 app.add_typer(models_app, name="models")
+app.add_typer(serve_app, name="serve")
 
 
 def main() -> None:

@@ -16,10 +16,11 @@ import gradio as gr
 
 from ...models.errors import InputError, PromptsegError
 from ..console import describe_error
+from ..service.asker import AskerLeft, check_waiting, watched
+from ..service.limits import MAX_MARKS, MAX_PAINTING_TEXT, MAX_PICTURES, check_count
 from . import views
-from .asker import AskerLeft, check_waiting, watched
+from .asker import queued
 from .engine import Engine, Progress
-from .limits import MAX_MARKS, MAX_PAINTING_TEXT, MAX_PICTURES, check_count
 from .request import Example, MarkHistory, Request, Setup, read_label, read_phrases
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def _plainly(handler: Callable[..., R], shown: Callable[[str], str]) -> Callable
     @functools.wraps(handler)
     def run(*inputs: Any) -> R:
         try:
-            with watched():
+            with watched(queued()):
                 return handler(*inputs)
         except gr.Error:
             raise

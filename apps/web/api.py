@@ -19,9 +19,9 @@ from ...models.errors import InputError
 from ...pipeline.marks import Marks
 from ..exports import FORMATS
 from ..exports.run import write_format
+from ..service.limits import MAX_MARKS, MAX_TEXT, check_count, check_text
 from .actions import in_plain_text
 from .engine import Engine
-from .limits import MAX_MARKS, MAX_TEXT, check_count, check_text
 from .request import Click, Example, MarkHistory, Request, Setup, read_label, read_phrases
 from .tabs import plain
 

@@ -6,10 +6,10 @@ import contextlib
 import io
 import math
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from cachetools import LRUCache
@@ -24,8 +24,9 @@ from ...pipeline.presets.load import load as load_preset
 from ...pipeline.prompters.reference.examples import Reference
 from ...pipeline.proposals import Proposals
 from ...pipeline.result import Result
-from .asker import check_waiting
-from .limits import (
+from ..service.asker import check_waiting
+from ..service.cache import ByteCache, embedding_bytes
+from ..service.limits import (
     MAX_FILE_PIXELS,
     MAX_PAINTING_PIXELS,
     MAX_PIXELS,
@@ -43,38 +44,10 @@ _ASPECT_TOLERANCE = 0.01
 # Called with what is being done.
 Progress = Callable[[str], None]
 T = TypeVar("T")
-KeyT = TypeVar("KeyT", bound=Hashable)
-ValueT = TypeVar("ValueT")
 
 
 def _silent(what: str) -> None:
     """Report to nobody."""
-
-
-class ByteCache(Generic[KeyT, ValueT]):
-    """The most recently used values that fit into a number of bytes; safe to share by threads.
-
-    Args:
-        capacity: Bytes to keep at most. A larger value is returned but not kept.
-        measure: Returns the bytes of a value.
-    """
-
-    def __init__(self, capacity: int, measure: Callable[[ValueT], int]) -> None:
-        self.values: LRUCache[KeyT, ValueT] = LRUCache(capacity, getsizeof=measure)
-        self._lock = threading.Lock()
-
-    def get(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
-        """Return the value of a key, made first if it is not cached.
-
-        It is made outside the lock, so that a slow one delays nobody else. Two threads that miss
-        the same key at the same time both make it.
-        """
-        with self._lock, contextlib.suppress(KeyError):
-            return self.values[key]
-        value = make()
-        with self._lock, contextlib.suppress(ValueError):  # larger than the whole cache
-            self.values[key] = value
-        return value
 
 
 class Engine:
@@ -83,8 +56,8 @@ class Engine:
     Args:
         max_pixels: Larger pictures are scaled down to this many pixels.
         load: Loads a preset by name, given ``device``.
-        embedding_bytes: Memory for encoded pictures.
-        proposal_bytes: Memory for decoded masks.
+        embedding_capacity: Bytes for encoded pictures.
+        proposal_capacity: Bytes for decoded masks.
     """
 
     def __init__(
@@ -92,16 +65,18 @@ class Engine:
         max_pixels: int = MAX_PIXELS,
         load: Callable[..., Pipeline] = load_preset,
         *,
-        embedding_bytes: int = EMBEDDING_BYTES,
-        proposal_bytes: int = PROPOSAL_BYTES,
+        embedding_capacity: int = EMBEDDING_BYTES,
+        proposal_capacity: int = PROPOSAL_BYTES,
     ) -> None:
         if max_pixels < 1:
             raise InputError(f"max_pixels must be 1 or more, not {max_pixels}")
         self.max_pixels = max_pixels
         self.embeddings: ByteCache[tuple[Setup, Path], ImageEmbedding] = ByteCache(
-            embedding_bytes, _embedding_bytes
+            embedding_capacity, embedding_bytes
         )
-        self.proposals: ByteCache[Request, Proposals] = ByteCache(proposal_bytes, _proposal_bytes)
+        self.proposals: ByteCache[Request, Proposals] = ByteCache(
+            proposal_capacity, _proposal_bytes
+        )
         self._load = load
         self._pipelines: LRUCache[Setup, Pipeline] = LRUCache(MAX_PIPELINES)
         self._loading = threading.Lock()
@@ -336,14 +311,6 @@ def _resized(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
         return mask
     image = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
     return np.asarray(image, dtype=np.bool_)
-
-
-def _embedding_bytes(embedding: ImageEmbedding) -> int:
-    features = embedding.features
-    maps = (features.image_embeddings, *features.high_res_features, *features.backbone_features)
-    image = 0 if embedding.image is None else embedding.image.nbytes
-    # The text model's features are cached along with the embedding and are about as large.
-    return image + 2 * sum(tensor.numel() * tensor.element_size() for tensor in maps)
 
 
 def _proposal_bytes(proposals: Proposals) -> int:

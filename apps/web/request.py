@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...models.errors import InputError
 from ...pipeline.prompters.reference.examples import Reference
 from ...pipeline.query import Query, split_phrases
-from .limits import (
+from ..service.limits import (
     MAX_LABEL,
     MAX_MARKS,
     MAX_PHRASES,
-    MAX_POINTS_PER_SIDE,
     MAX_TEXT,
     check_count,
+    check_grid,
+    check_phrases,
     check_text,
 )
 
@@ -161,21 +161,16 @@ class Request:
         Raises:
             InputError: There is too much of something.
         """
-        for name, phrases in (("phrases", self.phrases), ("negatives", self.negatives)):
-            check_count(name, len(phrases), MAX_PHRASES)
-            for phrase in phrases:
-                check_text("a phrase", phrase, MAX_LABEL)
+        check_phrases("phrases", self.phrases)
+        check_phrases("negatives", self.negatives)
         marks = [self.marks]
         if self.example is not None:
             check_text("the label", self.example.label, MAX_LABEL)
             marks.append(self.example.marks)
         for history in marks:
             check_count("points and boxes", len(history.steps), MAX_MARKS)
-        points = self.points_per_side
-        if points is not None and points > MAX_POINTS_PER_SIDE:
-            raise InputError(
-                f"points_per_side must be between 1 and {MAX_POINTS_PER_SIDE}, not {points}"
-            )
+        if self.points_per_side is not None:
+            check_grid(self.points_per_side)
 
     def query(self, reference: Reference | None = None) -> Query:
         """Return the pipeline's query.

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from ...pipeline.result import Result
+from ..service.asker import check_waiting
 from . import views
-from .asker import check_waiting
 from .engine import Engine, Progress
 from .request import Request
 from .stage import make_stage

@@ -15,10 +15,10 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from ...models.errors import InputError
+from ..service.limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_STORED_BYTES
 from .engine import Engine
 from .folder import swept
 from .guard import Guard
-from .limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_STORED_BYTES
 from .page import STYLE, make_page
 from .request import Setup
 

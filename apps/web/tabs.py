@@ -15,9 +15,9 @@ from gradio.data_classes import ListFiles
 from ...models.hub.find import find_places
 from ...models.hub.sources import WeightSource
 from ...pipeline.presets.catalog import PRESETS
+from ..service.limits import MAX_POINTS_PER_SIDE
 from ..wording import describe_size
 from .actions import Draft
-from .limits import MAX_POINTS_PER_SIDE
 from .request import MarkHistory, Setup
 from .stage import make_stage
 

@@ -21,7 +21,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from promptseg.apps.web.limits import MAX_POINTS_PER_SIDE
+from promptseg.apps.service.limits import MAX_POINTS_PER_SIDE
 
 from .conftest import free_port, start_server, stop_app
 

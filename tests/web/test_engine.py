@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from promptseg.apps.web.engine import ByteCache, Engine, read_painted
+from promptseg.apps.service.cache import ByteCache
+from promptseg.apps.web.engine import Engine, read_painted
 from promptseg.apps.web.request import Example, MarkHistory, Request, Setup, read_phrases
 from promptseg.apps.web.results import choose_part
 from promptseg.models.embedding import ImageEmbedding, ImageFeatures
@@ -90,7 +91,7 @@ def test_a_picture_is_encoded_once_and_masks_are_ranked_again(
 
 
 def test_what_the_cache_let_go_is_computed_again(tmp_path: Path, pipeline: FakePipeline) -> None:
-    engine = make_engine(pipeline, embedding_bytes=40 * 50 * 3 * 2 + 100, proposal_bytes=1)
+    engine = make_engine(pipeline, embedding_capacity=40 * 50 * 3 * 2 + 100, proposal_capacity=1)
     requests = [ask(picture(tmp_path, rows), phrases=("it",)) for rows in (10, 20, 30)]
     for _ in range(2):
         areas = [int(engine.answer(request).masks[0].sum()) for request in requests]
@@ -101,7 +102,7 @@ def test_what_the_cache_let_go_is_computed_again(tmp_path: Path, pipeline: FakeP
 
 
 def test_many_users_at_once_get_their_own(tmp_path: Path, pipeline: FakePipeline) -> None:
-    engine = make_engine(pipeline, embedding_bytes=40 * 50 * 3 * 3)
+    engine = make_engine(pipeline, embedding_capacity=40 * 50 * 3 * 3)
     requests = [ask(picture(tmp_path, rows), phrases=("it",)) for rows in range(5, 35)]
     with ThreadPoolExecutor(10) as users:
         results = list(users.map(engine.answer, requests * 3))

@@ -1,10 +1,12 @@
-"""All limits of the app, for the page and for its endpoints alike.
+"""All limits of the servers: the app's page, its endpoints, the HTTP service and what uses it.
 
 What is refused here costs nothing: counts, lengths and sizes are checked before anything is
 decoded or computed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ...models.errors import InputError
 
@@ -23,7 +25,8 @@ MAX_POINTS_PER_SIDE = 64
 
 # --- Pictures ---
 
-# Larger pictures are scaled down to this many pixels; `promptseg app --max-pixels` changes it.
+# The page scales larger pictures down to this many pixels, others refuse them; --max-pixels changes
+# it.
 MAX_PIXELS = 4_000_000
 # Pixels of a file that is scaled down; larger ones are refused by their header, for a file of a few
 # hundred kilobytes may decode to gigabytes.
@@ -39,8 +42,21 @@ MAX_FILE_BYTES = 50 * 2**20
 MAX_UPLOAD_BYTES = 200 * 2**20
 # All uploads and files for download together, on disk; the oldest go first.
 MAX_STORED_BYTES = 2 * 2**30
-# Anything but an upload. The largest is a painting.
+# Anything else that the page sends. The largest is a painting.
 MAX_JSON_BYTES = 2 * 2**20
+# A request to the HTTP service: a picture, an example and its mask, perhaps in base64.
+MAX_BODY_BYTES = 100 * 2**20
+# All requests together that the HTTP service holds at a time.
+MAX_HELD_BYTES = 256 * 2**20
+# Seconds in which a request must have arrived.
+MAX_SECONDS = 60.0
+# Requests waiting for the models; further ones are asked to come again.
+MAX_WAITING = 32
+
+# --- Encoded pictures of the HTTP service ---
+
+MAX_EMBEDDINGS = 64
+MAX_EMBEDDING_BYTES = 512 * 2**20
 
 
 def check_text(name: str, text: str, most: int) -> str:
@@ -58,6 +74,21 @@ def check_count(name: str, number: int, most: int) -> None:
     """Raise InputError if there are too many of something."""
     if number > most:
         raise InputError(f"{number} {name} are too many; give at most {most}")
+
+
+def check_phrases(name: str, phrases: Sequence[str]) -> None:
+    """Raise InputError if there are too many phrases, or one is too long."""
+    check_count(name, len(phrases), MAX_PHRASES)
+    for phrase in phrases:
+        check_text("a phrase", phrase, MAX_LABEL)
+
+
+def check_grid(points_per_side: int) -> None:
+    """Raise InputError if a grid has too many points, or none."""
+    if not 1 <= points_per_side <= MAX_POINTS_PER_SIDE:
+        raise InputError(
+            f"points_per_side must be between 1 and {MAX_POINTS_PER_SIDE}, not {points_per_side}"
+        )
 
 
 def check_pixels(name: str, size: tuple[int, int], most: int) -> None:

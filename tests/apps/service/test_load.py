@@ -1,0 +1,41 @@
+"""Ten clients at once for some seconds: no wrong answer, bounded memory, a graceful end."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import promptseg
+
+SECONDS, CLIENTS = 8.0, 10
+
+
+@pytest.fixture(scope="module")
+def load() -> ModuleType:
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "serve_load.py"
+    spec = importlib.util.spec_from_file_location("serve_load", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["serve_load"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ten_clients_at_once(load: ModuleType, pipe: promptseg.Pipeline) -> None:
+    questions = load.make_questions(pipe, 2)
+    process, url = load.start_server(embeddings=1)
+    try:
+        tally, memory = load.run_load(url, process.pid, questions, CLIENTS, SECONDS)
+    finally:
+        process.terminate()
+        code = process.wait(60)
+    assert tally.wrong == []
+    assert code == 0
+    assert sum(tally.kinds.values()) >= CLIENTS
+    assert tally.kinds["200"] > 0
+    assert max(memory[2:]) - memory[1] < load.MAX_GROWTH
