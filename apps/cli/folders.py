@@ -11,31 +11,14 @@ from ...models.errors import InputError
 from ...models.foreign import read_regular
 from ...pipeline.saving import RESULT_FILE
 from ..exports import FORMATS
+from ..image_names import has_ending, natural_key
 from ..journal import is_journal
 from .run_summary import RUN_FILE, RUN_KEY
 
-# Of the formats that pipeline.images reads, which is not imported here: it takes its time.
-ENDINGS = (
-    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "tif", "tiff", "bmp", "gif"),
-    *("avif", "avifs", "heic", "heif", "hif", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
-    *("pbm", "pgm", "ppm", "pnm", "pfm"),
-)
 DEFAULT_OUT = "promptseg-output"
 
 _SCHEMA = b"promptseg.result/"
 _LARGEST_RECORD = 2**30
-
-
-def has_ending(name: str) -> bool:
-    """Return whether a file's name ends as those of images do."""
-    stem, _, ending = name.lower().rpartition(".")
-    return bool(stem) and ending in ENDINGS
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a sort key for names: 2 comes before 10, and b after A."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], name
 
 
 def output_folders(

@@ -60,6 +60,15 @@ Weights = Annotated[
         "then the Hugging Face cache.",
     ),
 ]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        autocompletion=lambda: list(STRATEGIES),
+        help="How examples are matched: prototype, bidirectional or graph. Default: the "
+        "preset's choice.",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(

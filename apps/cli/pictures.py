@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from ...models.errors import InputError
 from ..console import printable
+from ..image_names import ENDINGS, has_ending, natural_key
 from ..wording import count
-from .folders import DEFAULT_OUT, ENDINGS, Search, absolute, has_ending, natural_key
+from .folders import DEFAULT_OUT, Search, absolute
 from .sources import (
     STANDARD_INPUT,
     Fetched,

@@ -6,12 +6,52 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ...models.errors import InputError
 
 if TYPE_CHECKING:
     from ...pipeline.query import Query
+
+Text = Annotated[
+    list[str] | None,
+    typer.Option("--text", "-t", help="What to look for; repeat it for several phrases."),
+]
+Negative = Annotated[
+    list[str] | None,
+    typer.Option("--negative", help="What it must not be: masks of it are dropped."),
+]
+Points = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--point",
+        metavar="X,Y[,LABEL]",
+        help="A point on the object; with label 0, on the background.",
+    ),
+]
+Boxes = Annotated[
+    list[str] | None,
+    typer.Option("--box", metavar="X0,Y0,X1,Y1", help="A box around the object, in pixels."),
+]
+TopK = Annotated[
+    int | None, typer.Option("--top-k", min=1, help="At most this many masks per phrase.")
+]
+MinScore = Annotated[
+    float | None, typer.Option("--min-score", min=0.0, max=1.0, help="Lowest score of a mask.")
+]
+MinPresence = Annotated[
+    float | None,
+    typer.Option(
+        "--min-presence",
+        help="How sure it must be, from 0 to 1, that what --text or an example means is in the "
+        "image at all; 0 tries it anyway. Default: the preset's threshold.",
+    ),
+]
+NoOverlap = Annotated[
+    bool, typer.Option("--no-overlap", help="Give each pixel to the best mask that covers it.")
+]
 
 # What the fields of a query are called on the command line.
 _OPTIONS = {

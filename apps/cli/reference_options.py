@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -17,6 +17,60 @@ from .query_options import read_box, read_click
 if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
     from ...pipeline.prompters.reference.examples import EncodedReference, Reference
+
+References = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reference",
+        metavar="IMAGE",
+        help="An image that shows what to look for; repeat it for more examples. Each needs a "
+        "mask, a box or a point, in the same order.",
+    ),
+]
+ReferenceMasks = Annotated[
+    list[str] | None,
+    typer.Option("--reference-mask", metavar="PNG", help="Mask of the object in a reference."),
+]
+ReferenceBoxes = Annotated[
+    list[str] | None,
+    typer.Option("--reference-box", metavar="X0,Y0,X1,Y1", help="Or a box around it."),
+]
+ReferencePoints = Annotated[
+    list[str] | None,
+    typer.Option("--reference-point", metavar="X,Y", help="Or a point on it."),
+]
+ReferenceLabels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reference-label",
+        metavar="NAME",
+        help="What its masks are called: one name for all, or one each.",
+    ),
+]
+NegativeReferences = Annotated[
+    list[str] | None,
+    typer.Option("--negative-reference", metavar="IMAGE", help="An image of what it must not be."),
+]
+NegativeReferenceMasks = Annotated[
+    list[str] | None,
+    typer.Option("--negative-reference-mask", metavar="PNG", help="Mask of it."),
+]
+NegativeReferenceBoxes = Annotated[
+    list[str] | None,
+    typer.Option("--negative-reference-box", metavar="X0,Y0,X1,Y1", help="Or a box around it."),
+]
+NegativeReferencePoints = Annotated[
+    list[str] | None,
+    typer.Option("--negative-reference-point", metavar="X,Y", help="Or a point on it."),
+]
+Concepts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--concept",
+        metavar="NAME|FILE",
+        help="A concept saved by `promptseg concept save`: its file or its name.",
+    ),
+]
 
 CONCEPT_SUFFIX = ".safetensors"
 _ORDER = "promptseg.option_order"

@@ -17,9 +17,9 @@ from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
 from promptseg.apps.cli import sources
-from promptseg.apps.cli.folders import ENDINGS
 from promptseg.apps.cli.main import app
 from promptseg.apps.cli.pictures import find_pictures
+from promptseg.apps.image_names import ENDINGS
 from promptseg.models.errors import InputError
 from promptseg.pipeline.images import FORMATS
 

@@ -22,12 +22,13 @@ from pycocotools.coco import COCO
 
 from promptseg.apps import exports
 from promptseg.apps.cli import segment as segment_command
-from promptseg.apps.cli.folders import natural_key, output_folders
+from promptseg.apps.cli.folders import output_folders
 from promptseg.apps.cli.pictures import find_pictures
 from promptseg.apps.cli.run_summary import Entry, RunLog, describe_labels, summarise
 from promptseg.apps.exports import FORMATS
 from promptseg.apps.exports.lock import LOCK_FILE
 from promptseg.apps.exports.manifest import MANIFEST_FILE
+from promptseg.apps.image_names import natural_key
 from promptseg.pipeline.result import Result
 
 SCRIPT = Path(__file__).with_name("folder_run.py")
