@@ -34,6 +34,7 @@ from ..console import (
 )
 from ..threads import set_up_threads
 from .app import app_command
+from .batch import batch_app
 from .concept import concept_app
 from .evaluate import eval_command
 from .everything import everything_command
@@ -52,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(batch_app, name="batch")
 app.add_typer(concept_app, name="concept")
 app.add_typer(models_app, name="models")
 app.add_typer(serve_app, name="serve")

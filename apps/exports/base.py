@@ -45,6 +45,8 @@ class Exporter(ABC):
     name: ClassVar[str]
     # Whether an image gets a folder of files.
     in_folder: ClassVar[bool] = False
+    # Whether it needs the image's pixels.
+    reads_pixels: ClassVar[bool] = False
     # Files of all images, which are added to.
     shared: ClassVar[tuple[str, ...]] = ()
     # Pixels that polygons may deviate from the mask's, for formats that have polygons.

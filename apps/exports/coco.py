@@ -20,7 +20,7 @@ from ...pipeline.files import write_text
 from ..console import printable
 from ..wording import count
 from .base import Exporter, class_name, stem
-from .coco_layout import encode_segmentation, is_panoptic
+from .coco_layout import describe_annotation, describe_image, is_panoptic
 from .manifest import Files
 
 if TYPE_CHECKING:
@@ -129,29 +129,8 @@ class CocoExporter(Exporter):
 
     def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
         stem(name)  # for its check
-        height, width = result.image_size
-        empty = 0
-        annotations = []
-        for i, mask in enumerate(result.compact_masks):
-            x0, y0, x1, y1 = mask.box
-            empty += mask.area == 0
-            annotations.append(
-                {
-                    "category": class_name(result.labels[i]),
-                    "segmentation": encode_segmentation(
-                        mask, polygons=self.polygons, simplified=self.simplify
-                    ),
-                    "area": mask.area,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "score": float(result.scores[i]),
-                }
-            )
-        entry = {
-            "file_name": printable(name),
-            "height": height,
-            "width": width,
-            "annotations": annotations,
-        }
+        entry = describe_image(name, result, polygons=self.polygons, simplified=self.simplify)
+        empty = sum(mask.area == 0 for mask in result.compact_masks)
         self._insert(entry)
         if self._new >= len(self._images) * _NEW_SHARE:
             self._write()
@@ -231,15 +210,8 @@ class CocoExporter(Exporter):
             else:
                 self._last_annotation += 1
                 number = self._last_annotation
-            annotations.append(
-                {
-                    "id": number,
-                    "image_id": known["id"],
-                    "category_id": self._category(item["category"]),
-                    "iscrowd": 0,
-                    **{key: item[key] for key in ("segmentation", "area", "bbox", "score")},
-                }
-            )
+            category = self._category(item["category"])
+            annotations.append(describe_annotation(item, number, known["id"], category))
         self._annotations[known["id"]] = annotations
         self._new += 1
 

@@ -50,6 +50,7 @@ class CutoutExporter(_PictureExporter):
     """Writes IMAGE/mask_01_LABEL.png: RGBA of the image's size, transparent outside the mask."""
 
     name = "cutout"
+    reads_pixels = True
 
     def _draw(self, image: UInt8Array, mask: CompactMask) -> Image.Image:
         return cutout(image, mask.box, mask.part())

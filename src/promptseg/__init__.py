@@ -18,6 +18,7 @@ import lazy_loader
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .apps import batch as batch
     from .models.errors import CheckpointError as CheckpointError
     from .models.errors import InputError as InputError
     from .models.errors import ModelNotFoundError as ModelNotFoundError
@@ -34,6 +35,7 @@ else:  # a type checker that saw __getattr__ would accept any name
     __getattr__, __dir__, __all__ = lazy_loader.attach(
         __name__,
         submod_attrs={
+            "apps": ["batch"],
             "models.errors": [
                 "CheckpointError",
                 "InputError",

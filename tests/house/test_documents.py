@@ -28,6 +28,7 @@ RUN_ELSEWHERE = {
     "docs/export.md": "tests/pipeline/test_exported_pocket.py",
     "docs/models.md": "tests/models/test_models_page.py",
     "docs/presets.md": "tests/pipeline/test_published.py",
+    "docs/scale.md": "tests/apps/batch/test_cluster.py",
 }
 RUN_HERE = [page for page in PAGES if python_blocks(page) and page not in RUN_ELSEWHERE]
 
@@ -103,7 +104,9 @@ def test_commands_are_understood(page: str) -> None:
     for arguments in commands(text):
         command, rest = typer.main.get_command(app), list(arguments)
         while hasattr(command, "commands"):
-            command = command.commands[rest.pop(0)]
+            default = getattr(command, "default", None)
+            named = default is None or rest[0] in command.commands
+            command = command.commands[rest.pop(0) if named else default]
         command.make_context("promptseg", rest)  # an unknown option raises
     for script in re.findall(r"python ((?:benchmarks|training)/\S+\.py)", text):
         assert (ROOT / script).is_file(), script

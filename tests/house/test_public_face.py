@@ -25,6 +25,7 @@ PUBLIC = {
         "RejectedMask",
         "Result",
         "__version__",
+        "batch",
         "load",
     ],
     "promptseg.models": [

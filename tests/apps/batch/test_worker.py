@@ -1,0 +1,143 @@
+"""A worker, called as Ray Data calls it: every row comes back, a broken image with its error."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from promptseg.apps.batch.rows import fields_of, result_of, schema
+from promptseg.apps.batch.sources import read_source
+from promptseg.apps.batch.work import Work
+from promptseg.apps.batch.worker import Worker, decode
+from promptseg.models.errors import InputError
+from promptseg.pipeline import Pipeline, Query, Reference, Result, load_image
+
+from .conftest import BROKEN, GOOD, SIZE
+
+LOAD = "promptseg.pipeline.presets.load.load"
+
+
+@pytest.fixture
+def worker(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """Asks for a cat."""
+    monkeypatch.setattr(LOAD, lambda **_: pipe)
+    return Worker(Work(Query("cat")))
+
+
+def test_every_row_comes_back_and_broken_ones_have_errors(
+    worker: Worker, pipe: Pipeline, pictures: Path
+) -> None:
+    table = read_source(pictures)
+    found = worker(table)
+    assert found.schema.equals(schema())
+    assert found["id"].to_pylist() == table["id"].to_pylist()
+    rows = found.to_pylist()
+    assert sum(row["error"] is not None for row in rows) == BROKEN == len(rows) // 10
+    for row in rows:
+        assert (row["error"] is None) == ("broken" not in row["id"])
+        if row["error"] is not None:
+            assert row["uri"] in row["error"]
+            assert row["masks"] is None
+            continue
+        assert (row["height"], row["width"]) == SIZE
+        result = pipe(row["uri"], "cat")
+        assert {key: row[key] for key in fields_of(result)} == fields_of(result)
+        assert json.dumps(result_of(row).to_dict()) == json.dumps(result.to_dict())
+    assert sum(bool(row["masks"]) for row in rows) > GOOD / 2
+
+
+def test_a_row_says_what_to_look_for_in_its_image(
+    worker: Worker, pipe: Pipeline, pictures: Path
+) -> None:
+    uri = str(pictures / "05.png")
+    image = load_image(uri)
+    own = [
+        {},
+        {"text": "cat"},
+        {"text": ["dog"], "negative_text": ["cat"]},
+        {"points": [[40.0, 12.0]]},
+        {"points": [[40.0, 12.0], [2.0, 2.0]], "point_labels": [1, 0]},
+        {"boxes": [[10.0, 2.0, 80.0, 20.0]], "text": None},
+        {"min_presence": 0.0, "text": "zebra"},
+        {"points": [[400.0, 12.0]]},
+    ]
+    rows = [{"id": str(i), "uri": uri, **item} for i, item in enumerate(own)]
+    kinds = {
+        "text": pa.list_(pa.string()),
+        "negative_text": pa.list_(pa.string()),
+        "points": pa.list_(pa.list_(pa.float64())),
+        "point_labels": pa.list_(pa.int64()),
+        "boxes": pa.list_(pa.list_(pa.float64())),
+        "min_presence": pa.float64(),
+    }
+    for row in rows:
+        if isinstance(row.get("text"), str):
+            row["text"] = [row["text"]]
+    table = pa.Table.from_pylist(
+        rows, pa.schema([("id", pa.string()), ("uri", pa.string()), *kinds.items()])
+    )
+    found = worker(table).to_pylist()
+    expected: list[Result] = [
+        pipe(image, "cat"),
+        pipe(image, "cat"),
+        pipe(image, "dog", negative_text="cat"),
+        pipe(image, "cat", points=[[40, 12]]),
+        pipe(image, "cat", points=[[40, 12], [2, 2]], point_labels=[1, 0]),
+        pipe(image, "cat", boxes=[[10, 2, 80, 20]]),
+        pipe(image, "zebra", min_presence=0),
+    ]
+    for row, result in zip(found, expected, strict=False):
+        assert {key: row[key] for key in fields_of(result)} == fields_of(result)
+    assert "outside" in found[-1]["error"]
+
+
+def test_examples_are_encoded_once_and_everything_pickles(
+    pipe: Pipeline, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = load_image(str(pictures / "05.png"))
+    mask = np.zeros(SIZE, np.uint8)
+    mask[4:20, 20:70] = 1
+    work = Work(Query(reference=Reference(image, mask, label="cat")), {"top_k": 1})
+    monkeypatch.setattr(LOAD, lambda **_: pipe)
+    worker = Worker(pickle.loads(pickle.dumps(work)))
+    encoded = []
+    real = pipe.reference_prompter.extractor.extract
+    monkeypatch.setattr(
+        pipe.reference_prompter.extractor, "extract", lambda x: encoded.append(1) or real(x)
+    )
+    table = read_source(pictures).slice(0, 4)
+    found = worker(table).to_pylist()
+    assert encoded == []
+    for row in found:
+        result = pipe(row["uri"], reference=Reference(image, mask, label="cat"), top_k=1)
+        assert row["masks"] == fields_of(result)["masks"]
+
+
+def test_images_are_decoded_in_parts_of_bounded_size(
+    pipe: Pipeline, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOAD, lambda **_: pipe)
+    pixels = SIZE[0] * SIZE[1]
+    worker = Worker(Work(Query("cat"), max_pixels=2 * pixels))
+    rows = [{"uri": str(pictures / f"{i:02d}.png")} for i in range(1, 6)]
+    done = [dict(row) for row in rows]
+    assert [list(part) for part in worker._parts(rows, done)] == [[0, 1], [2, 3], [4]]
+    assert not any("error" in row for row in done)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (300, 200)).save(path)
+    monkeypatch.setattr("promptseg.apps.batch.worker.load_image", None)
+    with pytest.raises(InputError, match=r"'x' has 0 million pixels, more than max_pixels"):
+        decode(path.read_bytes(), "x", 59_999)
+    with pytest.raises(InputError, match="max_pixels must be 1"):
+        Work(Query("cat"), max_pixels=0)
