@@ -76,11 +76,10 @@ class TrainConfig:
             al. 2021, "YOLOX", who end their training without mosaics).
         images: Scenes a step.
         prompts: Prompts a scene.
-        decode: Chance that a scene's prompts are decoded; text and centres learn from all.
+        decode: Chance that a scene's prompts are decoded; text learns from all.
         warmup: First steps, of linear rise.
         learning_rate: Of the neck, the prompt encoder, the mask decoder and the text head.
         backbone_rate: Of the backbone's deep stages.
-        fresh_rate: Of the instance head.
         weight_decay: Of AdamW.
         ema: Decay of the running mean of the weights, which is what is kept.
         cooldown_ema: The same during a cool-down.
@@ -91,7 +90,6 @@ class TrainConfig:
         click_weight: Weight of the loss of clicks that are not obeyed.
         text_weight: Weight of the text head's loss.
         weak_weight: Weight of words without masks.
-        centre_weight: Weight of the instance head's loss.
         heat_chance: Chance that a picture's prompts are the text head's own heat.
         one_chance: Chance that they ask for one of several objects of a word.
         text_noise: Standard deviation of the noise on phrase embeddings, per entry.
@@ -123,7 +121,6 @@ class TrainConfig:
     warmup: int = 40
     learning_rate: float = 4e-4
     backbone_rate: float = 1.3e-4
-    fresh_rate: float = 1e-3
     weight_decay: float = 0.02
     ema: float = 0.995
     cooldown_ema: float = 0.99
@@ -134,7 +131,6 @@ class TrainConfig:
     click_weight: float = 0.2
     text_weight: float = 1.0
     weak_weight: float = 0.3
-    centre_weight: float = 0.5
     heat_chance: float = 0.2
     one_chance: float = 0.3
     text_noise: float = 0.01

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 PANELS = (
-    ("loss", ("text", "masks", "centres")),
+    ("loss", ("text", "masks")),
     (
         "masks: IoU on dev",
         ("box_voc", "box_coco", "click_best", "click_selected", "two_clicks", "iou_error"),

@@ -36,8 +36,7 @@ def look_at_dev(
     """Quick figures on the models' own grids, objects of at least 1%; `promptseg eval` judges.
 
     For each source: box, one-click and two-click IoU, the IoU token's error, IoU of the text head's
-    heat above 0.5, how often its peak is right, and its presence; how often the offsets of two
-    objects' cells point to the right centre.
+    heat above 0.5, how often its peak is right, and its presence.
 
     Returns:
         Figure -> its values; :func:`merged` takes their means.
@@ -69,12 +68,6 @@ def look_at_dev(
                 peak = words.masks[i].flatten()[local[i].argmax()]
                 sums[f"{kind}_pointing"] += [float(peak > 0.5)]
         features = models.embed(maps)
-        centre = targets.centres
-        own = centre.offset_weight > 0
-        if own.any():
-            _, offsets = models.instance_head(features)
-            error = (offsets.cpu() - centre.offsets).square().sum(0).sqrt()
-            sums[f"offset_{source}"] += [float(error[own].mean())]
         chosen = targets.objects[:_MOST_OBJECTS]
         if not chosen:
             continue

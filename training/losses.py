@@ -1,13 +1,11 @@
-"""Losses: promptable segmentation as in Segment Anything, appendix A; words; centres."""
+"""Losses: promptable segmentation as in Segment Anything, appendix A; words; objects."""
 
 from __future__ import annotations
 
 import torch
-from targets import CELL, CentreTargets, TextTargets
+from targets import CELL, ObjectTargets, TextTargets
 from torch import Tensor
 from torch.nn import functional as F
-
-from promptseg.models.pocket.instances import OFFSET_UNIT
 
 HOT_SHARE = 0.1  # of the cells that may be a word's, that its weak loss asks to be hot
 _ABSENT_LOCAL, _ABSENT_PRESENCE = 6.0, 6.0  # divisors: there are many absent words
@@ -150,19 +148,42 @@ def text_loss(
     return loss
 
 
-def centre_loss(logits: Tensor, offsets: Tensor, targets: CentreTargets) -> Tensor:
-    """Loss of the instance head on one scene, a scalar: cross-entropy and absolute error.
+def object_loss(boxes: Tensor, confidence: Tensor, targets: ObjectTargets) -> Tensor:
+    """Loss of the object head on one scene, a scalar.
+
+    Every cell of an object must give its box, by the generalised IoU (Rezatofighi et al. 2019),
+    and say how well it does. Large objects count more than small ones, but less than their cells.
 
     Args:
-        logits: (h, w).
-        offsets: (2, h, w) in pixels of the model input.
+        boxes: (h, w, 4) in pixels of the model input.
+        confidence: (h, w) logits.
         targets: Of the scene.
     """
-    weight = targets.heat_weight
-    entropy = F.binary_cross_entropy_with_logits(logits, targets.heat, reduction="none")
-    heat = (entropy * weight).sum() / weight.sum().clamp(min=1)
-    error = F.smooth_l1_loss(
-        offsets / OFFSET_UNIT, targets.offsets / OFFSET_UNIT, reduction="none", beta=0.1
+    owned = targets.owner >= 0
+    if not owned.any():
+        return boxes.sum() * 0
+    own = targets.owner[owned]
+    weight = torch.bincount(own, minlength=len(targets.boxes)).float().clamp(min=1) ** -0.6
+    weight = weight[own] / weight[own].sum()
+    iou, generalised = box_iou(boxes[owned], targets.boxes[own])
+    sure = F.binary_cross_entropy_with_logits(
+        confidence[owned], iou.detach().clamp(0, 1), reduction="none"
     )
-    own = targets.offset_weight
-    return 4 * heat + (error.sum(0) * own).sum() / own.sum().clamp(min=1)
+    return (weight * ((1 - generalised) + 0.5 * sure)).sum()
+
+
+def box_iou(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU (N,) of boxes (N, 4) XYXY with as many others."""
+    low, high = (
+        torch.maximum(boxes[:, :2], others[:, :2]),
+        torch.minimum(boxes[:, 2:], others[:, 2:]),
+    )
+    shared = (high - low).clamp(min=0).prod(1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (others[:, 2:] - others[:, :2]).prod(1) - shared
+    union = union.clamp(min=1e-6)
+    low, high = (
+        torch.minimum(boxes[:, :2], others[:, :2]),
+        torch.maximum(boxes[:, 2:], others[:, 2:]),
+    )
+    hull = (high - low).prod(1).clamp(min=1e-6)
+    return shared / union, shared / union - (hull - union) / hull

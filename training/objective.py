@@ -1,4 +1,4 @@
-"""The loss of one scene: words, centres, and rounds of prompts."""
+"""The loss of one scene: words, and rounds of prompts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from config import TrainConfig
-from losses import centre_loss, click_loss, prompt_loss, text_loss
+from losses import click_loss, prompt_loss, text_loss
 from phrases import Phrases
 from pocket_models import PocketModels
 from prompts import (
@@ -109,10 +109,6 @@ class SceneLoss:
                 local, presence, words, config.weak_weight
             )
         features = models.embed(maps)
-        centre, offsets = models.instance_head(features)
-        parts["centres"] = config.centre_weight * centre_loss(
-            centre.cpu(), offsets.cpu(), targets.centres
-        )
         decoded = 0
         if targets.objects and rng.random() < config.decode:
             prompts, chosen = self._first(targets, local, rng)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from promptseg.models.embedding import ImageFeatures
 from promptseg.models.pocket.backbone import DEEP_STAGES, EfficientNetLite2, imagenet_state_dict
 from promptseg.models.pocket.grounder import TEXT_FILE
-from promptseg.models.pocket.instances import INSTANCES_FILE, InstanceHead
 from promptseg.models.pocket.sam import (
     BACKBONE_PREFIX,
     PocketSam,
@@ -24,7 +23,7 @@ from promptseg.models.pocket.text_head import TextHead
 
 SAM_FILE = "sam_pocket.safetensors"
 # Part of the models -> the file of its weights.
-FILES = {"sam.": SAM_FILE, "text_head.": TEXT_FILE, "instance_head.": INSTANCES_FILE}
+FILES = {"sam.": SAM_FILE, "text_head.": TEXT_FILE}
 DEEP_PREFIXES = tuple(f"sam.{BACKBONE_PREFIX}blocks.{stage}." for stage in DEEP_STAGES)
 
 
@@ -44,12 +43,9 @@ class PocketModels(nn.Module):
         backbone.load_state_dict(imagenet_state_dict())
         backbone.eval()
         self.text_head = TextHead()
-        self.instance_head = InstanceHead(
-            embed_dim=config.embed_dim, high_res_dim=config.high_res_dims[0]
-        )
         encoder = self.sam.image_encoder
         parts: tuple[nn.Module, ...] = (encoder.neck, encoder.high_res_neck)
-        for part in (*parts, self.sam.mask_decoder, self.text_head, self.instance_head):
+        for part in (*parts, self.sam.mask_decoder, self.text_head):
             use_fast_depthwise(part)
         self.sam.to(memory_format=torch.channels_last)
         for name, value in self.named_parameters():
@@ -125,5 +121,5 @@ class PocketModels(nn.Module):
         return local, presence
 
     def embed(self, maps: tuple[Tensor, ...]) -> ImageFeatures:
-        """What the mask decoder and the instance head read."""
+        """What the mask decoder and the object head read."""
         return self.sam.image_encoder.embed(maps)

@@ -1,4 +1,4 @@
-"""Scenes kept on disk as what the text head reads of them, so that each can be seen many times.
+"""Scenes kept on disk as what a head reads of them, so that each can be seen many times.
 
 With the backbone fixed, a scene's features and words never change: they are computed once and then
 cost a hundredth of what a scene costs that is drawn anew.
@@ -6,11 +6,12 @@ cost a hundredth of what a scene costs that is drawn anew.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +25,26 @@ from torch import Tensor
 from vocabulary import Vocabulary
 
 
+class Seen(Protocol):
+    """What a head is taught of a scene."""
+
+    def save(self, path: Path) -> None:
+        """Write it as a whole or not at all."""
+        ...
+
+
+SeenT = TypeVar("SeenT", bound=Seen)
+
+
+def write_whole(state: dict[str, Any], path: Path) -> None:
+    """Write a file of torch as a whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
 @dataclass(frozen=True, eq=False)
-class CachedScene:
+class TextScene:
     """A scene as the text head is taught it.
 
     Attributes:
@@ -48,12 +67,10 @@ class CachedScene:
             "present_weight": words.present_weight,
             "weak": [(number, inside) for number, inside in words.weak],
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        write_whole(state, path)
 
     @classmethod
-    def load(cls, path: Path) -> CachedScene:
+    def load(cls, path: Path) -> TextScene:
         """Read a file of :meth:`save`."""
         state: dict[str, Any] = torch.load(path, weights_only=True)
         words = TextTargets(
@@ -67,7 +84,7 @@ class CachedScene:
         return cls(state["features"], words)
 
 
-class SceneCache:
+class SceneCache(ABC, Generic[SeenT]):
     """A folder of scenes, filled in a fixed order: all pictures as they are, then drawn scenes.
 
     Args:
@@ -132,11 +149,93 @@ class SceneCache:
             self.see(scene).save(self.path(number))
             yield number
 
+    @abstractmethod
+    def see(self, scene: Scene) -> SeenT:
+        """Compute what the head is taught of a scene."""
+
+    @abstractmethod
+    def load(self, number: int) -> SeenT:
+        """Read a scene that is there."""
+
+
+class TextCache(SceneCache[TextScene]):
+    """Scenes for the text head."""
+
     @torch.inference_mode()
-    def see(self, scene: Scene) -> CachedScene:
-        """Compute a scene's features and targets."""
+    def see(self, scene: Scene) -> TextScene:
         targets = SceneTargets(scene, self.vocabulary, unnamed=self.unnamed)
         rows, columns = targets.extent
         maps = self.models.maps(to_pixel_values(scene, self.models.device))
         deep = torch.cat(maps[2:], dim=1)[0, :, :rows, :columns]
-        return CachedScene(deep.half().cpu(), targets.text)
+        return TextScene(deep.half().cpu(), targets.text)
+
+    def load(self, number: int) -> TextScene:
+        return TextScene.load(self.path(number))
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectScene:
+    """A scene as the object head is taught it.
+
+    Attributes:
+        deep: The backbone's last two maps, (C, h, w) float16.
+        coarse: The image embedding, (C, h, w) float16.
+        fine: The map at stride 8, (C, 2h, 2w) float16.
+        masks: Share of each cell at stride 4 that each object covers, (N, 4h, 4w) in [0, 1].
+        concepts: The objects' words.
+    """
+
+    deep: Tensor
+    coarse: Tensor
+    fine: Tensor
+    masks: Tensor
+    concepts: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write it as a whole or not at all; shares are kept in steps of 1/255."""
+        state = {name: getattr(self, name).clone() for name in ("deep", "coarse", "fine")}
+        masks = (self.masks * 255).round().byte()
+        write_whole(state | {"masks": masks, "concepts": list(self.concepts)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> ObjectScene:
+        """Read a file of :meth:`save`."""
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        return cls(
+            state["deep"],
+            state["coarse"],
+            state["fine"],
+            state["masks"].float() / 255,
+            tuple(state["concepts"]),
+        )
+
+
+class ObjectCache(SceneCache[ObjectScene]):
+    """Scenes for the object head."""
+
+    min_area = 0.0008  # of an object, as a share of the scene
+    min_visible = 0.4
+
+    @torch.inference_mode()
+    def see(self, scene: Scene) -> ObjectScene:
+        targets = SceneTargets(
+            scene,
+            self.vocabulary,
+            unnamed=self.unnamed,
+            min_area=self.min_area,
+            min_visible=self.min_visible,
+        )
+        objects = [target for target in targets.objects if target.single]
+        maps = self.models.maps(to_pixel_values(scene, self.models.device))
+        features = self.models.embed(maps)
+        masks = [target.mask for target in objects]
+        return ObjectScene(
+            torch.cat(maps[2:], dim=1)[0].half().cpu(),
+            features.image_embeddings[0].half().cpu(),
+            features.high_res_features[0][0].half().cpu(),
+            torch.stack(masks) if masks else torch.zeros(0, *targets.grid),
+            tuple(target.concept for target in objects),
+        )
+
+    def load(self, number: int) -> ObjectScene:
+        return ObjectScene.load(self.path(number))

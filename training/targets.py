@@ -1,4 +1,4 @@
-"""What the models should answer on a scene: objects, words and centres on their grids."""
+"""What the models should answer on a scene: objects and words on their grids."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scenes import IDS_A_LAYER, VOID_ID, Layer, Scene
+from scenes import VOID_ID, Layer, Scene
 from torch import Tensor
 from torch.nn import functional as F
 from vocabulary import Vocabulary, concept_of, with_general
 
+from promptseg.models.pocket.objects import STRIDE as OBJECT_STRIDE
+
 CELL = 4  # pixels of a scene that a cell of the mask decoder's grid spans
-CENTRE_STRIDE = 8
+_ON = 0.4  # share of a cell from which it is within an object's box
 TEXT_STRIDE = 16
 SEEN_SHARE = 0.35  # of an object that must be seen for its word to be there
 
@@ -63,20 +65,36 @@ class TextTargets:
 
 
 @dataclass(frozen=True, eq=False)
-class CentreTargets:
-    """Centres of the objects at stride 8.
+class ObjectTargets:
+    """Which object each cell at stride 8 is part of.
 
     Attributes:
-        heat: Nearness to a centre (h, w) in [0, 1].
-        heat_weight: How much each cell counts, (h, w).
-        offsets: To the own object's centre as (y, x) in pixels, (2, h, w).
-        offset_weight: 1 on cells of one object, (h, w).
+        owner: (h, w) number of the cell's object, -1 for none.
+        boxes: (N, 4) XYXY of the objects in pixels of the model input.
     """
 
-    heat: Tensor
-    heat_weight: Tensor
-    offsets: Tensor
-    offset_weight: Tensor
+    owner: Tensor
+    boxes: Tensor
+
+
+def object_targets(masks: Tensor) -> ObjectTargets:
+    """Give every cell the smallest object that covers most of it.
+
+    Args:
+        masks: Share of each cell at stride 4 that each object covers, (N, 2h, 2w).
+    """
+    shares = F.avg_pool2d(masks[None], OBJECT_STRIDE // CELL)[0]
+    owner = torch.full(shares.shape[1:], -1, dtype=torch.long)
+    boxes = torch.zeros(len(masks), 4)
+    for i in masks.flatten(1).sum(1).argsort(descending=True).tolist():
+        rows = torch.nonzero((masks[i] > _ON).any(1))[:, 0]
+        columns = torch.nonzero((masks[i] > _ON).any(0))[:, 0]
+        if not len(rows):
+            continue
+        edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        boxes[i] = torch.tensor([float(edge) * CELL for edge in edges])
+        owner[shares[i] > 0.5] = i
+    return ObjectTargets(owner, boxes)
 
 
 class SceneTargets:
@@ -267,33 +285,3 @@ class SceneTargets:
             elif word not in hidden:
                 sure[i] = min((gone.get(word, 0.0) for gone in absent), default=0.0)
         return present, sure
-
-    @cached_property
-    def centres(self) -> CentreTargets:
-        """The centres of the objects."""
-        factor = CENTRE_STRIDE // CELL
-        rows, columns = self.grid[0] // factor, self.grid[1] // factor
-        y = (torch.arange(rows)[:, None] + 0.5) * CENTRE_STRIDE - 0.5
-        x = (torch.arange(columns) + 0.5) * CENTRE_STRIDE - 0.5
-        heat, heat_weight = torch.zeros(rows, columns), torch.zeros(rows, columns)
-        offsets, offset_weight = torch.zeros(2, rows, columns), torch.zeros(rows, columns)
-        for number, layer in enumerate(self.scene.layers):
-            if layer.entry.sample.source in ("coco", "coco-things") and not layer.pasted:
-                base = number * IDS_A_LAYER
-                ground = F.avg_pool2d(self.cover([base])[None], factor)[0]
-                heat_weight += 0.2 * ground
-        for target in sorted(self.objects, key=lambda t: -float(t.mask.sum())):
-            mask = F.avg_pool2d(target.mask[None], factor)[0]
-            own = mask > 0.5
-            if not target.single or not own.any():
-                continue
-            total = mask.sum()
-            cy, cx = float((mask * y).sum() / total), float((mask * x).sum() / total)
-            sigma = float(np.clip(0.15 * float(total) ** 0.5, 1.0, 4.0)) * CENTRE_STRIDE
-            near = torch.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * sigma**2))
-            heat = torch.where(own, near, torch.maximum(heat, near * (heat_weight < 0.5)))
-            heat_weight = torch.where(own, torch.ones(()), heat_weight)
-            offsets[0] = torch.where(own, cy - y, offsets[0])
-            offsets[1] = torch.where(own, cx - x, offsets[1])
-            offset_weight = torch.where(own, torch.ones(()), offset_weight)
-        return CentreTargets(heat, heat_weight, offsets, offset_weight)

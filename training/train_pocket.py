@@ -147,8 +147,6 @@ class Trainer:
             rate = config.learning_rate
             if name.startswith(DEEP_PREFIXES):
                 rate = config.backbone_rate
-            elif name.startswith("instance_head."):
-                rate = config.fresh_rate
             groups[rate, value.ndim > 1].append(value)
         return [
             {
@@ -288,7 +286,7 @@ class Trainer:
             elapsed = time.monotonic() - since
             self.seconds += elapsed
             row: dict[str, float] = {"step": self.step, "seconds": round(self.seconds, 1)}
-            for name in ("text", "centres", "masks"):
+            for name in ("text", "masks"):
                 row[name] = round(sums[name] / max(1.0, sums[f"{name}_count"]), 4)
             row["prompts_per_second"] = round(sums["prompts"] * self.workers / elapsed, 2)
             done = config.images * (config.save_every if self.step % config.save_every == 0 else 1)

@@ -23,6 +23,19 @@ MIN_SIDE = 1.0  # pixels; clipping leaves slivers of boxes beside the image
 
 
 @dataclass(frozen=True, eq=False)
+class ObjectField:
+    """For each cell of a heat map, the box of the object that it is part of, of any class.
+
+    Attributes:
+        boxes_xyxy: (h, w, 4) float32 in cells of the heat map; they may overhang it.
+        confidence: (h, w) float32 in [0, 1], the expected IoU of each box with its object's.
+    """
+
+    boxes_xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class HeatMap:
     """How well each place of an image matches a phrase.
 
@@ -32,12 +45,14 @@ class HeatMap:
             spans the whole image.
         presence: How sure the model is that the object is in the image at all, in [0, 1].
         hint: What a person who finds nothing should know about the phrase; "" for nothing.
+        objects: Tells the objects of a hot region apart; None if the model cannot.
     """
 
     phrase: str
     heat: NDArray[np.float32]
     presence: float
     hint: str = ""
+    objects: ObjectField | None = None
 
 
 def sample_cells(maps: Tensor, extent: tuple[float, float], grid: tuple[int, int]) -> Tensor:

@@ -27,11 +27,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..checkpoint import without_initialising
+from ..embedding import ImageFeatures
 from ..errors import CheckpointError
-from ..grounding.answers import HeatMap, sample_cells
+from ..grounding.answers import HeatMap, ObjectField, sample_cells
 from .colour import colour_share, keep_coloured, split_colour
 from .conse import ClassMaps, DenseConse, Relative
 from .minilm import MiniLM, load_minilm
+from .objects import STRIDE as OBJECT_STRIDE
+from .objects import ObjectHead
 from .text_head import TextHead
 
 # At the upper similarity a phrase is a word of the training, at the lower one a different word.
@@ -128,12 +131,15 @@ class Views:
         extent: Height and width of the image in those cells.
         classes: Class probabilities of the ImageNet head.
         image: The image at the size of the heat maps, (h, w, 3) uint8 RGB, for its colours.
+        objects: (h, w, 5), for cells of the object head its boxes, in cells of the heat maps, and
+            their confidence.
     """
 
     cells: tuple[Tensor, ...]
     extent: tuple[float, float]
     classes: ClassMaps
     image: NDArray[np.uint8]
+    objects: Tensor
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -148,6 +154,7 @@ class PocketGrounder(nn.Module):
         text_head: The trained head.
         known: The words that it was trained on.
         conse: The grounder for all other words.
+        object_head: Tells the objects of a phrase apart.
         further: A second head with its words, for what the first was not taught.
         text_encoder: Embeds the phrases; by default MiniLM, loaded at the first phrase.
     """
@@ -157,6 +164,7 @@ class PocketGrounder(nn.Module):
         text_head: TextHead,
         known: KnownWords,
         conse: DenseConse,
+        object_head: ObjectHead,
         *,
         further: tuple[TextHead, KnownWords] | None = None,
         text_encoder: MiniLM | None = None,
@@ -165,6 +173,7 @@ class PocketGrounder(nn.Module):
         self.heads = nn.ModuleList([text_head, *(further or ())[:1]])
         self.known = nn.ModuleList([known, *(further or ())[1:]])
         self.conse = conse
+        self.object_head = object_head
         self._given_text_encoder = text_encoder
 
     @property
@@ -182,26 +191,29 @@ class PocketGrounder(nn.Module):
     def look(
         self,
         image: NDArray[np.uint8],
-        backbone_features: Sequence[Tensor],
+        features: ImageFeatures,
         input_size: tuple[int, int],
     ) -> Views:
         """Prepare an image once, for any number of phrases.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            backbone_features: The four maps of the image encoder's backbone. ConSE shares its
+            features: What the image encoder left, with its backbone's four maps. ConSE shares the
                 early stages, so that only the late ones run a second time.
             input_size: (H', W') of the image in the encoder's input, without padding.
         """
+        maps = features.backbone_features
         rows, columns = -(-input_size[0] // _STRIDE), -(-input_size[1] // _STRIDE)
-        deep = torch.cat(tuple(backbone_features[-2:]), dim=1)[..., :rows, :columns]
+        deep = torch.cat(tuple(maps[-2:]), dim=1)[..., :rows, :columns]
         small = (-(-input_size[1] // _CELL), -(-input_size[0] // _CELL))
+        boxes, confidence = self.object_head(features)
         return Views(
             # float32 under autocast too: phrases are scored outside of it.
             cells=tuple(head.embed(deep).float() for head, _ in self.taught),
             extent=(input_size[0] / _STRIDE, input_size[1] / _STRIDE),
-            classes=self.conse.look(backbone_features[1], input_size),
+            classes=self.conse.look(maps[1], input_size),
             image=np.asarray(Image.fromarray(image).resize(small, Image.Resampling.BOX)),
+            objects=torch.cat([boxes / _CELL, confidence.float().sigmoid()[..., None]], dim=-1),
         )
 
     @torch.inference_mode()
@@ -219,13 +231,14 @@ class PocketGrounder(nn.Module):
         text = self.encode([named for _, named in asked])
         heats, presences = self._score(text, views)
         hints = [_hint(relative) for relative in self.relatives(text)]
+        objects = _spread(views.objects, views.grid)
         found = []
         for i, (colour, _) in enumerate(asked):
             heat, presence = heats[i], float(presences[i])
             if colour is not None:
                 share = colour_share(views.image, colour)
                 heat, presence = keep_coloured(heat, presence, share)
-            found.append(HeatMap(phrases[i], heat, presence, hints[i]))
+            found.append(HeatMap(phrases[i], heat, presence, hints[i], objects))
         return found
 
     def encode(self, phrases: Sequence[str]) -> Tensor:
@@ -270,6 +283,14 @@ class PocketGrounder(nn.Module):
         logits = logits + left[:, None, None] * CONSE_GAIN * (relative - CONSE_LEVEL)
         mixed = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).sigmoid().cpu().numpy()
         return mixed, presence + left * unlearnt
+
+
+def _spread(cells: Tensor, grid: tuple[int, int]) -> ObjectField:
+    """Give each cell of the heat maps what the cell of the object head around it says."""
+    times = OBJECT_STRIDE // _CELL
+    spread = cells.repeat_interleave(times, 0).repeat_interleave(times, 1)[: grid[0], : grid[1]]
+    values = spread.cpu().numpy()
+    return ObjectField(values[..., :4], values[..., 4])
 
 
 def load_text_head(path: Path) -> tuple[TextHead, KnownWords]:

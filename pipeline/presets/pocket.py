@@ -25,6 +25,7 @@ from ...models.pocket.grounder import (
     Views,
     load_text_head,
 )
+from ...models.pocket.objects import OBJECTS_FILE, load_object_head
 from ...models.pocket.sam import PocketSam, with_backbone
 from ...models.registry import create_loaded
 from ..cache.encoded import identity_of
@@ -36,6 +37,7 @@ from ..decoding.everything import EverythingConfig
 from ..decoding.segmenter import Segmenter
 from ..pipeline import Pipeline
 from ..prompters.heat_prompts import HeatPromptConfig, HeatPrompts
+from ..prompters.objects import ObjectSplitConfig
 from ..prompters.reference.bidirectional import BidirectionalConfig
 from ..prompters.reference.graph import GraphConfig
 from ..prompters.reference.prompter import ReferencePrompter
@@ -53,7 +55,7 @@ SUMS_FILE = "SHA256SUMS"
 
 # Chosen on the dev split of the training data; docs/prompting.md has the comparison.
 POCKET_GATE = PresenceGate(0.15)
-POCKET_PROMPTS = HeatPromptConfig(smooth=3.0)
+POCKET_PROMPTS = HeatPromptConfig(smooth=3.0, objects=ObjectSplitConfig())
 # Everything mode's thresholds are far below the published models': pocket's predicted IoU of a
 # lone click is mostly below 0.5, and its logits are softer.
 POCKET = PipelineConfig(
@@ -104,9 +106,8 @@ def build_pocket(options: LoadOptions) -> Pipeline:
 
     def look(embedding: ImageEmbedding) -> Views:
         """Compute the grounder's views from the backbone features in the embedding."""
-        maps = embedding.features.backbone_features
         with autocast(device, dtype):
-            return grounder.look(embedding.pixels(), maps, embedding.input_size)
+            return grounder.look(embedding.pixels(), embedding.features, embedding.input_size)
 
     encoder = identity_of(exported or sam)
     kept = options.kept(Views, lambda: f"{encoder()} {fingerprint(grounder)}")
@@ -172,8 +173,12 @@ def _pocket_grounder(backbone: EfficientNetLite2) -> PocketGrounder:
     backbone.fold_batch_norms()
     backbone.to(memory_format=torch.channels_last)
     conse = DenseConse(backbone, ClassNames(shipped(NAMES_FILE)))
-    further = load_text_head(shipped(MORE_WORDS_FILE))
-    return PocketGrounder(*load_text_head(shipped(TEXT_FILE)), conse, further=further)
+    return PocketGrounder(
+        *load_text_head(shipped(TEXT_FILE)),
+        conse,
+        load_object_head(shipped(OBJECTS_FILE)),
+        further=load_text_head(shipped(MORE_WORDS_FILE)),
+    )
 
 
 def shipped(name: str) -> Path:

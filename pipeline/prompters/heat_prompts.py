@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ...models.embedding import ImageEmbedding
-from ...models.grounding.answers import HeatMap
+from ...models.grounding.answers import HeatMap, ObjectField
 from ..checks import BoolArray, Float32Array
 from ..decoding.prompts import PromptSet
 from ..decoding.segmenter import Segmenter
+from .objects import ObjectSplitConfig, split_objects
 
+_DEEP = 4.0  # cells from its border at which a place of an object counts in full
 _LEAST_HEAT = 1e-4  # bounds a prior's logits at about 9
 
 
@@ -29,6 +31,9 @@ class HeatPromptConfig:
         max_prompts: Maximum number of regions for a phrase; those with the highest peaks stay.
         smooth: Standard deviation in cells of the Gaussian that smooths the heat before a region's
             point is placed on its hottest cell; 0 for no smoothing.
+        objects: When a region is several objects, where the model tells them apart; None takes
+            every region for one.
+        max_objects: Maximum number of prompts for a phrase after that.
     """
 
     level: float = 0.5
@@ -37,6 +42,8 @@ class HeatPromptConfig:
     min_region: float = 0.002
     max_prompts: int = 8
     smooth: float = 0.0
+    objects: ObjectSplitConfig | None = None
+    max_objects: int = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +56,15 @@ class _Region:
     column: int
 
 
-def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
-    """Return the connected hot regions, hottest first; at least the one with the peak.
+def hot_regions(
+    heat: Float32Array, config: HeatPromptConfig, field: ObjectField | None = None
+) -> list[_Region]:
+    """Return the hot regions, hottest first; at least the one with the peak.
 
     Args:
         heat: (h, w).
         config: The thresholds.
+        field: Tells the objects of a connected region apart; None if the model cannot.
     """
     peak = float(heat.max())
     hot = heat >= min(config.level, config.peak_share * peak)
@@ -73,7 +83,21 @@ def hot_regions(heat: Float32Array, config: HeatPromptConfig) -> list[_Region]:
         for region in further
         if region.peak >= config.min_peak * peak and region.mask.mean() >= config.min_region
     ]
-    return (first + further)[: config.max_prompts]
+    connected = (first + further)[: config.max_prompts]
+    if field is None or config.objects is None:
+        return connected
+    found = []
+    for region in connected:
+        parts = split_objects(region.mask, heat, field, config.objects)
+        found += [region] if len(parts) == 1 else [_inner(part, heat, smoothed) for part in parts]
+    return sorted(found, key=lambda region: -region.peak)[: config.max_objects]
+
+
+def _inner(part: BoolArray, heat: Float32Array, smoothed: Float32Array) -> _Region:
+    """Return an object of a region, with its point where it is hot and away from its neighbours."""
+    depth = np.minimum(1.0, ndimage.distance_transform_edt(part) / _DEEP)
+    row, column = np.unravel_index(int(np.where(part, smoothed * depth, -1.0).argmax()), part.shape)
+    return _Region(part, float(heat[part].max()), int(row), int(column))
 
 
 def region_prior(heat: Float32Array, region: _Region, others: BoolArray) -> Float32Array:
@@ -85,11 +109,11 @@ def region_prior(heat: Float32Array, region: _Region, others: BoolArray) -> Floa
 
 
 class HeatPrompts:
-    """Turns heat maps into prompts, one for each hot region.
+    """Turns heat maps into prompts, one for each hot region or object of it.
 
     Args:
         segmenter: Resamples the priors to its mask input.
-        config: Which regions become prompts.
+        config: Which regions and objects become prompts.
     """
 
     def __init__(self, segmenter: Segmenter, config: HeatPromptConfig | None = None) -> None:
@@ -97,9 +121,9 @@ class HeatPrompts:
         self.config = config or HeatPromptConfig()
 
     def __call__(self, found: HeatMap, embedding: ImageEmbedding) -> PromptSet:
-        """Return the prompts of one heat map, the hottest region first; at least one."""
+        """Return the prompts of one heat map, the hottest object first; at least one."""
         step = _pixels_per_cell(found.heat, embedding.original_size)
-        regions = hot_regions(found.heat, self.config)
+        regions = hot_regions(found.heat, self.config, found.objects)
         hot: BoolArray = np.logical_or.reduce([region.mask for region in regions])
         highest = max(regions[0].peak, _LEAST_HEAT)
         scores = [min(1.0, found.presence * region.peak / highest) for region in regions]

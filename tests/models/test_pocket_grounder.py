@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from promptseg.models.embedding import ImageFeatures
 from promptseg.models.errors import CheckpointError
 from promptseg.models.grounding.answers import HeatMap, sample_cells
 from promptseg.models.pocket.conse import ClassMaps, Relative
@@ -26,6 +27,7 @@ from promptseg.models.pocket.grounder import (
     load_text_head,
     other_number,
 )
+from promptseg.models.pocket.objects import ObjectHead
 from promptseg.models.pocket.text_head import TEXT_DIM, TextHead, TextHeadConfig
 
 CHANNELS = (3, 5)  # of the backbone's last two maps
@@ -74,6 +76,10 @@ class TwoBlobs(nn.Module):
         return torch.stack(heats), torch.full((len(text),), self.presence)
 
 
+def object_head() -> ObjectHead:
+    return ObjectHead(deep_dim=sum(CHANNELS), embed_dim=2, high_res_dim=3, dim=8, depth=1)
+
+
 VECTORS = {"taught": axis(0), "new": axis(1), "near": axis(0, sum(TRUST_RANGE) / 2)}
 
 
@@ -86,7 +92,9 @@ def grounder() -> PocketGrounder:
         for parameter in head.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     known = KnownWords(axis(0)[None], torch.tensor([MANY]))
-    return PocketGrounder(head, known, TwoBlobs(), text_encoder=Dictionary(VECTORS)).eval()
+    return PocketGrounder(
+        head, known, TwoBlobs(), object_head(), text_encoder=Dictionary(VECTORS)
+    ).eval()
 
 
 # (170, 266): twice the encoder's input, in two colours.
@@ -95,15 +103,25 @@ IMAGE[:, 133:] = (200, 30, 40)
 IMAGE[:, :133] = (30, 60, 160)
 
 
-def maps_of(rows: int, columns: int) -> list[Tensor]:
+def maps_of(rows: int, columns: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(4)
     widths = (2, 4, *CHANNELS)
-    return [torch.randn(1, width, rows, columns, generator=generator) for width in widths]
+    return tuple(torch.randn(1, width, rows, columns, generator=generator) for width in widths)
+
+
+def features_of(maps: tuple[Tensor, ...]) -> ImageFeatures:
+    generator = torch.Generator().manual_seed(5)
+    rows, columns = maps[-1].shape[-2:]
+    return ImageFeatures(
+        image_embeddings=torch.randn(1, 2, rows, columns, generator=generator),
+        high_res_features=(torch.randn(1, 3, 2 * rows, 2 * columns, generator=generator),),
+        backbone_features=maps,
+    )
 
 
 @pytest.fixture(scope="module")
 def views(grounder) -> Views:
-    return grounder.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
+    return grounder.look(IMAGE, features_of(maps_of(6, 9)), INPUT_SIZE)
 
 
 def head_says(grounder: PocketGrounder, views: Views, text: Tensor) -> tuple[np.ndarray, float]:
@@ -126,7 +144,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 def test_a_look_reads_the_last_two_maps_without_their_padding(grounder) -> None:
     maps = maps_of(8, 12)
-    views = grounder.look(IMAGE, maps, INPUT_SIZE)
+    views = grounder.look(IMAGE, features_of(maps), INPUT_SIZE)
     assert views.extent == (85 / 16, 133 / 16)
     assert views.grid == GRID
     deep = torch.cat(maps[2:], dim=1)[..., :6, :9]  # the cells that the picture reaches into
@@ -135,12 +153,14 @@ def test_a_look_reads_the_last_two_maps_without_their_padding(grounder) -> None:
     for m in elsewhere:
         m[..., 6:, :] = m[..., 9:] = 100
     elsewhere[0] = 100 * maps[0]
-    assert torch.equal(grounder.look(IMAGE, elsewhere, INPUT_SIZE).cells[0], views.cells[0])
+    assert torch.equal(
+        grounder.look(IMAGE, features_of(elsewhere), INPUT_SIZE).cells[0], views.cells[0]
+    )
 
 
 def test_a_look_in_half_precision_is_scored_in_full(grounder, views) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = grounder.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
+        half = grounder.look(IMAGE, features_of(maps_of(6, 9)), INPUT_SIZE)
     assert half.cells[0].dtype == torch.float32
     assert not torch.equal(half.cells[0], views.cells[0])
     (found,), (expected,) = (grounder.ground(["taught"], view) for view in (half, views))
@@ -194,11 +214,15 @@ def test_a_second_head_has_what_the_first_leaves_over() -> None:
     few = KnownWords(axis(0)[None], torch.tensor([SUPPORT]), ["mug"])
     more = KnownWords(axis(0, 0.99)[None], torch.tensor([3 * SUPPORT]), ["cup"])
     words = Dictionary({"mug": axis(0), "other": axis(3)})
-    both = PocketGrounder(first, few, TwoBlobs(), further=(second, more), text_encoder=words).eval()
-    views = both.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
+    both = PocketGrounder(
+        first, few, TwoBlobs(), object_head(), further=(second, more), text_encoder=words
+    ).eval()
+    views = both.look(IMAGE, features_of(maps_of(6, 9)), INPUT_SIZE)
     (found,) = both.ground(["mug"], views)
     shares = (0.5, 0.375, 0.125)
-    alone = [PocketGrounder(head, few, TwoBlobs()).eval() for head in (first, second)]
+    alone = [
+        PocketGrounder(head, few, TwoBlobs(), object_head()).eval() for head in (first, second)
+    ]
     seen = [
         head_says(grounder, replace(views, cells=(cells,)), axis(0))
         for grounder, cells in zip(alone, views.cells, strict=True)
@@ -230,9 +254,10 @@ def test_heat_that_is_nowhere_is_finite(grounder, views, monkeypatch) -> None:
 
 
 def test_the_text_encoder_is_loaded_at_the_first_phrase(grounder, views) -> None:
-    own = PocketGrounder(grounder.heads[0], KnownWords(axis(0)[None], torch.ones(1)), TwoBlobs())
+    known = KnownWords(axis(0)[None], torch.ones(1))
+    own = PocketGrounder(grounder.heads[0], known, TwoBlobs(), object_head())
     assert "text_encoder" not in vars(own)
-    own.look(IMAGE, maps_of(6, 9), INPUT_SIZE)
+    own.look(IMAGE, features_of(maps_of(6, 9)), INPUT_SIZE)
     assert "text_encoder" not in vars(own)
     assert own.ground(["a cat"], views)[0].phrase == "a cat"
     assert "text_encoder" in vars(own)

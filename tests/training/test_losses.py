@@ -7,17 +7,16 @@ import pytest
 import torch
 from losses import (
     HOT_SHARE,
-    centre_loss,
+    box_iou,
     click_loss,
     edges,
     mask_losses,
+    object_loss,
     prompt_loss,
     text_loss,
     true_iou,
 )
-from targets import CELL, CentreTargets, TextTargets
-
-from promptseg.models.pocket.instances import OFFSET_UNIT
+from targets import CELL, ObjectTargets, TextTargets
 
 B, M, H, W = 3, 4, 6, 7
 RNG = np.random.default_rng(0)
@@ -273,18 +272,34 @@ def test_a_perfect_text_head_costs_next_to_nothing() -> None:
     assert 0 <= text_loss(local, presence, targets).item() < 1e-4
 
 
-def test_centre_loss() -> None:
-    heat, weight = tensor(RNG.random((H, W))), tensor(RNG.random((H, W)))
-    offsets = tensor(RNG.normal(size=(2, H, W)) * OFFSET_UNIT)
-    own = (tensor(RNG.random((H, W))) < 0.5).float()
-    targets = CentreTargets(heat, weight, offsets, own)
-    logits = tensor(RNG.normal(size=(H, W)))
-    entropy = -(heat * logits.sigmoid().log() + (1 - heat) * (1 - logits.sigmoid()).log())
-    expected = 4 * float((entropy * weight).sum() / weight.sum())
-    assert centre_loss(logits, offsets, targets).item() == pytest.approx(expected, rel=1e-4)
-    # An offset that is wrong by a unit costs nearly 1, where there is an object.
-    wrong = offsets + OFFSET_UNIT * torch.tensor([1.0, 0.0])[:, None, None]
-    found = centre_loss(logits, wrong, targets).item()
-    assert found == pytest.approx(expected + 0.95, rel=1e-4)
-    wrong = torch.where(own > 0, offsets, 1e4 * torch.ones(()))
-    assert centre_loss(logits, wrong, targets).item() == pytest.approx(expected, rel=1e-4)
+def test_box_iou_of_worked_examples() -> None:
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 2, 2], [0, 0, 2, 2]])
+    others = torch.tensor([[0.0, 0, 4, 4], [1, 1, 3, 3], [2, 2, 4, 4]])
+    iou, generalised = box_iou(boxes, others)
+    torch.testing.assert_close(iou, torch.tensor([1.0, 1 / 7, 0.0]))
+    # Hulls of 9 and 16 pixels, unions of 7 and 8.
+    torch.testing.assert_close(generalised, torch.tensor([1.0, 1 / 7 - 2 / 9, -8 / 16]))
+
+
+def test_object_loss() -> None:
+    owner = torch.tensor([[0, 0, -1], [0, 1, -1]])
+    targets = ObjectTargets(owner, torch.tensor([[0.0, 0, 16, 16], [8, 8, 24, 24]]))
+    right = targets.boxes[owner.clamp(min=0)]
+    sure = torch.full((2, 3), 20.0)
+    assert object_loss(right, sure, targets).item() == pytest.approx(0, abs=1e-4)
+    # What cells of no object say costs nothing.
+    elsewhere = torch.where(owner[..., None] < 0, 1e4 * torch.ones(()), right)
+    assert object_loss(elsewhere, -sure, targets) == object_loss(right, -sure, targets)
+    # The three cells of the first object weigh 3 ** 0.4 in all, the one of the second 1.
+    wrong = right.clone()
+    wrong[1, 1] = torch.tensor([0.0, 0, 16, 16])  # IoU 64 / 448 in a hull of 576
+    doubtful = torch.tensor([[20.0, 20, 20], [20, -20, 20]])
+    missed = 1 - (1 / 7 - 128 / 576) + 0.5 * (20 / 7)
+    found = object_loss(wrong, doubtful, targets).item()
+    assert found == pytest.approx(missed / (1 + 3**0.4), rel=1e-4)
+
+
+def test_a_scene_without_objects_costs_nothing() -> None:
+    boxes = torch.zeros(2, 3, 4, requires_grad=True)
+    nobody = ObjectTargets(torch.full((2, 3), -1), torch.zeros(0, 4))
+    assert object_loss(boxes, torch.zeros(2, 3), nobody).item() == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pictures import Entry, Thing
 from scenes import IDS_A_LAYER, VOID_ID, Layer, Scene, empty_scene
-from targets import CELL, CENTRE_STRIDE, SceneTargets
+from targets import CELL, SceneTargets, object_targets
 from vocabulary import Vocabulary
 
 from promptseg.apps.evaluation.index_folder import Region, Sample
@@ -204,29 +204,15 @@ def test_with_a_box_it_is_in_the_box_and_nowhere_else_in_the_picture() -> None:
     assert weights.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]
 
 
-def test_centres_and_offsets_of_single_objects(targets) -> None:
-    found = targets.centres
-    assert found.heat.shape == (8, 12)
-    # The gnome covers rows 32-63 and columns 64-95.
-    assert torch.all(found.offset_weight[4:, 8:] == 1)
-    y = (4 + torch.arange(4)) * CENTRE_STRIDE + 3.5
-    torch.testing.assert_close(found.offsets[0, 4:, 8], 47.5 - y)
-    torch.testing.assert_close(found.offsets[1, 4:, 8], torch.full((4,), 79.5 - 67.5))
-    gnome = found.heat[4:, 8:]
-    assert gnome.max() == gnome[1:3, 1:3].max() > 0.5
-    assert gnome.max() > 2 * gnome[0, 0]
-    # Known where objects are, and a little on the ground of what COCO labels in full.
-    assert torch.all(found.heat_weight[4:, 8:] == 1)
-    assert found.heat_weight[0, 8] == pytest.approx(0.2)
-    assert found.heat_weight[7, 0] == 0
-    assert found.offset_weight[0].sum() == 0
-
-
-def test_regions_that_may_be_several_objects_have_no_centre() -> None:
-    scene = two_pictures()
-    layer = scene.layers[1]
-    merged = tuple(Thing(t.label, t.ids, t.doubtful, False) for t in layer.things)
-    scene.layers[1] = Layer(layer.entry, merged, layer.regions, layer.labels, layer.areas)
-    found = SceneTargets(scene, VOCABULARY).centres
-    assert found.offset_weight[4:, 8:].sum() == 0
-    assert found.heat_weight[4:, 8:].sum() == 0
+def test_cells_are_of_the_smallest_object_that_covers_them() -> None:
+    masks = torch.zeros(3, 8, 12)
+    masks[0, :, 0:8] = 1  # rows 0-31 and columns 0-31 in pixels
+    masks[1, 2:4, 2:4] = 1  # a part of it
+    masks[2, 7, 11] = 1  # a quarter of a cell
+    found = object_targets(masks)
+    assert found.owner.shape == (4, 6)
+    assert found.owner[:, :4].unique().tolist() == [0, 1]
+    assert found.owner[1, 1] == 1
+    assert (found.owner == 1).sum() == 1
+    assert (found.owner[:, 4:] == -1).all()
+    assert found.boxes.tolist() == [[0, 0, 32, 32], [8, 8, 16, 16], [44, 28, 48, 32]]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import train_text
+from cached_trainer import rate_at
 from composer import Composer
 from config import SceneConfig
 from phrases import Phrases
@@ -18,8 +19,8 @@ from pictures import read_entries, read_weak
 from pocket_models import PocketModels
 from safetensors import safe_open
 from safetensors.torch import save_file
-from scene_cache import CachedScene, SceneCache
-from train_text import TextConfig, TextTrainer, rate_at, some_of_each
+from scene_cache import TextCache, TextScene
+from train_text import TextConfig, TextTrainer, some_of_each
 from vocabulary import Vocabulary
 
 from promptseg.models.pocket.grounder import TEXT_FILE, load_text_head
@@ -37,17 +38,17 @@ def models() -> PocketModels:
 
 
 @pytest.fixture(scope="module")
-def cache(models, data_folder: Path, tmp_path_factory) -> SceneCache:
+def cache(models, data_folder: Path, tmp_path_factory) -> TextCache:
     entries, weak = read_entries(data_folder, "train"), read_weak(data_folder, "train")
     vocabulary = Vocabulary.of(entries + weak)
     composer = Composer(entries + weak, SMALL)
     folder = tmp_path_factory.mktemp("cache") / "scenes"
-    store = SceneCache(folder, models, vocabulary, composer, entries, unnamed=(), seed=3)
+    store = TextCache(folder, models, vocabulary, composer, entries, unnamed=(), seed=3)
     assert list(store.fill(7)) == list(range(7))
     return store
 
 
-def trainer_of(cache: SceneCache, out: Path, config: TextConfig = QUICK) -> TextTrainer:
+def trainer_of(cache: TextCache, out: Path, config: TextConfig = QUICK) -> TextTrainer:
     entries = cache.whole
     phrases = Phrases(cache.vocabulary, load_minilm(), 0.0, entries)
     out.mkdir(exist_ok=True)
@@ -56,7 +57,7 @@ def trainer_of(cache: SceneCache, out: Path, config: TextConfig = QUICK) -> Text
 
 def test_a_cached_scene_is_what_the_models_see(cache, tmp_path: Path) -> None:
     scene = cache.see(cache.composer(np.random.default_rng((3, 6))))
-    stored = CachedScene.load(cache.path(6))
+    stored = TextScene.load(cache.path(6))
     assert torch.equal(stored.features, scene.features)
     assert stored.features.dtype == torch.float16
     assert stored.words.concepts == scene.words.concepts
@@ -76,7 +77,7 @@ def test_filling_goes_on_where_it_stopped(cache) -> None:
 def test_whole_pictures_come_first_and_rare_ones_are_seen_as_often_as_the_composer_does(
     cache,
 ) -> None:
-    whole = CachedScene.load(cache.path(0))
+    whole = TextScene.load(cache.path(0))
     assert set(whole.words.concepts[: len(whole.words.masks)]) == {"box", "disc"}
     chances = cache.chances()
     assert chances.sum() == pytest.approx(1)
