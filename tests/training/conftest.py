@@ -110,7 +110,6 @@ def train_config() -> TrainConfig:
         warmup=2,
         learning_rate=3e-3,
         backbone_rate=3e-4,
-        fresh_rate=3e-3,
         ema=0.9,
         cooldown_ema=0.8,
         save_every=4,

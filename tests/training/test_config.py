@@ -11,7 +11,7 @@ from promptseg.models.pocket.sam import PocketSamConfig
 
 def test_the_shipped_settings_make_sense() -> None:
     config = TrainConfig()
-    assert config.backbone_rate < config.learning_rate < config.fresh_rate
+    assert config.backbone_rate < config.learning_rate
     assert config.images % 2 == 0  # as many workers as there are by default
     assert config.cooldown_ema < config.ema < 1
     assert config.one_chance + config.heat_chance < 1
