@@ -62,10 +62,12 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of extras: what is installed is not installed again until pyproject.toml
-# changes. The tests' set includes the demo's.
-$(VENV)/.installed-%: pyproject.toml
+# changes. The tests' set includes the demo's, and packages that are installed without theirs.
+$(VENV)/.installed-%: pyproject.toml tests/without-dependencies.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	test $* != dev || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --requirement tests/without-dependencies.txt
 	touch $@
 
 .PRECIOUS: $(VENV)/.installed-%

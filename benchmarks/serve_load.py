@@ -97,8 +97,7 @@ def main() -> int:
     try:
         tally, memory = run_load(url, process.pid, questions, options.clients, options.seconds)
     finally:
-        process.terminate()
-        code = process.wait(30)
+        code = stop_server(process)
     times = np.sort(tally.seconds)
     kinds = ", ".join(f"{number} x {kind}" for kind, number in sorted(tally.kinds.items()))
     print(f"{options.clients} clients, {options.seconds:g} s: {kinds}")
@@ -163,14 +162,14 @@ def make_picture(number: int) -> bytes:
     """Return one of the app's examples, cut and turned in a way of its own, as a JPEG."""
     rng = random.Random(number)
     paths = sorted(EXAMPLES.glob("*.jpg"))
-    with Image.open(paths[number % len(paths)]) as image:
-        image.thumbnail((LONGEST, LONGEST))
-        cut = rng.randrange(1, 30)
-        image = image.crop((cut, rng.randrange(1, 30), image.width, image.height))
-        if rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        content = io.BytesIO()
-        image.convert("RGB").save(content, "JPEG")
+    with Image.open(paths[number % len(paths)]) as photograph:
+        photograph.thumbnail((LONGEST, LONGEST))
+        corner = rng.randrange(1, 30), rng.randrange(1, 30)
+        image = photograph.crop((*corner, photograph.width, photograph.height))
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    content = io.BytesIO()
+    image.convert("RGB").save(content, "JPEG")
     return content.getvalue()
 
 
@@ -185,9 +184,17 @@ def start_server(embeddings: int) -> tuple[subprocess.Popen[str], str]:
         told.append(line)
         found = re.search(r"serving (http://\S+)", line)
         if found:
-            threading.Thread(target=lambda: list(process.stderr or ()), daemon=True).start()
             return process, found[1]
+    stop_server(process)
     raise SystemExit(f"the server did not start: {''.join(told)}")
+
+
+def stop_server(process: subprocess.Popen[str]) -> int:
+    """Stop the server as a service manager does, show what it told, and return its exit code."""
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    sys.stderr.write(told)
+    return process.returncode
 
 
 def run_load(

@@ -45,7 +45,7 @@ def describe_invalid(error: ValidationError | RequestValidationError) -> str:
     """Return what is wrong with the fields of a request, the first three of them, on one line."""
     lines = []
     for item in error.errors()[:3]:
-        place = ".".join(str(part) for part in item["loc"][:4])
+        place = ".".join(str(part) for part in item["loc"][:6])
         words = str(item["msg"]).removeprefix("Value error, ")
         lines.append(f"{place}: {words}" if place else words)
     more = len(error.errors()) - len(lines)

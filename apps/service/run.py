@@ -19,20 +19,44 @@ MAX_CONNECTIONS = 200
 _KEEP_ALIVE = 30
 
 
-def run(app: FastAPI, *, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Serve an app until SIGINT or SIGTERM.
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port, without accepting connections yet.
 
     Args:
-        app: What to serve.
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
-        started: Called with the URL once requests are accepted.
 
     Raises:
         InputError: The port is taken, or the address does not belong to this machine.
     """
-    listener = _listen(host, port)
-    number = listener.getsockname()[1]
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, number)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"cannot listen on {host}:{port} ({' '.join(str(error).split())}); choose another "
+            "--port or --host"
+        ) from error
+    return listener
+
+
+def run(app: FastAPI, listener: socket.socket, started: Callable[[str], None]) -> None:
+    """Serve an app until SIGINT or SIGTERM.
+
+    Args:
+        app: What to serve.
+        listener: From :func:`bind`.
+        started: Called with the URL once requests are accepted.
+    """
+    host, number = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app,
@@ -46,8 +70,7 @@ def run(app: FastAPI, *, host: str, port: int, started: Callable[[str], None]) -
         proxy_headers=False,
     )
     server = _Server(config, lambda: started(f"http://{shown}:{number}"))
-    with listener:
-        server.run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -61,20 +84,3 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._tell()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, number)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except (OSError, UnicodeError) as error:
-        raise InputError(
-            f"cannot listen on {host}:{port} ({' '.join(str(error).split())}); choose another "
-            "--port or --host"
-        ) from error
-    return listener

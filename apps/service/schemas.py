@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ..exports import FORMATS
+from .encoded import decode_file
 from .limits import MAX_LABEL, MAX_MARKS, MAX_PHRASES, MAX_POINTS_PER_SIDE, MAX_TEXT
 
 # What an answer may be: the record, only its masks, one picture, or a format of the exports.
@@ -37,18 +36,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def _read_base64(value: object) -> object:
-    """Return bytes as they are, and text as the bytes that it stands for."""
-    if not isinstance(value, str):
-        return value
-    head, comma, data = value.partition(",")
-    if comma and head.startswith("data:") and head.endswith(";base64"):
-        value = data
-    elif value[:8].lower().startswith(("http:", "https:", "file:")):
-        raise ValueError("an address is not looked up; send the file itself")
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("not valid base64 of an image file") from None
+    """Return bytes as they are, and text as the file that it stands for."""
+    return decode_file(value) if isinstance(value, str) else value
 
 
 Picture = Annotated[

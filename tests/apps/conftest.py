@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,29 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import promptseg
 from promptseg.apps.cli.main import app
 from promptseg.apps.cli.options import ModelOptions
+from promptseg.models.embedding import ImageEmbedding
+
+# CVAT's packages need Python 3.11.
+collect_ignore = ["test_cvat.py"] if sys.version_info < (3, 11) else []
+
+
+@pytest.fixture(scope="session")
+def pipe() -> promptseg.Pipeline:
+    """The preset pocket, which encodes each picture once in all tests."""
+    made = promptseg.load("pocket")
+    encode, kept = made.segmenter.encode_pixels, {}
+
+    def encode_once(pixels: np.ndarray) -> ImageEmbedding:
+        key = pixels.shape, pixels.tobytes()
+        if key not in kept:
+            kept[key] = encode(pixels)
+        return kept[key]
+
+    made.segmenter.encode_pixels = encode_once
+    return made
 
 
 @dataclass

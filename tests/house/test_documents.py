@@ -25,6 +25,7 @@ PAGES = pages()
 # Pages whose code needs more than pocket, and the tests that run it.
 RUN_ELSEWHERE = {
     "docs/app.md": "tests/web/test_endpoints.py",
+    "docs/fiftyone.md": "tests/apps/test_fiftyone.py",
     "docs/export.md": "tests/pipeline/test_exported_pocket.py",
     "docs/models.md": "tests/models/test_models_page.py",
     "docs/presets.md": "tests/pipeline/test_published.py",

@@ -16,11 +16,6 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "apps" / "web" / "examples"
 
 
 @pytest.fixture(scope="session")
-def pipe() -> promptseg.Pipeline:
-    return promptseg.load("pocket")
-
-
-@pytest.fixture(scope="session")
 def cat() -> bytes:
     """A photograph's file."""
     return (EXAMPLES / "cat.jpg").read_bytes()

@@ -32,8 +32,7 @@ def test_ten_clients_at_once(load: ModuleType, pipe: promptseg.Pipeline) -> None
     try:
         tally, memory = load.run_load(url, process.pid, questions, CLIENTS, SECONDS)
     finally:
-        process.terminate()
-        code = process.wait(60)
+        code = load.stop_server(process)
     assert tally.wrong == []
     assert code == 0
     assert sum(tally.kinds.values()) >= CLIENTS
