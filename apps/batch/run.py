@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
-# How often Ray starts a worker again that died over the same images: one whose machine was lost
-# goes on elsewhere, and an image that kills every worker does not keep the batch for ever.
-_DEATHS = 5
 # CPUs of the tasks that read rows and write files.
 _FEW_CPUS = 0.05
 _LOOK_SECONDS = 1.0
@@ -136,7 +133,6 @@ def segment(
         "labels": list(dict.fromkeys([*query.text, *(item.label for item in query.reference)])),
         "min_presence": query.min_presence,
         **ranking,
-        "max_pixels": max_pixels,
     }
     with store.held():
         store.begin(asked)
@@ -213,12 +209,14 @@ def _run(
                 fn_constructor_args=(work,),
                 batch_size=cluster.batch_size,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+                # All at once, but the batch also goes on with one.
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1, max_size=workers, initial_size=workers
+                ),
                 num_cpus=cluster.worker_cpus(),
                 num_gpus=cluster.gpus_per_worker or None,
                 memory=memory,
                 udf_modifying_row_count=False,
-                max_task_retries=_DEATHS,
             )
             try:
                 found.write_parquet(
