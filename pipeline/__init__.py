@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .prompters.reference.examples import Reference as Reference
     from .proposals import Proposals as Proposals
     from .query import Query as Query
+    from .raster import Raster as Raster
     from .result import RejectedMask as RejectedMask
     from .result import Result as Result
     from .scoring.ranking import RankingConfig as RankingConfig
@@ -44,6 +45,7 @@ else:  # a type checker that saw __getattr__ would accept any name
             "prompters.reference.examples": ["EncodedReference", "Reference"],
             "proposals": ["Proposals"],
             "query": ["Query"],
+            "raster": ["Raster"],
             "result": ["RejectedMask", "Result"],
             "scoring.ranking": ["RankingConfig", "rank"],
         },

@@ -8,7 +8,7 @@ Source: Lin et al. 2014, "Microsoft COCO"; https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from .masks import Box, cut
 
 # The corner (x, y) of a part of an image, and the mask within it, (h, w).
 Piece = tuple[int, int, BoolArray]
+# An enlarged mask is made in pieces of so many pixels.
+_PIECE_PIXELS = 2**22
+_HALF = 128  # of 255
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,43 @@ class CompactMask:
         ends = turns if turns[-1] == pixels else np.append(turns, pixels)
         return cls(size, box, area, _compress(np.diff(ends, prepend=0), size))
 
+    @classmethod
+    def union(cls, masks: Sequence[CompactMask]) -> CompactMask:
+        """Return what one or more masks of an image cover together, without making pixels."""
+        if len(masks) == 1:
+            return masks[0]
+        from pycocotools import mask as coco_mask
+
+        merged = coco_mask.merge([mask._rle() for mask in masks])
+        boxes = np.array([mask.box for mask in masks if mask.area] or [(0, 0, 0, 0)])
+        x0, y0 = (int(edge) for edge in boxes[:, :2].min(0))
+        x1, y1 = (int(edge) for edge in boxes[:, 2:].max(0))
+        return cls(masks[0].size, (x0, y0, x1, y1), int(coco_mask.area(merged)), merged["counts"])
+
     def part(self) -> BoolArray:
         """Return the mask within its box, (y1 - y0, x1 - x0)."""
-        x0, y0, x1, y1 = self.box
+        return self.window(self.box)
+
+    def window(self, box: Box) -> BoolArray:
+        """Return the mask within any box of the image, (y1 - y0, x1 - x0)."""
+        x0, y0, x1, y1 = box
         turns = np.cumsum(read_lengths(self.counts))
         starts, ends = turns[0:-1:2], turns[1::2]
-        # Runs over several columns become one run in each.
         height = self.size[0]
+        near = (starts < x1 * height) & (ends > x0 * height)
+        starts, ends = starts[near], ends[near]
+        # Runs over several columns become one run in each.
         first, last = starts // height, (ends - 1) // height
         columns = last - first + 1
         run = np.repeat(np.arange(len(starts)), columns)
         x = np.arange(len(run)) - np.repeat(np.cumsum(columns) - columns, columns) + first[run]
         top = np.maximum(starts[run] - x * height, y0) - y0
         bottom = np.minimum(ends[run] - x * height, y1) - y0
+        seen = (x >= x0) & (x < x1) & (top < bottom)
+        x, top, bottom = x[seen] - x0, top[seen], bottom[seen]
         part = np.zeros((y1 - y0 + 1, x1 - x0), np.uint8)
-        part[top, x - x0] = 1
-        part[bottom, x - x0] ^= 1
+        part[top, x] = 1
+        part[bottom, x] ^= 1
         for row, above in zip(part[1:], part[:-1], strict=True):
             row ^= above
         return part[:-1].view(np.bool_)
@@ -109,6 +133,12 @@ class CompactMask:
             return CompactMask.join([], (height, width))
         part = self.part()[np.ix_(y[rows] - y0, x[columns] - x0)]
         return CompactMask.join([(int(columns[0]), int(rows[0]), part)], (height, width))
+
+    def enlarged(self, size: tuple[int, int]) -> CompactMask:
+        """Return the mask of the image at a larger size (H, W), its rim interpolated."""
+        if size == self.size:
+            return self
+        return CompactMask.join(_enlarge(self, size) if self.area else [], size)
 
     def shares(self, others: Sequence[CompactMask]) -> NDArray[np.int64]:
         """Return how many pixels each of other masks of the same image has in common with this."""
@@ -161,6 +191,30 @@ def _compress(lengths: Sequence[int] | NDArray[np.int64], size: tuple[int, int])
     rle = coco_mask.frPyObjects({"size": size, "counts": lengths}, *size)
     counts: bytes = rle["counts"]
     return counts
+
+
+def _enlarge(mask: CompactMask, size: tuple[int, int]) -> Iterator[Piece]:
+    """Yield a mask of the image at a larger size (H, W), some columns at a time."""
+    from PIL import Image
+
+    (height, width), (rows, columns) = mask.size, size
+    # With a pixel of background beyond each side, which the rim is interpolated with.
+    x0, y0 = (max(0, edge - 1) for edge in mask.box[:2])
+    x1, y1 = min(width, mask.box[2] + 1), min(height, mask.box[3] + 1)
+    part = Image.fromarray(mask.window((x0, y0, x1, y1)).view(np.uint8) * 255)
+    left, right = -(-x0 * columns // width), x1 * columns // width
+    top, bottom = -(-y0 * rows // height), y1 * rows // height
+    step = max(1, _PIECE_PIXELS // (bottom - top))
+    above, below = top * height / rows - y0, min(bottom * height / rows, y1) - y0
+    for start in range(left, right, step):
+        stop = min(start + step, right)
+        before, behind = (min(edge * width / columns, x1) - x0 for edge in (start, stop))
+        enlarged = part.resize(
+            (stop - start, bottom - top),
+            Image.Resampling.BILINEAR,
+            box=(before, above, behind, below),
+        )
+        yield start, top, np.asarray(enlarged) >= _HALF
 
 
 def _rims(x0: int, y0: int, part: BoolArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from .decoding.everything import EverythingConfig
 from .scoring.calibration import ScoreCalibration
 from .scoring.fusion import FusionConfig
 from .scoring.ranking import RankingConfig
+from .tiling.run import TilingConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class PipelineConfig:
         closer: When small things that are marked are looked at closely; None for never.
         calibration: Of the scores of masks that phrases find; None leaves them to the ranking's
             formula.
+        tiling: How large pictures are searched in tiles.
     """
 
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -32,3 +34,4 @@ class PipelineConfig:
     ranking: RankingConfig = field(default_factory=RankingConfig)
     closer: CloserConfig | None = None
     calibration: ScoreCalibration | None = None
+    tiling: TilingConfig = field(default_factory=TilingConfig)

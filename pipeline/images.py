@@ -177,7 +177,7 @@ def _from_path(source: str | Path, read: Callable[[Image.Image, str], _Pixels]) 
         raise InputError("the image path is empty; give the path of an image file")
     path = Path(source)
     try:
-        _check_file(path, name)
+        check_file(path, name)
         return _from_stream(path, name, read)
     except PermissionError as error:
         raise InputError(f"{name} may not be read; check its permissions") from error
@@ -267,7 +267,7 @@ def _decode(read: Callable[[], _Pixels], name: str) -> _Pixels:
         ) from error
 
 
-def _check_file(path: Path, name: str) -> None:
+def check_file(path: Path, name: str) -> None:
     """Refuse what is no file with something in it."""
     if "\0" in str(path):
         raise InputError(f"{name} has a null byte in it, which no path has; check the path")

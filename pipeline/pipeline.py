@@ -26,8 +26,11 @@ from .prompters.reference.prompter import ReferencePrompter
 from .prompters.text.prompter import TextPrompter
 from .proposals import Proposals
 from .query import Phrases, Query
+from .raster import Raster
 from .result import Result
 from .scoring.ranking import RankingConfig, rank
+from .tiled import TiledFinder
+from .tiling.layout import Tiles
 
 
 class Pipeline:
@@ -56,7 +59,7 @@ class Pipeline:
 
     def __call__(
         self,
-        image: ImageSource | ImageEmbedding,
+        image: ImageSource | ImageEmbedding | Raster,
         text: Phrases = None,
         *,
         negative_text: Phrases = None,
@@ -69,6 +72,7 @@ class Pipeline:
         top_k: int | None = None,
         min_score: float | None = None,
         no_overlap: bool | None = None,
+        tiles: Tiles | None = None,
     ) -> Result:
         """Segment one image.
 
@@ -81,7 +85,8 @@ class Pipeline:
 
         Args:
             image: Anything that :func:`~promptseg.pipeline.images.load_image` reads, or an
-                embedding from :meth:`encode_image`, which saves encoding it for each query.
+                embedding from :meth:`encode_image`, which saves encoding it for each query; with
+                tiles also a :class:`~promptseg.pipeline.raster.Raster`.
             text: Phrases to look for; :class:`~promptseg.pipeline.query.Query` describes this and
                 the next seven arguments in full.
             negative_text: Phrases whose masks are not wanted.
@@ -94,6 +99,9 @@ class Pipeline:
             top_k: Maximum number of masks for each phrase.
             min_score: Minimum score of a mask.
             no_overlap: Whether each pixel goes to the best of the masks that cover it.
+            tiles: "auto", or (height, width) in pixels: also look at overlapping tiles of the
+                image, which finds what is small in it. The path of a TIFF is then read tile by
+                tile, for which rasterio must be installed.
 
         Returns:
             Masks at the image's size, best first; it may be empty.
@@ -112,7 +120,7 @@ class Pipeline:
             boxes=boxes,
             min_presence=min_presence,
         )
-        return rank(self.propose(image, query), ranking)
+        return rank(self.propose(image, query, tiles=tiles), ranking)
 
     def encode_image(self, image: ImageSource) -> ImageEmbedding:
         """Encode an image once, for any number of queries.
@@ -122,7 +130,14 @@ class Pipeline:
         """
         return self.segmenter.encode_image(image)
 
-    def propose(self, image: ImageSource | ImageEmbedding, query: Query) -> Proposals:
+    def propose(
+        self,
+        image: ImageSource | ImageEmbedding | Raster,
+        query: Query,
+        *,
+        tiles: Tiles | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Proposals:
         """Decode everything that a query finds, without ranking it.
 
         :meth:`rank` then chooses among the masks; ranking them again with other thresholds decodes
@@ -131,11 +146,16 @@ class Pipeline:
         Args:
             image: As for :meth:`__call__`.
             query: What to look for.
+            tiles: As for :meth:`__call__`.
+            progress: With tiles, called with the number of looks done and of those known so far.
 
         Raises:
             InputError: The image cannot be read, a mark lies outside it, or this pipeline cannot
                 answer the query.
         """
+        if tiles is not None:
+            return self._tiled(tiles).find(image, query, progress)
+        image = _untiled(image)
         # The whole query is checked before anything is encoded.
         if isinstance(image, ImageEmbedding):
             self.segmenter.check(image)
@@ -198,12 +218,13 @@ class Pipeline:
 
     def everything(
         self,
-        image: ImageSource | ImageEmbedding,
+        image: ImageSource | ImageEmbedding | Raster,
         *,
         points_per_side: int | None = None,
         min_mask_region_area: int | None = None,
         config: EverythingConfig | None = None,
         progress: ProgressCallback | None = None,
+        tiles: Tiles | None = None,
     ) -> Result:
         """Segment everything that clicks on a grid find, without a query.
 
@@ -213,7 +234,9 @@ class Pipeline:
             min_mask_region_area: Holes of fewer pixels are filled and islands of fewer pixels
                 removed; by default the config's.
             config: All settings; by default the preset's.
-            progress: Called with the number of points done and the total.
+            progress: Called with the number of points done and the total; with tiles, with the
+                number of looks.
+            tiles: As for :meth:`__call__`; every tile has a grid of its own.
 
         Returns:
             Masks at the image's size, best first; see
@@ -228,18 +251,20 @@ class Pipeline:
             min_mask_region_area=min_mask_region_area,
             config=config,
             progress=progress,
+            tiles=tiles,
         )
         weight = self.config.ranking.stability_weight
         return rank(proposals, RankingConfig(stability_weight=weight))
 
     def propose_everything(
         self,
-        image: ImageSource | ImageEmbedding,
+        image: ImageSource | ImageEmbedding | Raster,
         *,
         points_per_side: int | None = None,
         min_mask_region_area: int | None = None,
         config: EverythingConfig | None = None,
         progress: ProgressCallback | None = None,
+        tiles: Tiles | None = None,
     ) -> Proposals:
         """Do what :meth:`everything` does, except for the ranking; same arguments."""
         config = config or self.config.everything
@@ -247,6 +272,9 @@ class Pipeline:
             config = replace(config, points_per_side=points_per_side)
         if min_mask_region_area is not None:
             config = replace(config, min_mask_region_area=min_mask_region_area)
+        if tiles is not None:
+            return self._tiled(tiles).find_everything(image, config, progress)
+        image = _untiled(image)
         if isinstance(image, ImageEmbedding):
             self.segmenter.check(image)
         return segment_everything(self.segmenter, image, config, progress=progress)
@@ -263,12 +291,20 @@ class Pipeline:
             no_overlap=own.no_overlap if no_overlap is None else no_overlap,
         )
 
-    def _finder(self, stricter: float = 0.0) -> Finder:
+    def _finder(self) -> Finder:
         return Finder(
             self.segmenter,
             self.text_prompter,
             self.reference_prompter,
             self.config,
             self._closer_looks,
-            stricter,
         )
+
+    def _tiled(self, tiles: Tiles) -> TiledFinder:
+        return TiledFinder(self._finder(), tiles)
+
+
+def _untiled(image: ImageSource | ImageEmbedding | Raster) -> ImageSource | ImageEmbedding:
+    if isinstance(image, Raster):
+        raise InputError("a raster is read tile by tile; say how large tiles are: tiles='auto'")
+    return image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +13,7 @@ from .checks import BoolArray, Float32Array, UInt8Array
 from .compact_mask import CompactMask
 from .marks import Marks
 from .result import RejectedMask
+from .unseen import UnseenTile
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,6 +41,7 @@ class Proposals:
             subpart of a click do; the ranking then leaves those alone.
         image: The image itself, (H, W, 3) uint8 RGB, read-only, which is passed on to results;
             None if it was not kept.
+        unseen: Tiles that could not be looked at.
 
     Raises:
         InputError: Lengths or sizes do not agree.
@@ -58,6 +60,7 @@ class Proposals:
     distinct: bool = False
     nested: bool = False
     image: UInt8Array | None = None
+    unseen: tuple[UnseenTile, ...] = ()
 
     def __post_init__(self) -> None:
         witnesses = (self.iou_predictions, self.stability_scores, self.prompt_scores)
@@ -82,6 +85,19 @@ class Proposals:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    def part(self, numbers: Sequence[int]) -> Proposals:
+        """Return some of the masks, with all that belongs to no single one."""
+        chosen = np.asarray(numbers, np.intp)
+        return replace(
+            self,
+            masks=tuple(self.masks[i] for i in numbers),
+            labels=tuple(self.labels[i] for i in numbers),
+            iou_predictions=self.iou_predictions[chosen],
+            stability_scores=self.stability_scores[chosen],
+            prompt_scores=self.prompt_scores[chosen],
+            calibrated=None if self.calibrated is None else self.calibrated[chosen],
+        )
 
     @classmethod
     def of(

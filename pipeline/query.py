@@ -109,6 +109,16 @@ class Query:
             min_presence=self.min_presence,
         )
 
+    def unmarked(self) -> Query:
+        """Return the same query without points and boxes."""
+        return Query(
+            self.text,
+            negative_text=self.negative_text,
+            reference=self.reference or None,
+            negative_reference=self.negative_reference or None,
+            min_presence=self.min_presence,
+        )
+
     def check_fits(self, size: tuple[int, int]) -> None:
         """Check the query against an image of ``size`` (H, W).
 

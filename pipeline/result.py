@@ -21,6 +21,7 @@ from ..models.errors import InputError
 from .checks import BoolArray, Float32Array, UInt8Array, check_shape, read_floats, set_field
 from .compact_mask import CompactMask
 from .masks import cut
+from .unseen import UnseenTile
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -98,6 +99,7 @@ class Result:
         prompt_scores: (N,) float32, how well each prompt matched its phrase.
         rejected: Candidates that were dropped, with the reasons.
         image: The image itself, (H, W, 3) uint8 RGB, read-only; None if it was not kept.
+        unseen: Tiles that could not be looked at.
 
     Raises:
         InputError: The fields' shapes or types do not agree.
@@ -112,6 +114,7 @@ class Result:
     prompt_scores: Float32Array
     rejected: tuple[RejectedMask, ...] = field(default=())
     image: UInt8Array | None = None
+    unseen: tuple[UnseenTile, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.compact_masks)
@@ -236,6 +239,7 @@ class Result:
             prompt_scores=self.prompt_scores[index],
             rejected=self.rejected,
             image=self.image,
+            unseen=self.unseen,
         )
 
     def __iter__(self) -> Iterator[Result]:
@@ -267,8 +271,12 @@ class Result:
         return np.atleast_1d(positions[chosen])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-serialisable values: sizes, scores, boxes, and masks as COCO run lengths."""
+        """Return JSON-serialisable values: sizes, scores, boxes, and masks as COCO run lengths.
+
+        Tiles that could not be looked at are named only where there are some.
+        """
         height, width = self.image_size
+        unseen = [tile.to_dict() for tile in self.unseen]
         return {
             "schema": RESULT_SCHEMA,
             "image_size": [height, width],
@@ -286,6 +294,7 @@ class Result:
                 for i in range(len(self))
             ],
             "rejected": [item.to_dict() for item in self.rejected],
+            **({"unseen": unseen} if unseen else {}),
         }
 
     def overlay(self, image: ImageSource | None = None) -> UInt8Array:

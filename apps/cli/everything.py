@@ -28,12 +28,15 @@ from .options import (
     Preset,
     Resume,
     Simplify,
+    Tiles,
     Weights,
+    read_tiles_option,
 )
 from .runner import Runner
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
+    from ...pipeline.raster import Raster
     from ...pipeline.result import Result
 
 
@@ -84,6 +87,7 @@ def everything_command(
     overwrite: Overwrite = False,
     simplify: Simplify = 0.0,
     frames: Frames = False,
+    tiles: Tiles = None,
     allow_urls: AllowUrls = False,
     as_json: AsJson = False,
 ) -> None:
@@ -99,12 +103,13 @@ def everything_command(
             simplify=simplify,
             frames=frames,
             allow_urls=allow_urls,
+            tiles=read_tiles_option(tiles),
         )
         models = ModelOptions(preset, device, dtype, weights, cache=cache, cache_gb=cache_gb)
     except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
-    job = _Everything(models, points_per_side, crop_layers, min_area)
+    job = _Everything(models, points_per_side, crop_layers, min_area, options.tiles)
     code = Runner(job, options).run(images)
     if code:
         raise typer.Exit(code)
@@ -118,6 +123,7 @@ class _Everything:
     points_per_side: int | None
     crop_layers: int | None
     min_area: int | None
+    tiles: str | tuple[int, int] | None = None
 
     progress_title = "segmenting"
 
@@ -130,6 +136,7 @@ class _Everything:
             "points_per_side": self.points_per_side,
             "crop_layers": self.crop_layers,
             "min_area": self.min_area,
+            **({} if self.tiles is None else {"tiles": self.tiles}),
         }
 
     def record(self) -> dict[str, object]:
@@ -153,13 +160,14 @@ class _Everything:
         if self.crop_layers is not None:
             config = replace(pipeline.config.everything, crop_n_layers=self.crop_layers)
 
-        def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
+        def segment(picture: UInt8Array | Raster, progress: Progress | None) -> Result:
             return pipeline.everything(
-                pixels,
+                picture,
                 points_per_side=self.points_per_side,
                 min_mask_region_area=self.min_area,
                 config=config,
                 progress=progress,
+                tiles=self.tiles,
             )
 
         return segment

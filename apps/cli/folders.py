@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ...models.errors import InputError
 from ...models.foreign import read_regular
 from ...pipeline.saving import RESULT_FILE
-from ..exports import FORMATS
+from ..exports import FORMATS, GEO_FORMATS
 from ..image_names import has_ending, natural_key
 from ..journal import is_journal
 from .run_summary import RUN_FILE, RUN_KEY
@@ -130,7 +130,7 @@ class Search:
                 if has_ending(entry.name):
                     yield name
                 continue
-            if of_a_run and entry.name in FORMATS:
+            if of_a_run and entry.name in (*FORMATS, *GEO_FORMATS):
                 continue
             folder = self.folder / name
             try:

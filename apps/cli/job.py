@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ...models.errors import InputError
-from ..exports import FORMATS, POLYGON_FORMATS
+from ..exports import FORMATS, GEO_FORMATS, POLYGON_FORMATS
 from ..exports.lock import FolderGoneError
 from .folders import DEFAULT_OUT
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
+    from ...pipeline.raster import Raster
     from ...pipeline.result import Result
 
 # If an image's files cannot be written for one of these reasons, neither can the next one's.
@@ -25,7 +26,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 _MOST_SIMPLIFIED = 100
 
 Progress = Callable[[int, int], None]
-Segment = Callable[["UInt8Array", Progress | None], "Result"]
+Segment = Callable[["UInt8Array | Raster", Progress | None], "Result"]
 
 
 class Job(Protocol):
@@ -47,7 +48,10 @@ class Job(Protocol):
         """Return what is looked for; this may read files of the query."""
 
     def prepare(self) -> Segment:
-        """Load what is needed; return the function that segments an image, (H, W, 3) uint8."""
+        """Load what is needed; return the function that segments an image, (H, W, 3) uint8.
+
+        With tiles, also a raster.
+        """
 
     def drawn(self, result: Result) -> Result:
         """Return a result as the overlay and the mask files show it."""
@@ -67,6 +71,7 @@ class RunOptions:
         simplify: Pixels that polygons may deviate from the mask; 0 keeps them exact.
         frames: Segment every page and frame of a file.
         allow_urls: Fetch images that are given by their URL.
+        tiles: "auto" or the (height, width) of tiles that images are looked at in; None for none.
 
     Raises:
         InputError: They make no sense.
@@ -81,13 +86,19 @@ class RunOptions:
     simplify: float = 0.0
     frames: bool = False
     allow_urls: bool = False
+    tiles: str | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.out is not None and os.path.lexists(self.out) and not self.out.is_dir():
             raise InputError(f"--out: {str(self.out)!r} is a file; give a folder")
         for name in self.formats:
-            if name not in FORMATS:
-                raise InputError(f"--format: there is no {name!r}; use one of {', '.join(FORMATS)}")
+            if name not in (*FORMATS, *GEO_FORMATS):
+                known = ", ".join((*FORMATS, *GEO_FORMATS))
+                raise InputError(f"--format: there is no {name!r}; use one of {known}")
+        if set(self.formats) & set(GEO_FORMATS):
+            from ...pipeline.raster import require_geo
+
+            require_geo("rasterio", "pyogrio")
         if not 0 <= self.simplify <= _MOST_SIMPLIFIED:
             raise InputError(
                 f"--simplify must be from 0 to {_MOST_SIMPLIFIED} pixels, not {self.simplify:g}"

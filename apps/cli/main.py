@@ -85,6 +85,8 @@ def _prepare_process() -> None:
     set_up_threads(os.environ)
     # What Pillow warns of in a photograph's metadata says nothing to a user.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
+    # Which rasters have no georeference is told by the formats that need one.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -20,7 +20,7 @@ import typer
 
 from ...models.errors import InputError, ModelNotFoundError
 from ...pipeline.presets.catalog import PRESETS, get_preset
-from ..exports import FORMATS
+from ..exports import FORMATS, GEO_FORMATS, POLYGON_FORMATS
 
 if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
@@ -99,9 +99,10 @@ Formats = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        autocompletion=lambda: list(FORMATS),
+        autocompletion=lambda: [*FORMATS, *GEO_FORMATS],
         help="Write this format instead, for all images together, into a subfolder of its name. "
-        f"Repeat it for several: {', '.join(FORMATS)}.",
+        f"Repeat it for several: {', '.join(FORMATS)}; for georeferenced TIFFs "
+        f"{', '.join(GEO_FORMATS)}.",
     ),
 ]
 Resume = Annotated[
@@ -121,13 +122,22 @@ Simplify = Annotated[
     typer.Option(
         "--simplify",
         metavar="PIXELS",
-        help="Let polygons (--format labelme, yolo, coco-polygons) deviate by this much: fewer "
+        help=f"Let polygons (--format {', '.join(POLYGON_FORMATS)}) deviate by this much: fewer "
         "points, which are easier to edit.",
     ),
 ]
 Frames = Annotated[
     bool,
     typer.Option("--frames", help="Segment every page of a TIFF and every frame of an animation."),
+]
+Tiles = Annotated[
+    str | None,
+    typer.Option(
+        "--tiles",
+        metavar="auto|SIDE|HxW",
+        help="Also look at overlapping tiles of each image, which finds what is small in it; auto "
+        "takes tiles of the size that the model works at. TIFFs are read tile by tile.",
+    ),
 ]
 AllowUrls = Annotated[
     bool, typer.Option("--allow-urls", help="Fetch images that are given by http or https URL.")
@@ -242,6 +252,25 @@ def _without_collecting() -> Iterator[None]:
         gc.freeze()
         if collects:
             gc.enable()
+
+
+def read_tiles_option(value: str | None) -> str | tuple[int, int] | None:
+    """Parse the value of --tiles: "auto", a side, or HxW, in pixels.
+
+    Raises:
+        InputError: It is something else, or a side is too small or too large.
+    """
+    from ...pipeline.tiling.layout import read_tiles
+
+    if value is None or value == "auto":
+        return value
+    sides = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", value)
+    if sides is None:
+        raise InputError(f"--tiles: {value!r} is not auto, a side such as 1024, or HxW in pixels")
+    try:
+        return read_tiles((int(sides[1]), int(sides[2] or sides[1])), 0)
+    except InputError as error:
+        raise InputError(f"--tiles: {error}") from error
 
 
 def _is_folder(path: Path) -> bool:

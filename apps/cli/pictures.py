@@ -29,6 +29,7 @@ from .sources import (
 
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
+    from ...pipeline.raster import Raster
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Pictures:
         opened: Whether a folder or a pattern was given.
         unreadable: Folders below the given ones that cannot be listed, and why.
         sources: Where the pixels come from, by path, if not from that file.
+        windows: Whether TIFFs are read in windows.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -51,6 +53,7 @@ class Pictures:
     opened: bool = False
     unreadable: list[tuple[str, OSError]] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
+    windows: bool = False
 
     @property
     def several(self) -> bool:
@@ -63,14 +66,20 @@ class Pictures:
         found = (self.sources[path].file if path in self.sources else path for path in self.paths)
         return [path for path in dict.fromkeys(found) if path is not None]
 
-    def load(self, path: str) -> UInt8Array:
+    def load(self, path: str) -> UInt8Array | Raster:
         """Return an image, (H, W, 3) uint8 RGB, read-only, so that the pipeline needs no copy.
+
+        Where TIFFs are read in windows, return the raster.
 
         Raises:
             InputError: It cannot be read.
         """
         from ...pipeline.images import load_image
 
+        if self._is_raster(path):
+            from ...pipeline.raster import Raster
+
+            return Raster(path)
         source = self.sources.get(path)
         pixels = load_image(path) if source is None else source.load()
         pixels.flags.writeable = False
@@ -87,7 +96,7 @@ class Pictures:
 
     def left_out(self, path: str) -> str:
         """Return what of an image's file is not segmented: "2 further pages are left out ..."."""
-        if path in self.sources:
+        if path in self.sources or self._is_raster(path):  # a raster's pages are overviews
             return ""
         number, kind = _frames(path)
         if number == 1:
@@ -95,9 +104,19 @@ class Pictures:
         left = count(number - 1, f"further {kind}")
         return f"{left} {'is' if number == 2 else 'are'} left out; --frames segments all"
 
+    def _is_raster(self, path: str) -> bool:
+        from ...pipeline.raster import is_raster
+
+        return self.windows and path not in self.sources and is_raster(path)
+
 
 def find_pictures(
-    given: Sequence[str], out: Path | None, *, allow_urls: bool = False, frames: bool = False
+    given: Sequence[str],
+    out: Path | None,
+    *,
+    allow_urls: bool = False,
+    frames: bool = False,
+    windows: bool = False,
 ) -> Pictures:
     """Search folders for images; files are taken as they are, whether they exist or not.
 
@@ -110,12 +129,13 @@ def find_pictures(
         out: Where files are written; it is not searched.
         allow_urls: Whether URLs may be fetched.
         frames: Whether each page or frame of a file is an image of its own.
+        windows: Whether TIFFs are read in windows.
 
     Raises:
         InputError: A folder has no images, nothing matches a pattern, or a URL may not be fetched.
         OSError: A folder cannot be listed.
     """
-    found = Pictures()
+    found = Pictures(windows=windows)
     roots = [root for path in given for root in _add(found, path, len(given), out, allow_urls)]
     if frames:
         _split(found)

@@ -134,6 +134,13 @@ class RunLog:
         entry = self.entries.get((image, folder))
         return entry is not None and not entry.error
 
+    def way_on(self) -> str:
+        """Return how to resume after an interruption, if there is something to resume from."""
+        if self.folder is None or not (self.begun or self.entries):
+            return ""
+        done = sum(not entry.error for entry in self.entries.values())
+        return f"; {count(done, 'image')} done; the same command with --resume continues from there"
+
     def finish(self, keys: Sequence[tuple[str, str]]) -> None:
         """Put the lines into the order of the run's images, and write the summary.
 

@@ -36,6 +36,7 @@ from .folders import output_folders
 from .job import Job, Progress, RunOptions, Segment, Stop, writing
 from .output_plan import OutputPlan
 from .pictures import Pictures, find_pictures
+from .rasters import check_outputs, describe_unseen, drawn_pixels, use_of_pixels
 from .run_summary import (
     FAILURES_FILE,
     RUN_FILE,
@@ -70,7 +71,7 @@ class Runner:
         self.console = Console()
         self.errors = Console(stderr=True)
         self._segment: Segment | None = None
-        self._log: RunLog | None = None
+        self._log = RunLog(None, {}, resume=False)
         self._lock: FolderLock
         self._manifest: Manifest
         self._planned: list[Path] | None = None
@@ -83,21 +84,21 @@ class Runner:
                 self.options.out if self.options.writes else None,
                 allow_urls=self.options.allow_urls,
                 frames=self.options.frames,
+                windows=self.options.tiles is not None,
             )
             if self.options.writes:
                 with self._hold(pictures) as lock:
                     codes = self._run_in_folder(pictures, lock)
             else:
-                self._log = RunLog(None, {}, resume=False)
                 codes = self._do_all(pictures, self._log, None)
                 self._finish(pictures, self._log)
         except KeyboardInterrupt as stop:
-            say_error(self.errors, f"stopped{_way_on(self._log)}")
+            say_error(self.errors, f"stopped{self._log.way_on()}")
             return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
         except Stop as stop:
             text = describe_error(stop.cause)
             if not isinstance(stop.cause, FolderGoneError):
-                text += _way_on(self._log)
+                text += self._log.way_on()
             say_error(self.errors, text)
             self._echo_error(stop.image, text)
             return exit_code(stop.cause)
@@ -107,7 +108,7 @@ class Runner:
             say_error(self.errors, describe_error(error))
             return exit_code(error)
         except (PromptsegError, OSError) as error:
-            say_error(self.errors, f"{describe_error(error)}{_way_on(self._log)}")
+            say_error(self.errors, f"{describe_error(error)}{self._log.way_on()}")
             return exit_code(error)
         if not codes:
             return 0
@@ -221,6 +222,8 @@ class Runner:
                 else:
                     bar.hide()
                     report()
+                    if log.entries[self._key(path, folder)].error:  # something of it was not seen
+                        codes.append(EXIT_FAILED)
                 bar.advance()
         return codes
 
@@ -236,14 +239,17 @@ class Runner:
         """Segment one image, write its files, and return what prints the report."""
         # Before the models, so that a wrong path is reported at once.
         started = time.perf_counter()
-        pixels = pictures.load(path)
+        picture = pictures.load(path)
+        own_files = self.options.writes and exports is None
+        check_outputs(path, picture, exports, own_files=own_files)
         began = time.perf_counter()
         segment = self._prepare(path)
         started += time.perf_counter() - began  # the models are not this image's
-        result = segment(pixels, progress)
+        result = segment(picture, progress)
+        pixels = drawn_pixels(picture, use_of_pixels(exports, own_files=own_files))
+        unseen = describe_unseen(result)
         from ...pipeline.saving import file_names, overlay_note, render_outputs
 
-        own_files = self.options.writes and exports is None
         record: dict[str, Any] = {
             **pictures.describe(path),
             "preset": self.options.preset,
@@ -260,12 +266,14 @@ class Runner:
         with writing(path):
             if exports is not None:
                 notes += exports.add(path, pixels, result)
-            elif own_files:
+            elif own_files and pixels is not None:
                 for place in (folder, folder.parent):
                     remove_leftovers(place)
                 files = render_outputs(pixels, self.job.drawn(result), record)
                 self._manifest.write_folder(folder, files, _absolute(path))
-            log.add(Entry(*self._key(path, folder), masks=len(result), notes=tuple(notes)))
+            log.add(Entry(*self._key(path, folder), len(result), unseen, tuple(notes)))
+        if unseen:
+            say_error(self.errors, f"{path!r}: {unseen}")
         seconds = time.perf_counter() - started
         if self.options.as_json:
             # The time is not in the file, which is the same for every run.
@@ -386,14 +394,6 @@ class Runner:
     def _print(self, text: str, style: str = "", console: Console | None = None) -> None:
         target = console or self.console
         target.print(visible(text), style=style, highlight=False, markup=False, soft_wrap=True)
-
-
-def _way_on(log: RunLog | None) -> str:
-    """Return how to resume after an interruption, if there is something to resume from."""
-    if log is None or log.folder is None or not (log.begun or log.entries):
-        return ""
-    done = sum(not entry.error for entry in log.entries.values())
-    return f"; {count(done, 'image')} done; the same command with --resume continues from there"
 
 
 def _absolute(path: str) -> str:

@@ -30,7 +30,9 @@ from .options import (
     Resume,
     Simplify,
     Strategy,
+    Tiles,
     Weights,
+    read_tiles_option,
 )
 from .pictures import refuse_phrases
 from .query_options import (
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
     from ...pipeline.prompters.reference.examples import EncodedReference
     from ...pipeline.query import Query
+    from ...pipeline.raster import Raster
     from ...pipeline.result import Result
 
 
@@ -109,6 +112,7 @@ def segment_command(
     overwrite: Overwrite = False,
     simplify: Simplify = 0.0,
     frames: Frames = False,
+    tiles: Tiles = None,
     allow_urls: AllowUrls = False,
     as_json: AsJson = False,
 ) -> None:
@@ -144,11 +148,12 @@ def segment_command(
             simplify=simplify,
             frames=frames,
             allow_urls=allow_urls,
+            tiles=read_tiles_option(tiles),
         )
     except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
-    code = Runner(_Segmenting(query, examples, ranking, models), options).run(images)
+    code = Runner(_Segmenting(query, examples, ranking, models, options.tiles), options).run(images)
     if code:
         raise typer.Exit(code)
 
@@ -156,15 +161,20 @@ def segment_command(
 class _Segmenting:
     """Asks the same query of every image; the job of a runner."""
 
-    progress_title = ""
-
     def __init__(
-        self, query: Query, examples: Examples, ranking: RankingOptions, models: ModelOptions
+        self,
+        query: Query,
+        examples: Examples,
+        ranking: RankingOptions,
+        models: ModelOptions,
+        tiles: str | tuple[int, int] | None = None,
     ) -> None:
         self.query = query
         self.examples = examples
         self.ranking = ranking
         self.models = models
+        self.tiles = tiles
+        self.progress_title = "" if tiles is None else "segmenting"
         self._labels: list[str] | None = None
 
     def settings(self) -> dict[str, object]:
@@ -180,6 +190,7 @@ class _Segmenting:
             "boxes": marks.boxes.tolist(),
             "min_presence": self.query.min_presence,
             **asdict(self.ranking),
+            **({} if self.tiles is None else {"tiles": self.tiles}),
             **self.examples.describe(),
         }
 
@@ -212,9 +223,9 @@ class _Segmenting:
         references = (*self._load_concepts(pipeline), *encode_examples(pipeline, positive))
         query = self.query.with_references(references, encode_examples(pipeline, negative))
 
-        def segment(pixels: UInt8Array, progress: Progress | None) -> Result:
+        def segment(picture: UInt8Array | Raster, progress: Progress | None) -> Result:
             return pipeline.rank(
-                pipeline.propose(pixels, query),
+                pipeline.propose(picture, query, tiles=self.tiles, progress=progress),
                 top_k=ranking.top_k,
                 min_score=ranking.min_score,
                 no_overlap=ranking.no_overlap or None,

@@ -23,8 +23,14 @@ FORMATS = {
     "png": "a black and white PNG of each mask",
     "json": "a JSON for each image with every score, masks as COCO run lengths",
 }
+# Those of TIFFs that say where on Earth they lie; they need the extra `geo`.
+GEO_FORMATS = {
+    "geotiff": "a GeoTIFF for each raster: a band of masks and one of classes",
+    "geojson": "a GeoJSON for each raster, masks as polygons in longitude and latitude",
+    "gpkg": "a GeoPackage for each raster, masks as polygons in its own coordinates",
+}
 # Those with polygons, which can be simplified.
-POLYGON_FORMATS = ("labelme", "yolo", "coco-polygons")
+POLYGON_FORMATS = ("labelme", "yolo", "coco-polygons", "geojson", "gpkg")
 
 
 def exporter_class(name: str) -> type[Exporter]:
@@ -34,6 +40,7 @@ def exporter_class(name: str) -> type[Exporter]:
         InputError: There is no such format.
     """
     from ...models.errors import InputError
+    from . import geo
     from .coco import CocoExporter, CocoPolygonsExporter
     from .images import CutoutExporter, PngExporter
     from .labelme import LabelmeExporter
@@ -50,7 +57,10 @@ def exporter_class(name: str) -> type[Exporter]:
         "cutout": CutoutExporter,
         "png": PngExporter,
         "json": JsonExporter,
+        "geotiff": geo.GeoTiffExporter,
+        "geojson": geo.GeoJsonExporter,
+        "gpkg": geo.GeoPackageExporter,
     }
     if name not in classes:
-        raise InputError(f"there is no format {name!r}; use one of {', '.join(FORMATS)}")
+        raise InputError(f"there is no format {name!r}; use one of {', '.join(classes)}")
     return classes[name]

@@ -72,12 +72,13 @@ class Exporter(ABC):
         """Return the files that an image gets, or the folder of them: paths below the format's."""
 
     @abstractmethod
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         """Write the result of an image.
 
         Args:
             name: The image's path below its folder, with slashes: "holiday/beach.jpg".
-            image: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB; None for a raster that is not in memory, which formats
+                that need pixels do not take.
             result: What was found in it; it may be empty.
 
         Returns:
@@ -86,6 +87,13 @@ class Exporter(ABC):
         Raises:
             InputError: The name is not a path below the folder.
             OSError: A file cannot be written.
+        """
+
+    def check(self, name: str) -> None:  # noqa: B027 - most formats take all images
+        """Refuse an image that the format cannot hold, before it is segmented.
+
+        Raises:
+            InputError: It cannot; the message says what to do.
         """
 
     @abstractmethod

@@ -127,7 +127,7 @@ class CocoExporter(Exporter):
     def outputs(cls, name: str) -> list[str]:
         return []
 
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         stem(name)  # for its check
         entry = describe_image(name, result, polygons=self.polygons, simplified=self.simplify)
         empty = sum(mask.area == 0 for mask in result.compact_masks)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ...models.errors import InputError
 from ...pipeline.masks import cut
 from ...pipeline.saving import mask_names, mask_picture
 from .base import Exporter, stem, to_png
@@ -29,7 +30,7 @@ class _PictureExporter(Exporter):
     def outputs(cls, name: str) -> list[str]:
         return [stem(name)]
 
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         pictures = [to_png(self._draw(image, mask)) for mask in result.compact_masks]
         files = dict(zip(mask_names(result.labels), pictures, strict=True))
         self.files.write_folder(self._path(name), files, self.source(name))
@@ -42,7 +43,7 @@ class _PictureExporter(Exporter):
         return self.folder / self.outputs(name)[0]
 
     @abstractmethod
-    def _draw(self, image: UInt8Array, mask: CompactMask) -> Image.Image:
+    def _draw(self, image: UInt8Array | None, mask: CompactMask) -> Image.Image:
         """Return the picture of a mask."""
 
 
@@ -52,7 +53,9 @@ class CutoutExporter(_PictureExporter):
     name = "cutout"
     reads_pixels = True
 
-    def _draw(self, image: UInt8Array, mask: CompactMask) -> Image.Image:
+    def _draw(self, image: UInt8Array | None, mask: CompactMask) -> Image.Image:
+        if image is None:
+            raise InputError("a cut-out needs the image's pixels; give another format")
         return cutout(image, mask.box, mask.part())
 
 
@@ -61,7 +64,7 @@ class PngExporter(_PictureExporter):
 
     name = "png"
 
-    def _draw(self, image: UInt8Array, mask: CompactMask) -> Image.Image:
+    def _draw(self, image: UInt8Array | None, mask: CompactMask) -> Image.Image:
         return mask_picture(mask)
 
 

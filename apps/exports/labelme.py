@@ -34,7 +34,7 @@ class LabelmeExporter(Exporter):
     def outputs(cls, name: str) -> list[str]:
         return [f"{stem(name)}.json"]
 
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         from .outlines import pixel_polygons
         from .simplify import simplify
 

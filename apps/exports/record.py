@@ -23,7 +23,7 @@ class JsonExporter(Exporter):
     def outputs(cls, name: str) -> list[str]:
         return [f"{stem(name)}.json"]
 
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         record = {"image": printable(name), **result.to_dict()}
         content = json.dumps(record, indent=2, allow_nan=False) + "\n"
         self.files.write(self._path(name), content.encode(), self.source(name))

@@ -86,12 +86,27 @@ class Exports:
         """Return the files of all images together, which are added to."""
         return [item.folder / path for item in self._exporters for path in item.shared]
 
-    def add(self, image: str | Path, pixels: UInt8Array, result: Result) -> list[str]:
+    @property
+    def needing_pixels(self) -> list[str]:
+        """The formats that draw the image itself."""
+        return [item.name for item in self._exporters if item.reads_pixels]
+
+    def check(self, image: str | Path) -> None:
+        """Refuse an image that one of the formats cannot hold, before it is segmented.
+
+        Raises:
+            InputError: It cannot.
+        """
+        name = self._name(image)
+        for item in self._exporters:
+            item.check(name)
+
+    def add(self, image: str | Path, pixels: UInt8Array | None, result: Result) -> list[str]:
         """Write the result of an image in all formats.
 
         Args:
             image: Path of the image.
-            pixels: (H, W, 3) uint8 RGB.
+            pixels: (H, W, 3) uint8 RGB; None for a raster that is not in memory.
             result: What was found in it.
 
         Returns:

@@ -64,7 +64,7 @@ class VocExporter(Exporter):
         below = f"{stem(name)}.png"
         return [f"{CLASS_FOLDER}/{below}", f"{OBJECT_FOLDER}/{below}"]
 
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         of_classes, of_objects = (self.folder / path for path in self.outputs(name))
         numbers = self.labels.numbers_of(result.labels)
         if self._written != self.labels.names:

@@ -64,7 +64,7 @@ class YoloExporter(Exporter):
             return ["/".join([LABELS_FOLDER, *parts]) + ".txt"]
         return ["/".join([*parts[:last], LABELS_FOLDER, *parts[last + 1 :]]) + ".txt"]
 
-    def add(self, name: str, image: UInt8Array, result: Result) -> list[str]:
+    def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         from .outlines import joined_polygon
         from .simplify import simplify
 

@@ -320,6 +320,7 @@ class _Ranking:
             prompt_scores=self.all.prompt_scores[kept],
             rejected=(*self.all.rejected, *dropped),
             image=self.all.image,
+            unseen=self.all.unseen,
         )
 
     def _rejected(self, i: int) -> RejectedMask:

@@ -54,6 +54,7 @@ PUBLIC = {
         "Proposals",
         "Query",
         "RankingConfig",
+        "Raster",
         "Reference",
         "RejectedMask",
         "Result",

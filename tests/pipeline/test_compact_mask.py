@@ -6,7 +6,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
@@ -97,3 +97,45 @@ def test_a_large_plain_mask_takes_little_memory() -> None:
     mask = np.zeros((3000, 4000), bool)
     mask[500:2500, 700:3300] = True
     assert len(CompactMask.of(mask).counts) < mask.nbytes / 1000
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 4))
+def test_a_union_covers_what_any_mask_covers(data: st.DataObject, count: int) -> None:
+    size = data.draw(SIZES)
+    masks = [data.draw(hnp.arrays(bool, size)) for _ in range(count)]
+    union = CompactMask.union([CompactMask.of(mask) for mask in masks])
+    assert union == CompactMask.of(np.logical_or.reduce(masks))
+
+
+@settings(deadline=None)
+@given(ANY_MASK, st.data())
+def test_a_window_is_the_mask_s_part(mask: np.ndarray, data: st.DataObject) -> None:
+    height, width = mask.shape
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    box = (x0, y0, data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height)))
+    np.testing.assert_array_equal(CompactMask.of(mask).window(box), cut(mask, box))
+
+
+@settings(deadline=None)
+@given(ANY_MASK, st.integers(1, 5))
+def test_a_mask_enlarged_by_a_whole_factor_reduces_to_itself(mask: np.ndarray, factor: int) -> None:
+    packed = CompactMask.of(mask)
+    size = (mask.shape[0] * factor, mask.shape[1] * factor)
+    enlarged = packed.enlarged(size)
+    assert enlarged.size == size
+    if factor % 2:  # a pixel's middle keeps its value
+        assert enlarged.reduced(factor) == packed
+
+
+def test_an_enlarged_mask_has_the_shape_of_the_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def disc(size: tuple[int, int]) -> np.ndarray:
+        y, x = ((np.arange(n) + 0.5) / n - 0.5 for n in size)
+        return np.hypot(y[:, None], x) < 0.3
+
+    small = CompactMask.of(disc((60, 80)))
+    large = small.enlarged((733, 1111))
+    expected = disc((733, 1111))
+    assert (large.full() & expected).sum() / (large.full() | expected).sum() > 0.97
+    monkeypatch.setattr("promptseg.pipeline.compact_mask._PIECE_PIXELS", 5000)
+    assert small.enlarged((733, 1111)) == large

@@ -300,7 +300,7 @@ add(
 class Stub:
     """Reads the image and checks the query against it, and finds nothing."""
 
-    def propose(self, image: Any, query: Query) -> Proposals:
+    def propose(self, image: Any, query: Query, **options: object) -> Proposals:
         pixels = load_image(image)
         query.check_fits((pixels.shape[0], pixels.shape[1]))
         empty = np.zeros(0, np.float32)

@@ -25,7 +25,9 @@ class FakePipeline:
     queries: list[Query] = field(default_factory=list)
     rankings: list[tuple[int | None, float | None, bool | None]] = field(default_factory=list)
 
-    def propose(self, image: np.ndarray, query: Query) -> Proposals:
+    def propose(
+        self, image: np.ndarray, query: Query, *, tiles: object = None, progress: object = None
+    ) -> Proposals:
         self.queries.append(query)
         height, width = image.shape[:2]
         left = np.zeros((height, width), bool)

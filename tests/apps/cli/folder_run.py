@@ -43,7 +43,7 @@ def count_down(call: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
 class SlowPipeline(FakePipeline):
     """Takes its time."""
 
-    def propose(self, image: Any, query: Any) -> Any:
+    def propose(self, image: Any, query: Any, **options: object) -> Any:
         time.sleep(0.3)
         return super().propose(image, query)
 

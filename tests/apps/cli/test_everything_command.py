@@ -37,6 +37,7 @@ class FakeEverything:
         min_mask_region_area: int | None,
         config: EverythingConfig | None = None,
         progress: Callable[[int, int], None] | None,
+        tiles: object = None,
     ) -> Result:
         crops = None if config is None else config.crop_n_layers
         self.calls.append((points_per_side, min_mask_region_area, crops))

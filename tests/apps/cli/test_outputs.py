@@ -300,7 +300,7 @@ def test_an_output_folder_that_goes_during_the_run_is_told(
         picture(Path(f"album/{i}.png"), i)
     propose = type(fake_pipeline).propose
 
-    def remove(self, image, query):
+    def remove(self, image, query, **options):
         if len(self.queries) == 2:
             shutil.rmtree("out")
         return propose(self, image, query)
@@ -317,7 +317,7 @@ def test_results_that_go_during_the_run_are_failures(run, fake_pipeline, monkeyp
         picture(Path(f"album/{i}.png"), i)
     propose = type(fake_pipeline).propose
 
-    def remove(self, image, query):
+    def remove(self, image, query, **options):
         if len(self.queries) == 2:
             shutil.rmtree("out/0")
         return propose(self, image, query)

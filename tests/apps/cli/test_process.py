@@ -25,7 +25,7 @@ from conftest import FakePipeline
 from promptseg.apps.cli.main import main
 from promptseg.apps.cli.options import ModelOptions
 class Pipeline(FakePipeline):
-    def propose(self, image, query):
+    def propose(self, image, query, **options):
         if "fault" in query.text:
             raise AttributeError("'NoneType' object has no attribute 'masks'")
         return super().propose(image, query)

@@ -372,7 +372,7 @@ def test_without_resume_a_run_begins_anew(run, fake_pipeline, folder: Path, monk
     run("segment", folder, "-t", "cat", "--out", "out")
     propose = type(fake_pipeline).propose
 
-    def interrupted(self, image: np.ndarray, query: object) -> object:
+    def interrupted(self, image: np.ndarray, query: object, **options: object) -> object:
         if len(self.queries) == 7:
             raise KeyboardInterrupt
         return propose(self, image, query)

@@ -311,7 +311,7 @@ def test_unknown_devices_exit_2(run, photo, device: str) -> None:
 
 
 def test_an_image_that_fails_in_the_models_exits_1(run, fake_pipeline, photo, monkeypatch) -> None:
-    def run_out(self, image, query) -> None:
+    def run_out(self, image, query, **options) -> None:
         raise RuntimeError("not enough memory: you tried to allocate\n4 GB")
 
     monkeypatch.setattr(type(fake_pipeline), "propose", run_out)

@@ -23,7 +23,7 @@ def asked(pocket, loads, monkeypatch: pytest.MonkeyPatch) -> list[Query]:
     queries: list[Query] = []
     propose = Pipeline.propose
 
-    def record(self, image, query):
+    def record(self, image, query, **options):
         queries.append(query)
         return propose(self, image, query)
 
