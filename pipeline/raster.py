@@ -36,6 +36,8 @@ MOST_IN_MEMORY = 2**27
 _CACHE_BYTES = 2**26
 # Longer side of the reduced raster whose values set the stretch.
 _SAMPLE_SIDE = 1024
+# A reduced raster is read in so many strips, so that damage costs one of them.
+_STRIPS = 16
 _PERCENTILES = (2.0, 98.0)
 
 
@@ -109,14 +111,14 @@ class Raster:
         Raises:
             InputError: It cannot be read.
         """
-        return self._read(box, (box[3] - box[1], box[2] - box[0]))
+        return self._shown(*self._values(box, (box[3] - box[1], box[2] - box[0])))
 
     def overview(self, side: int) -> tuple[UInt8Array, BoolArray | None]:
-        """Read the whole raster, its longer side reduced to at most so many pixels."""
-        height, width = self.size
-        share = min(1.0, side / max(self.size))
-        small = max(1, round(height * share)), max(1, round(width * share))
-        return self._read((0, 0, width, height), small)
+        """Read the whole raster, its longer side reduced to at most so many pixels.
+
+        What cannot be read of it has no data.
+        """
+        return self._shown(*self._reduced(side))
 
     def check_in_memory(self, use: str) -> None:
         """Refuse a raster of which not all pixels should be in memory at once.
@@ -144,8 +146,8 @@ class Raster:
             # Only TIFF: other drivers follow what a file says to other files and addresses.
             return rasterio.open(self.path, driver="GTiff")
 
-    def _read(self, box: Box, size: tuple[int, int]) -> tuple[UInt8Array, BoolArray | None]:
-        values, valid = self._values(box, size)
+    def _shown(self, values: NDArray[Any], valid: BoolArray) -> tuple[UInt8Array, BoolArray | None]:
+        """Return bands (B, h, w) as RGB, black where they are not valid."""
         if self._colours is not None:
             pixels = self._colours[values[0]]
         else:
@@ -158,7 +160,26 @@ class Raster:
         pixels[~valid] = 0
         return pixels, valid
 
-    def _values(self, box: Box, size: tuple[int, int]) -> tuple[NDArray[Any], BoolArray]:
+    def _reduced(self, side: int) -> tuple[NDArray[Any], BoolArray]:
+        """Return the bands of the whole raster, reduced, and where they have data."""
+        share = min(1.0, side / max(self.size))
+        height, width = (max(1, round(length * share)) for length in self.size)
+        values = np.zeros((len(self._bands), height, width), self._dtype)
+        valid = np.zeros((height, width), np.bool_)
+        step = -(-height // _STRIPS)
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            first, last = (row * self.size[0] / height for row in (rows.start, rows.stop))
+            try:
+                part = self._values((0, first, self.size[1], last), (rows.stop - top, width))
+            except InputError:  # told of the tiles that lie there
+                continue
+            values[:, rows], valid[rows] = part
+        return values, valid
+
+    def _values(
+        self, box: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> tuple[NDArray[Any], BoolArray]:
         """Return the bands (B, h, w) of a window at a size, and where they have data."""
         import rasterio
         from rasterio.enums import Resampling
@@ -186,10 +207,7 @@ class Raster:
     @cached_property
     def _range(self) -> NDArray[np.float64]:
         """The values (B, 2) that become 0 and 255."""
-        height, width = self.size
-        share = min(1.0, _SAMPLE_SIDE / max(self.size))
-        small = max(1, round(height * share)), max(1, round(width * share))
-        values, valid = self._values((0, 0, width, height), small)
+        values, valid = self._reduced(_SAMPLE_SIDE)
         if not valid.any():
             return np.tile([0.0, 1.0], (len(values), 1))
         found: NDArray[np.float64] = np.percentile(

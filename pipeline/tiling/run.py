@@ -2,8 +2,8 @@
 
 A look at a tile sees what is small in the picture, a look at the whole what is larger than a tile.
 Objects that several tiles see are joined (:mod:`~promptseg.pipeline.tiling.joining`). Each object
-is then looked at once more, in the middle of a window that it fills for the most part: no edge cuts
-it there, and what is not found again is dropped.
+is then looked at once more, in the middle of a window of its own, where no edge cuts it. What is
+not found again is dropped.
 
 Many looks have many chances to be wrong: a gate that lets 7% of absent phrases pass in one look
 lets most of them pass in one of forty. So every look has to be surer than a single one, by log-odds
@@ -186,7 +186,7 @@ class _Run:
         return _enlarged(_where_valid(seen, valid), size)
 
     def _again(self, seen: Joined) -> Proposals:
-        """Look again at objects that edges of tiles cut, each in the middle of a tile."""
+        """Look again at each object, in the middle of a window of its own."""
         found, size = seen.found, self.picture.size
         if self.nested:  # every part of the picture was searched, and most copies are whole
             return found.part(np.flatnonzero(~seen.cut | seen.joined).tolist())
