@@ -22,7 +22,8 @@ from PIL import Image
 
 from promptseg.apps.web.engine import Engine
 from promptseg.apps.web.request import MarkHistory, Request, Setup
-from promptseg.apps.web.results import ResultView
+from promptseg.apps.web.results import ResultView, Thresholds
+from promptseg.apps.web.sheet import Sheet, Shown
 
 TARGET = 0.25
 SIZE = (640, 480)
@@ -64,7 +65,9 @@ def time_clicks(path: Path, repeats: int) -> tuple[float, float]:
 def time_click(view: ResultView, path: Path, marks: MarkHistory) -> float:
     """Seconds that the handler takes to answer the marks."""
     start = time.perf_counter()
-    view.find((Request(Setup(), path, marks=marks),), 0.0, 0, lambda what: None)
+    request = Request(Setup(), path, marks=marks)
+    answers = view.find((request,), Thresholds(), lambda what: None)
+    view.draw(Sheet(path, Shown((request,))), Thresholds(), answers=answers)
     return time.perf_counter() - start
 
 

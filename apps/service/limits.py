@@ -23,6 +23,18 @@ MAX_PICTURES = 16
 # Of everything mode's grid; the time grows with its square.
 MAX_POINTS_PER_SIDE = 64
 
+# --- Collected objects ---
+
+# Objects on one picture, and steps that can be undone.
+MAX_OBJECTS = 200
+MAX_STEPS = 100
+# Of one brush stroke: points, and the brush's radius as a share of the picture's longer side.
+MAX_STROKE_POINTS = 1_000
+MAX_BRUSH_SHARE = 0.25
+# Bytes of masks that the steps of one page may hold, and those of all pages.
+MAX_WORK_BYTES = 16 * 2**20
+MAX_SHELF_BYTES = 256 * 2**20
+
 # --- Pictures ---
 
 # The page scales larger pictures down to this many pixels, others refuse them; --max-pixels changes

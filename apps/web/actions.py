@@ -160,6 +160,16 @@ def text_request(
     )
 
 
+def everything_request(setup: Setup, picture: str | None, points_per_side: float | None) -> Request:
+    """Return the request of the everything tab; 0 points mean the preset's own grid.
+
+    Raises:
+        InputError: The picture is missing.
+    """
+    points = round(points_per_side or 0) or None
+    return Request(setup, read_picture(picture), everything=True, points_per_side=points)
+
+
 def reference_requests(
     setup: Setup,
     picture: str | None,

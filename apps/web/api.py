@@ -22,8 +22,8 @@ from ..exports.run import write_format
 from ..service.limits import MAX_MARKS, MAX_TEXT, check_count, check_text
 from .actions import in_plain_text
 from .engine import Engine
+from .plain import plain
 from .request import Click, Example, MarkHistory, Request, Setup, read_label, read_phrases
-from .tabs import plain
 
 _Answer = tuple[dict[str, Any], list[str] | None]
 

@@ -14,8 +14,9 @@ from ...pipeline.checks import UInt8Array
 from ...pipeline.result import Result
 from ..exports.run import write_cutout, write_format, write_zip
 from .actions import plainly
-from .results import ResultView, Shown, choose_part
-from .tabs import plain
+from .desk import Desk
+from .plain import plain
+from .results import Thresholds
 
 # Writes a result to a folder, given the picture's file name, its pixels and the result.
 Writer = Callable[[Path, Path, UInt8Array, Result], Path]
@@ -26,6 +27,10 @@ def write_coco(folder: Path, picture: Path, pixels: UInt8Array, result: Result) 
     return write_format("coco", folder, picture, pixels, result)
 
 
+_WHAT = (
+    '<p class="quiet">Downloads have all objects of the list, hidden ones too; while it is empty, '
+    "what is found.</p>"
+)
 # For each button: its id, its text, and what writes its file.
 BUTTONS: tuple[tuple[str, str, Writer], ...] = (
     ("cutout", "Cut-out PNG", write_cutout),
@@ -34,36 +39,39 @@ BUTTONS: tuple[tuple[str, str, Writer], ...] = (
 )
 
 
-def add_downloads(view: ResultView) -> None:
+def add_downloads(desk: Desk) -> None:
     """Add the download buttons; call it inside a Blocks context.
 
     A visible button writes the file; then a hidden one beside it downloads that.
     """
-    inputs = [view.shown, *view.thresholds]
+    gr.HTML(_WHAT, elem_id="download-note")
     with gr.Row(elem_id="downloads"):
         for name, words, writer in BUTTONS:
             button = gr.Button(words, size="sm", min_width=90, elem_id=f"download-{name}")
             link = plain(gr.DownloadButton)(visible="hidden", elem_id=f"link-{name}")
             made = button.click(
-                _handler(view, link, writer), inputs, [link], api_visibility="private"
+                _handler(desk, link, writer), desk.inputs, [link], api_visibility="private"
             )
             made.success(None, None, None, js=_press(f"link-{name}"), api_visibility="private")
 
 
-def _handler(view: ResultView, link: Any, writer: Writer) -> Callable[..., str]:
+def _handler(desk: Desk, link: Any, writer: Writer) -> Callable[..., str]:
     """Return the handler that writes a button's file."""
 
     @plainly
-    def write(shown: Shown, min_score: float, top_k: float, part: str) -> str:
-        request = shown.request
-        if request is None:
+    def write(key: str, chosen: Any, min_score: float, top_k: float, part: str) -> str:
+        sheet = desk.sheet(key)
+        if sheet.on_stage is None:
             raise InputError("there is nothing to download yet; find something first")
-        result = view.ranked(shown, min_score, top_k)
-        if request.marks.is_lone_click and not request.wanted:
-            result = choose_part(result, part)
-        pixels = view.engine.read(request.picture)
+        if len(sheet.objects):
+            result: Result | None = sheet.objects.to_result(desk.size(sheet))
+        else:
+            result = desk.view.chosen(sheet, Thresholds(min_score, top_k, part))
+        if result is None:
+            raise InputError("there is nothing to download yet; find something first")
+        pixels = desk.engine.read(sheet.on_stage)
         with tempfile.TemporaryDirectory() as folder:
-            path = writer(Path(folder), request.picture, pixels, result)
+            path = writer(Path(folder), sheet.on_stage, pixels, result)
             # Gradio keeps a copy and deletes it when it expires.
             kept: str = link.move_resource_to_block_cache(path)
         return kept

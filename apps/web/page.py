@@ -1,43 +1,41 @@
-"""The page: its layout, and what each button, click and slider does."""
+"""The page: its layout, and what each way of asking does."""
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ...models.errors import InputError
 from . import views
 from .actions import (
     Draft,
     add_mark,
+    everything_request,
     open_picture,
     plainly,
-    read_painting,
-    read_picture,
     reference_requests,
     tell,
     text_request,
 )
 from .api import add_endpoints
+from .desk import Desk, read_numbers, search
 from .downloads import add_downloads
+from .edits import wire_edits
 from .engine import Engine
+from .example import wire_example
+from .lanes import cancelling, in_browser, quickly, slowly
 from .request import MarkHistory, Request, Setup
-from .results import READY, STAGE, ResultView, Updates, least_presence
+from .restore import wire_restore
+from .results import STAGE, ResultView, Thresholds, Updates, least_presence
+from .sheet import Sheet
+from .shelf import Shelf
 from .stage import set_data
-from .tabs import EXAMPLE_STAGE, Controls, describe_preset, make_controls
+from .tabs import Controls, describe_preset, make_controls
 from .thresholds import wire_thresholds
 
 STYLE = Path(__file__).with_name("page.css")
-# Two lanes of the queue, with one request at a time in each, so that quick clicks do not wait for
-# searches that take seconds.
-MODELS, CLICKS = "models", "clicks"
-# On a narrow screen the results are below the buttons.
-_BRING_INTO_VIEW = """() => {
-    if (window.innerWidth < 800)
-        document.querySelector('#headline').scrollIntoView({behavior: 'smooth'});
-}"""
 _TITLE = (
     '<div class="title"><h1>promptseg</h1>'
     "<p>Type, show or click what you want, and get ranked masks.</p></div>"
@@ -50,7 +48,7 @@ def make_page(engine: Engine, setup: Setup, *, keep_seconds: int) -> gr.Blocks:
     Args:
         engine: Answers requests.
         setup: The models selected at first.
-        keep_seconds: How long uploads and files made for download are kept.
+        keep_seconds: How long uploads, files made for download, and what was done are kept.
     """
     every = min(600, keep_seconds)
     page = gr.Blocks(
@@ -66,50 +64,70 @@ def make_page(engine: Engine, setup: Setup, *, keep_seconds: int) -> gr.Blocks:
                 controls = make_controls(setup)
             with gr.Column(scale=7, min_width=320, elem_id="right"):
                 view = ResultView(engine)
-                add_downloads(view)
-        _wire_pictures(engine, controls, view)
-        _wire_text(controls, view)
-        _wire_reference(engine, controls, view)
-        _wire_clicks(controls, view)
-        _wire_everything(controls, view)
-        wire_thresholds(view)
+                desk = Desk(engine, Shelf(keep_seconds), controls, view)
+                add_downloads(desk)
+        _wire_pictures(desk)
+        wire_example(engine, controls.reference)
+        searches = [*_wire_text(desk), _wire_reference(desk), _wire_everything(desk)]
+        cancelling(view.cancel, searches, _cancelled, [view.headline])
+        _wire_clicks(desk)
+        wire_edits(desk)
+        wire_thresholds(desk)
         _wire_choices(controls)
+        wire_restore(page, desk)
         add_endpoints(engine, setup)
     return page
 
 
-def _wire_pictures(engine: Engine, controls: Controls, view: ResultView) -> None:
-    marks = controls.click.marks
+def _cancelled() -> str:
+    return views.message("Cancelled.")
+
+
+def _wire_pictures(desk: Desk) -> None:
+    picture = desk.controls.picture
 
     @plainly
-    def change(value: str | None) -> Updates:
-        if not value:
-            return {**view.clear(photo=True), marks: MarkHistory()}
-        photo, words = open_picture(engine, value)
+    def change(
+        key: str, chosen: Any, min_score: float, top_k: float, part: str, value: str | None
+    ) -> Updates:
+        thresholds = Thresholds(min_score, top_k)
+        there = Path(value) if value else None
+        if desk.sheet(key).picture == there:
+            # The page has shown the sheet's own picture, or a picture that could not be read was
+            # taken away: nothing changes.
+            return {desk.key: key}
+        if value is None:
+            return desk.take(key, lambda _: Sheet(), thresholds)
+        photo, words = open_picture(desk.engine, value)
         if photo is None:
-            # Clearing the upload calls this again, with None; that call keeps the headline.
-            failed = views.message(_as_html(words), "error")
-            return {**view.clear(failed, photo=True), marks: MarkHistory(), controls.picture: None}
-        headline = views.message(_as_html(words)) if words else READY
-        updates = view.clear(headline)
-        updates[view.stage] = gr.HTML(value=views.stage_masks(None), photo=photo)
-        return {**updates, marks: MarkHistory()}
+            updates = desk.take(key, lambda _: Sheet(), thresholds)
+            failed = views.message(views.as_html(words), "error")
+            return {**updates, desk.view.headline: failed, picture: None}
+        updates = desk.take(key, lambda _: Sheet(there), thresholds, photo=photo)
+        if words:
+            updates[desk.view.headline] = views.message(views.as_html(words))
+        return {name: value for name, value in updates.items() if name is not picture}
 
-    controls.picture.change(
+    quickly(
+        picture.change,
         change,
-        [controls.picture],
-        [*view.outputs, marks, controls.picture],
-        show_progress="hidden",
-        trigger_mode="always_last",
-        api_visibility="private",
+        [*desk.inputs, picture],
+        [desk.key, *desk.outputs],
+        latest=True,
     )
 
 
-def _wire_text(controls: Controls, view: ResultView) -> None:
+def _wire_text(desk: Desk) -> list[Any]:
+    controls, view = desk.controls, desk.view
     text, models = controls.text, controls.models
 
     @plainly
     def find(
+        key: str,
+        chosen: Any,
+        min_score: float,
+        top_k: float,
+        part: str,
         preset: str,
         device: str,
         picture: str | None,
@@ -117,51 +135,31 @@ def _wire_text(controls: Controls, view: ResultView) -> None:
         negatives: str,
         own_presence: bool,
         min_presence: float,
-        min_score: float,
-        top_k: float,
         bar: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
         least = least_presence(own_presence, min_presence)
         request = text_request(Setup(preset, device), picture, phrases, negatives, least)
-        return view.find((request,), min_score, top_k, tell(bar))
+        return _find(desk, key, chosen, (min_score, top_k), picture, (request,), bar)
 
-    inputs = [models.preset, models.device, controls.picture, text.phrases, text.negatives]
-    inputs += [*view.presence, view.min_score, view.top_k]
-    for event in (text.find.click, text.phrases.submit, text.negatives.submit):
-        _slowly(event, find, inputs, view)
+    inputs = [*desk.inputs, models.preset, models.device, controls.picture]
+    inputs += [text.phrases, text.negatives, *view.presence]
+    return [
+        slowly(event, find, inputs, desk.outputs, view.headline)
+        for event in (text.find.click, text.phrases.submit, text.negatives.submit)
+    ]
 
 
-def _wire_reference(engine: Engine, controls: Controls, view: ResultView) -> None:
+def _wire_reference(desk: Desk) -> Any:
+    controls, view = desk.controls, desk.view
     tab, models = controls.reference, controls.models
 
     @plainly
-    def change(value: str | None) -> Updates:
-        empty = views.stage_masks(None)
-        if not value:
-            return {tab.stage: gr.HTML(value=empty, photo=None), tab.draft: Draft()}
-        photo, _ = open_picture(engine, value)
-        updates = {tab.stage: gr.HTML(value=empty, photo=photo), tab.draft: Draft()}
-        return updates if photo is not None else {**updates, tab.picture: None}
-
-    @plainly
-    def mark(draft: Draft, event: gr.EventData) -> Updates:
-        # An example is one object: a mark replaces a painting, and clicks and a box each other.
-        marks = add_mark(draft.marks, event)
-        if marks.boxes:
-            marks = MarkHistory(marks.steps[-1:])
-        value = {**views.stage_masks(None, marks), "clear_paint": True}
-        return {tab.stage: value, tab.draft: Draft(marks)}
-
-    @plainly
-    def paint(event: gr.EventData) -> Updates:
-        return {tab.stage: views.stage_masks(None), tab.draft: Draft(painted=read_painting(event))}
-
-    def clear() -> Updates:
-        value = {**views.stage_masks(None), "clear_paint": True}
-        return {tab.stage: value, tab.draft: Draft()}
-
-    @plainly
     def find(
+        key: str,
+        chosen: Any,
+        min_score: float,
+        top_k: float,
+        part: str,
         preset: str,
         device: str,
         picture: str | None,
@@ -172,133 +170,112 @@ def _wire_reference(engine: Engine, controls: Controls, view: ResultView) -> Non
         more: list[str] | None,
         own_presence: bool,
         min_presence: float,
-        min_score: float,
-        top_k: float,
         bar: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
         least = least_presence(own_presence, min_presence)
         requests = reference_requests(
             Setup(preset, device), picture, example, draft, mask, label, more, least
         )
-        return view.find(requests, min_score, top_k, tell(bar))
+        return _find(desk, key, chosen, (min_score, top_k), picture, requests, bar)
 
-    drawn = [tab.stage, tab.draft]
-    _quickly(tab.picture.change, change, [tab.picture], [*drawn, tab.picture])
-    _quickly(tab.stage.marked, mark, [tab.draft], drawn)
-    _quickly(tab.stage.painted, paint, [], drawn)
-    _quickly(tab.clear.click, clear, [], drawn)
-    _in_browser(tab.tool.change, tab.tool, set_data(EXAMPLE_STAGE, "tool"))
-    _in_browser(tab.brush.change, tab.brush, set_data(EXAMPLE_STAGE, "brush"))
-    inputs = [models.preset, models.device, controls.picture, tab.picture, tab.draft, tab.mask]
-    inputs += [tab.label, tab.more, *view.presence, view.min_score, view.top_k]
-    _slowly(tab.find.click, find, inputs, view)
+    inputs = [*desk.inputs, models.preset, models.device, controls.picture, tab.picture]
+    inputs += [tab.draft, tab.mask, tab.label, tab.more, *view.presence]
+    return slowly(tab.find.click, find, inputs, desk.outputs, view.headline)
 
 
-def _wire_clicks(controls: Controls, view: ResultView) -> None:
-    tab, models = controls.click, controls.models
-
-    def answer(
-        marks: MarkHistory,
-        preset: str,
-        device: str,
-        picture: str | None,
-        min_score: float,
-        top_k: float,
-    ) -> Updates:
-        path = read_picture(picture)
-        if not marks.has_foreground:
-            words = "Now click the object itself." if marks else "Click the object."
-            return {
-                **view.clear(views.message(words)),
-                view.stage: views.stage_masks(None, marks),
-                tab.marks: marks,
-            }
-        request = Request(Setup(preset, device), path, marks=marks)
-        return {**view.find((request,), min_score, top_k, _quiet), tab.marks: marks}
-
-    @plainly
-    def mark(
-        marks: MarkHistory,
-        preset: str,
-        device: str,
-        picture: str | None,
-        min_score: float,
-        top_k: float,
-        event: gr.EventData,
-    ) -> Updates:
-        return answer(add_mark(marks, event), preset, device, picture, min_score, top_k)
-
-    @plainly
-    def undo(
-        marks: MarkHistory,
-        preset: str,
-        device: str,
-        picture: str | None,
-        min_score: float,
-        top_k: float,
-    ) -> Updates:
-        return answer(marks.undo(), preset, device, picture, min_score, top_k)
-
-    @plainly
-    def clear(
-        marks: MarkHistory,
-        preset: str,
-        device: str,
-        picture: str | None,
-        min_score: float,
-        top_k: float,
-    ) -> Updates:
-        return answer(MarkHistory(), preset, device, picture, min_score, top_k)
-
-    inputs = [
-        tab.marks,
-        models.preset,
-        models.device,
-        controls.picture,
-        view.min_score,
-        view.top_k,
-    ]
-    for event, handler in (
-        (view.stage.marked, mark),
-        (tab.undo.click, undo),
-        (tab.clear.click, clear),
-    ):
-        event(
-            handler,
-            inputs,
-            [*view.outputs, tab.marks],
-            show_progress="hidden",
-            trigger_mode="multiple",
-            concurrency_id=CLICKS,
-            concurrency_limit=1,
-            api_visibility="private",
-        )
-    _in_browser(tab.tool.change, tab.tool, set_data(STAGE, "tool"))
-
-
-def _wire_everything(controls: Controls, view: ResultView) -> None:
-    tab, models = controls.everything, controls.models
+def _wire_everything(desk: Desk) -> Any:
+    controls, view = desk.controls, desk.view
 
     @plainly
     def find(
+        key: str,
+        chosen: Any,
+        min_score: float,
+        top_k: float,
+        part: str,
         preset: str,
         device: str,
         picture: str | None,
         points: float,
-        min_score: float,
-        top_k: float,
         bar: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
-        request = Request(
-            Setup(preset, device),
-            read_picture(picture),
-            everything=True,
-            points_per_side=round(points) or None,
-        )
-        return view.find((request,), min_score, top_k, tell(bar))
+        request = everything_request(Setup(preset, device), picture, points)
+        return _find(desk, key, chosen, (min_score, top_k), picture, (request,), bar)
 
-    inputs = [models.preset, models.device, controls.picture, tab.points_per_side]
-    _slowly(tab.find.click, find, [*inputs, view.min_score, view.top_k], view)
+    inputs = [*desk.inputs, controls.models.preset, controls.models.device, controls.picture]
+    tab = controls.everything
+    return slowly(tab.find.click, find, [*inputs, tab.points_per_side], desk.outputs, view.headline)
+
+
+def _find(
+    desk: Desk,
+    key: str,
+    chosen: Any,
+    ranking: tuple[float, float],
+    picture: str | None,
+    requests: tuple[Request, ...],
+    bar: gr.Progress,
+) -> Updates:
+    """Search, and show what was found."""
+    thresholds = Thresholds(*ranking)
+    before = desk.sheet(key).picture
+    answers = desk.view.find(requests, thresholds, tell(bar))
+
+    def step(sheet: Sheet) -> Sheet:
+        if sheet.picture != before:
+            raise InputError("the picture was changed during the search; search again")
+        return search(sheet, Path(picture) if picture else None, requests)
+
+    return desk.take(key, step, thresholds, read_numbers(chosen), answers=answers)
+
+
+def _wire_clicks(desk: Desk) -> None:
+    tab, models, stage = desk.controls.click, desk.controls.models, desk.view.stage
+
+    def answer(
+        key: str, chosen: Any, ranking: tuple[float, float], marks: MarkHistory, setup: Setup
+    ) -> Updates:
+        thresholds = Thresholds(*ranking)
+        marked = desk.sheet(key).mark(marks, setup)
+        request = marked.shown.request
+        answers = None
+        if request is not None and request.is_answerable:
+            answers = desk.view.find((request,), thresholds, _quiet)
+        return desk.take(
+            key, lambda sheet: sheet.mark(marks, setup), thresholds, read_numbers(chosen),
+            answers=answers,
+        )  # fmt: skip
+
+    @plainly
+    def mark(
+        key: str,
+        chosen: Any,
+        min_score: float,
+        top_k: float,
+        part: str,
+        preset: str,
+        device: str,
+        event: gr.EventData,
+    ) -> Updates:
+        marks = add_mark(desk.sheet(key).marks, event)
+        return answer(key, chosen, (min_score, top_k), marks, Setup(preset, device))
+
+    @plainly
+    def clear(
+        key: str,
+        chosen: Any,
+        min_score: float,
+        top_k: float,
+        part: str,
+        preset: str,
+        device: str,
+    ) -> Updates:
+        return answer(key, chosen, (min_score, top_k), MarkHistory(), Setup(preset, device))
+
+    inputs = [*desk.inputs, models.preset, models.device]
+    quickly(stage.marked, mark, inputs, desk.outputs)
+    quickly(tab.clear.click, clear, inputs, desk.outputs)
+    in_browser(tab.tool.change, tab.tool, set_data(STAGE, "tool"))
 
 
 def _wire_choices(controls: Controls) -> None:
@@ -309,53 +286,19 @@ def _wire_choices(controls: Controls) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    # Only on the click tab do clicks mark; elsewhere the pointer only shows scores.
+    # What the pointer does on the stage depends on the tab: mark, edit, or only show and choose.
     controls.tabs.select(
         None,
         None,
         None,
         js=f"""() => setTimeout(() => {{
-            const clicking = document.querySelector('#undo')?.checkVisibility() ?? false;
-            document.querySelector('#{STAGE} .stage').dataset.mode = clicking ? 'mark' : 'view';
+            const open = (id) => document.querySelector(id)?.checkVisibility() ?? false;
+            const mode = open('#click-tool') ? 'mark' : open('#edit-tool') ? 'edit' : 'view';
+            document.querySelector('#{STAGE} .stage').dataset.mode = mode;
         }}, 50)""",
         api_visibility="private",
     )
 
 
-def _quickly(event: Any, handler: Any, inputs: list[Any], outputs: list[Any]) -> None:
-    """Run a handler without progress; events during a run wait for their turn."""
-    event(
-        handler,
-        inputs,
-        outputs,
-        show_progress="hidden",
-        trigger_mode="multiple",
-        api_visibility="private",
-    )
-
-
-def _slowly(event: Any, handler: Any, inputs: list[Any], view: ResultView) -> None:
-    """Run a handler with progress, in the lane for searches, then scroll to the results."""
-    found = event(
-        handler,
-        inputs,
-        view.outputs,
-        show_progress_on=[view.headline],
-        concurrency_id=MODELS,
-        concurrency_limit=1,
-        api_visibility="private",
-    )
-    found.success(None, None, None, js=_BRING_INTO_VIEW, api_visibility="private")
-
-
-def _in_browser(event: Any, component: Any, script: str) -> None:
-    """Run JavaScript on a component's value, without asking the server."""
-    event(None, [component], None, js=script, api_visibility="private", queue=False)
-
-
 def _quiet(what: str) -> None:
     """Report nothing: clicks are answered too quickly for progress."""
-
-
-def _as_html(words: str) -> str:
-    return html.escape(words[:1].upper() + words[1:])

@@ -1,7 +1,7 @@
 """What a user asks for, as one hashable value that holds everything an answer depends on.
 
-The app stores nothing else about its users. Answers are computed from a request and cached under
-it, so no user can see another's answer, and an answer that the cache dropped is computed again.
+Answers are computed from a request and cached under it, so no user can see another's answer, and an
+answer that the cache dropped is computed again.
 """
 
 from __future__ import annotations
@@ -154,6 +154,20 @@ class Request:
         if self.example is not None:
             return (self.example.label,)
         return self.phrases
+
+    @property
+    def origin(self) -> str:
+        """How its masks are found: "example", "phrase", "everything" or "clicks"."""
+        if self.example is not None:
+            return "example"
+        if self.phrases:
+            return "phrase"
+        return "everything" if self.everything else "clicks"
+
+    @property
+    def is_answerable(self) -> bool:
+        """Whether there is anything to look for; background clicks alone mark no object."""
+        return self.origin != "clicks" or self.marks.has_foreground
 
     def check(self) -> None:
         """Check everything that needs no file.

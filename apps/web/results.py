@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from ...models.errors import PromptsegError
 from ...pipeline.result import Result
+from ..console import describe_error
 from ..service.asker import check_waiting
 from . import views
 from .engine import Engine, Progress
 from .request import Request
+from .sheet import Sheet
 from .stage import make_stage
 
 STAGE = "stage"
@@ -27,21 +31,31 @@ Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a user is looking at: the only per-session state.
+class Thresholds:
+    """Which masks of an answer are shown.
 
     Attributes:
-        requests: One for each picture searched; empty before the first search.
-        index: The request whose answer is on the stage.
+        min_score: The least score.
+        top_k: Masks for each phrase; 0 for all.
+        part: Which of a lone click's masks: BEST, ALL, or the name of one by its size.
     """
 
-    requests: tuple[Request, ...] = ()
-    index: int = 0
+    min_score: float = 0.0
+    top_k: float = 0.0
+    part: str = BEST
 
-    @property
-    def request(self) -> Request | None:
-        """The request whose answer is on the stage."""
-        return self.requests[self.index] if self.requests else None
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers that were just computed, so that showing them need not ask for them again.
+
+    Attributes:
+        results: One for each request.
+        seconds: How long they took.
+    """
+
+    results: Sequence[Result]
+    seconds: float
 
 
 class ResultView:
@@ -53,8 +67,8 @@ class ResultView:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.shown = gr.State(Shown())
         self.headline = gr.HTML(START, elem_id="headline")
+        self.cancel = gr.Button("Cancel", size="sm", elem_id="cancel")
         self.pictures = gr.Gallery(
             label="Pictures searched; select one",
             columns=6,
@@ -66,7 +80,7 @@ class ResultView:
             elem_id="pictures",
             buttons=[],
         )
-        self.stage = make_stage(STAGE, empty=_EMPTY)
+        self.stage = make_stage(STAGE, empty=_EMPTY, keys=True)
         self.part = gr.Radio(
             label="Which part did you mean?",
             choices=[BEST],
@@ -74,6 +88,18 @@ class ResultView:
             visible=False,
             elem_id="part",
         )
+        with gr.Row(elem_id="collecting"):
+            self.add = gr.Button("Add to objects", size="sm", elem_id="add", min_width=120)
+            self.add_label = gr.Textbox(
+                placeholder="Label, if not the phrase",
+                show_label=False,
+                container=False,
+                max_lines=1,
+                elem_id="add-label",
+                min_width=150,
+            )
+            self.undo = gr.Button("Undo", size="sm", elem_id="undo", min_width=70)
+            self.redo = gr.Button("Redo", size="sm", elem_id="redo", min_width=70)
         with gr.Row(elem_id="thresholds"):
             self.min_score = gr.Slider(
                 0.0, 1.0, 0.0, step=0.01, label="Minimum score", elem_id="min-score", min_width=240
@@ -120,9 +146,8 @@ class ResultView:
 
     @property
     def outputs(self) -> list[Any]:
-        """The components that :meth:`show` may update."""
+        """The components that :meth:`draw` may update."""
         return [
-            self.shown,
             self.headline,
             self.pictures,
             self.stage,
@@ -134,7 +159,7 @@ class ResultView:
 
     @property
     def thresholds(self) -> list[Any]:
-        """The inputs of :meth:`show` after the first."""
+        """The inputs that make up :class:`Thresholds`."""
         return [self.min_score, self.top_k, self.part]
 
     @property
@@ -142,98 +167,107 @@ class ResultView:
         """The inputs of :func:`least_presence`."""
         return [self.own_presence, self.min_presence]
 
-    def clear(self, headline: str | None = None, *, photo: bool = False) -> Updates:
-        """Return updates that remove the results, and the photograph too if ``photo`` is set."""
-        empty = views.stage_masks(None)
-        updates: Updates = {
-            self.shown: Shown(),
-            self.stage: gr.HTML(value=empty, photo=None) if photo else empty,
-            self.part: gr.Radio(visible=False, value=BEST),
-            self.pictures: gr.Gallery(visible=False, value=None),
-            self.gallery: [],
-            self.table: "",
-            self.rejected: views.rejected_table(()),
-        }
-        if headline is not None:
-            updates[self.headline] = headline
-        return updates
-
     def find(
-        self, requests: tuple[Request, ...], min_score: float, top_k: float, progress: Progress
-    ) -> Updates:
-        """Answer new requests, one for each picture, and show the first answer."""
+        self, requests: Sequence[Request], thresholds: Thresholds, progress: Progress
+    ) -> Answers:
+        """Answer requests, one for each picture.
+
+        Raises:
+            InputError: A picture cannot be read, or a request is not valid.
+        """
         started = time.perf_counter()
-        answers = []
+        results = []
         for i, request in enumerate(requests):
             check_waiting()
-            answers.append(
-                self.engine.answer(
-                    request,
-                    min_score=min_score,
-                    top_k=round(top_k) or None,
-                    progress=_step(progress, i, len(requests)),
-                )
-            )
-        seconds = time.perf_counter() - started
-        shown = Shown(requests)
-        updates = self._show(shown, answers[0], BEST, seconds)
-        several = len(requests) > 1
-        if several:
-            thumbnails = [
-                (str(request.picture), f"{len(answer)} found")
-                for request, answer in zip(requests, answers, strict=True)
-            ]
-            updates[self.pictures] = gr.Gallery(thumbnails, visible=True, selected_index=0)
-            updates[self.stage] = self._with_photo(shown, updates[self.stage])
-        else:
-            updates[self.pictures] = gr.Gallery(visible=False, value=None)
-        return updates
+            results.append(self._answer(request, thresholds, _step(progress, i, len(requests))))
+        return Answers(results, time.perf_counter() - started)
 
-    def show(
-        self, shown: Shown, min_score: float, top_k: float, part: str, *, photo: bool = False
-    ) -> Updates:
-        """Show an answer again, ``photo`` included if another picture is on the stage."""
-        if shown.request is None:
-            return {self.shown: shown}
-        updates = self._show(shown, self.ranked(shown, min_score, top_k), part, None)
-        if photo:
-            updates[self.stage] = self._with_photo(shown, updates[self.stage])
-        return updates
+    def draw(
+        self, sheet: Sheet, thresholds: Thresholds, *, answers: Answers | None = None
+    ) -> tuple[Updates, dict[str, Any]]:
+        """Show a sheet's answer.
 
-    def ranked(self, shown: Shown, min_score: float, top_k: float) -> Result:
-        """Return the masks of the answer on the stage.
+        Args:
+            sheet: The sheet.
+            thresholds: Which of its masks to show.
+            answers: Its answers, if they were just computed.
+
+        Returns:
+            Updates of the components that tell of it, and the stage's value.
+        """
+        updates: Updates = {}
+        request = sheet.shown.request
+        if request is None or not request.is_answerable:
+            return {**updates, **self._nothing(sheet)}, views.stage_masks(None, sheet.marks)
+        try:
+            if answers is not None:
+                result = answers.results[sheet.shown.index]
+            else:
+                result = self._answer(request, thresholds, _quiet)
+            pixels = self.engine.encode(request.setup, request.picture).pixels()
+        except PromptsegError as error:
+            # Such as a picture that the server has deleted: what was collected is still shown.
+            failed = views.message(views.as_html(describe_error(error)), "error")
+            updates |= {**self._nothing(sheet), self.headline: failed}
+            return updates, views.stage_masks(None, sheet.marks)
+        lone = self._is_lone(request) and len(result) > 0
+        chosen = choose_part(result, thresholds.part) if lone else result
+        first = sheet.objects.made
+        updates |= {
+            self.headline: views.headline(chosen, request, answers.seconds if answers else None),
+            self.part: self._part_choices(result, thresholds.part) if lone else _no_parts(),
+            self.gallery: views.gallery(pixels, chosen),
+            self.table: views.masks_table(chosen, first),
+            self.rejected: views.rejected_table(result.rejected),
+        }
+        return updates, views.stage_masks(chosen, request.marks, first)
+
+    def thumbnails(self, sheet: Sheet, answers: Answers | None) -> Any:
+        """Return an update of the pictures that were searched, shown if there are several."""
+        requests = sheet.shown.requests
+        if len(requests) < 2:
+            return gr.Gallery(visible=False, value=None)
+        captions = [request.picture.name for request in requests]
+        if answers is not None:
+            captions = [f"{len(result)} found" for result in answers.results]
+        pictures = [str(request.picture) for request in requests]
+        items = list(zip(pictures, captions, strict=True))
+        return gr.Gallery(items, visible=True, selected_index=sheet.shown.index)
+
+    def chosen(self, sheet: Sheet, thresholds: Thresholds) -> Result | None:
+        """Return the masks of the answer that is shown; None if there is no answer.
 
         Raises:
             InputError: The picture is no longer on the server.
-            ValueError: There is no answer on the stage.
         """
-        request = shown.request
-        if request is None:
-            raise ValueError("there is no answer on the stage")
-        return self.engine.answer(request, min_score=min_score, top_k=round(top_k) or None)
+        request = sheet.shown.request
+        if request is None or not request.is_answerable:
+            return None
+        result = self._answer(request, thresholds, _quiet)
+        return choose_part(result, thresholds.part) if self._is_lone(request) else result
 
-    def _with_photo(self, shown: Shown, masks: Any) -> Any:
-        request = shown.request
-        if request is None:
-            return masks
-        photo = views.stage_photo(self.engine.read(request.picture), request.picture.name)
-        return gr.HTML(value=masks, photo=photo)
+    def _answer(self, request: Request, thresholds: Thresholds, progress: Progress) -> Result:
+        return self.engine.answer(
+            request,
+            min_score=thresholds.min_score,
+            top_k=round(thresholds.top_k) or None,
+            progress=progress,
+        )
 
-    def _show(self, shown: Shown, result: Result, part: str, seconds: float | None) -> Updates:
-        request = shown.request
-        if request is None:
-            return {}
-        lone = request.marks.is_lone_click and not request.wanted and len(result) > 0
-        chosen = choose_part(result, part) if lone else result
-        pixels = self.engine.encode(request.setup, request.picture).pixels()
+    def _is_lone(self, request: Request) -> bool:
+        return request.marks.is_lone_click and not request.wanted
+
+    def _nothing(self, sheet: Sheet) -> Updates:
+        """Return updates that show no masks, and what to do next."""
+        headline = READY if sheet.on_stage is not None else START
+        if sheet.marks:
+            headline = views.message("Now click the object itself.")
         return {
-            self.shown: shown,
-            self.headline: views.headline(chosen, request, seconds),
-            self.stage: views.stage_masks(chosen, request.marks),
-            self.part: self._part_choices(result, part) if lone else gr.Radio(visible=False),
-            self.gallery: views.gallery(pixels, chosen),
-            self.table: views.masks_table(chosen),
-            self.rejected: views.rejected_table(result.rejected),
+            self.headline: headline,
+            self.part: _no_parts(),
+            self.gallery: [],
+            self.table: "",
+            self.rejected: views.rejected_table(()),
         }
 
     def _part_choices(self, result: Result, part: str) -> Any:
@@ -258,6 +292,14 @@ def choose_part(result: Result, part: str) -> Result:
         return result
     parts = views.whole_and_parts(result)
     return result[[parts[part]]] if part in parts else result[:1]
+
+
+def _no_parts() -> Any:
+    return gr.Radio(visible=False, value=BEST)
+
+
+def _quiet(what: str) -> None:
+    """Report nothing: what is cached or clicked is answered too quickly for progress."""
 
 
 def _step(progress: Progress, i: int, count: int) -> Progress:

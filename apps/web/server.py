@@ -13,6 +13,8 @@ import gradio as gr
 from gradio import queueing, routes
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
 from ...models.errors import InputError
 from ..service.limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_STORED_BYTES
@@ -21,13 +23,14 @@ from .folder import swept
 from .guard import Guard
 from .page import STYLE, make_page
 from .request import Setup
+from .stage import SCRIPT_URL, SCRIPTS
 
 logger = logging.getLogger(__name__)
 
 # Uploads and files made for download are deleted after two hours, and when the app ends.
 KEEP_SECONDS = 2 * 60 * 60
-# Sessions whose state is kept; the engine limits the memory for pictures and masks.
-MAX_SESSIONS = 1000
+# Sessions for which Gradio keeps what it last sent to the stage, up to about 2 MB for each.
+MAX_SESSIONS = 250
 # Requests waiting in the queue; further ones are asked to try again later.
 MAX_WAITING = 100
 # Seconds between two searches for old files.
@@ -100,7 +103,10 @@ def serve(
             state_session_capacity=MAX_SESSIONS,
             theme=make_theme(),
             css_paths=STYLE,
-            app_kwargs={"middleware": [Middleware(Guard, host=host, allowed=allowed_hosts)]},
+            app_kwargs={
+                "middleware": [Middleware(Guard, host=host, allowed=allowed_hosts)],
+                "routes": [Mount(SCRIPT_URL, StaticFiles(directory=SCRIPTS))],
+            },
         )
     except OSError as error:
         place = f"{host}:{port}" if port is not None else host

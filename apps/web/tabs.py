@@ -1,16 +1,13 @@
-"""The left half of the page: the picture, four ways to say what to find in it, and the models."""
+"""The left half of the page: the picture, ways to say what to find in it, edits, and the models."""
 
 from __future__ import annotations
 
-import functools
 import html
-from abc import ABCMeta
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ListFiles
 
 from ...models.hub.find import find_places
 from ...models.hub.sources import WeightSource
@@ -18,7 +15,9 @@ from ...pipeline.presets.catalog import PRESETS
 from ..service.limits import MAX_POINTS_PER_SIDE
 from ..wording import describe_size
 from .actions import Draft
-from .request import MarkHistory, Setup
+from .edit_tab import EditTab, make_edit_tab
+from .plain import plain
+from .request import Setup
 from .stage import make_stage
 
 EXAMPLE_STAGE = "example-stage"
@@ -61,10 +60,7 @@ class ReferenceTab:
 class ClickTab:
     """Components of the click tab."""
 
-    tab: Any
     tool: Any
-    marks: Any
-    undo: Any
     clear: Any
 
 
@@ -95,6 +91,7 @@ class Controls:
     reference: ReferenceTab
     click: ClickTab
     everything: EverythingTab
+    edit: EditTab
     models: Choices
 
 
@@ -106,19 +103,21 @@ def make_controls(setup: Setup) -> Controls:
             text = _text_tab(picture)
         with gr.Tab("Reference", id="reference"):
             reference = _reference_tab()
-        with gr.Tab("Click", id="click") as click_tab:
-            click = _click_tab(click_tab)
+        with gr.Tab("Click", id="click"):
+            click = _click_tab()
         with gr.Tab("Everything", id="everything"):
             everything = _everything_tab()
-    return Controls(picture, tabs, text, reference, click, everything, _choices(setup))
+        with gr.Tab("Edit", id="edit"):
+            edit = make_edit_tab()
+    return Controls(picture, tabs, text, reference, click, everything, edit, _choices(setup))
 
 
 def _text_tab(picture: gr.Image) -> TextTab:
     phrases = gr.Textbox(
         label="What to look for",
         placeholder="cat, red car",
-        info="Separate phrases with commas or line breaks.",
-        lines=2,
+        info="Separate phrases with commas. Enter searches, Esc cancels.",
+        lines=1,  # with more, Gradio would have Enter add a line
         max_lines=8,
         elem_id="phrases",
     )
@@ -170,16 +169,13 @@ def _reference_tab() -> ReferenceTab:
     )
 
 
-def _click_tab(tab: Any) -> ClickTab:
+def _click_tab() -> ClickTab:
     gr.HTML(
         '<p class="quiet">Click an object in the large picture. Right-click (or switch to '
         "Background) what does not belong to it. Drag to draw a box.</p>"
     )
     tool = gr.Radio(_FOREGROUND, value="foreground", label="Tool", elem_id="click-tool")
-    with gr.Row():
-        undo = gr.Button("Undo", elem_id="undo", min_width=80)
-        clear = gr.Button("Clear", elem_id="clear", min_width=80)
-    return ClickTab(tab, tool, gr.State(MarkHistory()), undo, clear)
+    return ClickTab(tool, gr.Button("Clear marks", size="sm", elem_id="clear"))
 
 
 def _everything_tab() -> EverythingTab:
@@ -231,30 +227,6 @@ def picture_upload(label: str, elem_id: str, *, height: int) -> gr.Image:
         buttons=[],
     )
     return upload
-
-
-@functools.cache
-def plain(component: type) -> Any:
-    """Return a kind of component that gives the paths of its files, and does nothing else.
-
-    Gradio's own components open pictures, and files leave an empty temporary file each time.
-    """
-    # Of one instance it could not be changed: Gradio makes it anew when it is updated. Not a class
-    # statement: Gradio's metaclass would write a .pyi file next to this module for it.
-    own = {"preprocess": _preprocess, "is_template": True, "__module__": __name__}
-    return ABCMeta.__new__(type(component), component.__name__, (component,), own)
-
-
-def _preprocess(component: Any, payload: Any) -> str | list[str] | None:
-    return _paths_of(payload)
-
-
-def _paths_of(payload: Any) -> str | list[str] | None:
-    if payload is None:
-        return None
-    if isinstance(payload, ListFiles):
-        return [item.path for item in payload.root]
-    return str(payload.path)
 
 
 def preset_choices() -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,12 @@ import numpy as np
 from PIL import Image
 
 from ...pipeline.checks import BoolArray, UInt8Array
-from ...pipeline.drawing import PALETTE, outline
+from ...pipeline.compact_mask import CompactMask
+from ...pipeline.drawing import outline
 from ...pipeline.result import RejectedMask, Result
+from ..service.limits import MAX_OBJECTS
 from ..wording import count, describe_missing, shorten
+from .collection import CollectedObject, Collection, color_of
 from .request import NO_MARKS, MarkHistory, Request
 
 # Longest side of the stage's picture in pixels; masks are shown at the same size.
@@ -24,6 +28,13 @@ MOST_SHOWN = 100
 _THUMBNAIL = 220
 _HINT = 'move "Least presence" to {} to try it anyway'
 _TINT = 105  # alpha, of 255
+_ORIGINS = {
+    "phrase": "a phrase",
+    "example": "an example",
+    "clicks": "clicks",
+    "everything": "everything",
+    "painted": "a brush",
+}
 _COLUMNS = ("score", "IoU prediction", "stability", "prompt")
 
 
@@ -42,9 +53,19 @@ def stage_photo(pixels: UInt8Array, name: str) -> dict[str, Any]:
     }
 
 
-def stage_masks(result: Result | None, marks: MarkHistory = NO_MARKS) -> dict[str, Any]:
-    """Return what to draw over the stage's picture: masks with their scores, clicks and boxes."""
-    masks = [] if result is None else [_stage_mask(result, i) for i in range(_shown(result))]
+def stage_masks(
+    result: Result | None, marks: MarkHistory = NO_MARKS, first: int = 0
+) -> dict[str, Any]:
+    """Return what to draw over the stage's picture: masks with their scores, clicks and boxes.
+
+    Args:
+        result: The masks.
+        marks: Clicks and boxes.
+        first: How many objects were collected before; colours go on after theirs.
+    """
+    masks = []
+    if result is not None:
+        masks = [_stage_mask(result, i, color_of(first + i + 1)) for i in range(_shown(result))]
     return {
         "masks": masks,
         "points": [[*click.point, click.label] for click in marks.clicks],
@@ -66,8 +87,58 @@ def gallery(pixels: UInt8Array, result: Result) -> list[tuple[UInt8Array, str]]:
     return items
 
 
-def masks_table(result: Result) -> str:
-    """Return an HTML table of the masks with all their scores."""
+def stage_objects(objects: Collection) -> list[dict[str, Any]]:
+    """Return the collected objects as the stage draws them."""
+    items = []
+    for i, item in enumerate(objects.objects):
+        height, width = item.mask.size
+        x0, y0, x1, y1 = item.mask.box
+        drawn = {
+            "number": item.number,
+            "label": f"{i + 1} {shorten(item.label)}",
+            "color": item.color,
+            "hidden": item.hidden,
+            "area": item.mask.area,
+            "about": about(item),
+            "box": [x0 / width, y0 / height, x1 / width, y1 / height],
+            "src": "" if item.hidden else _mask_url(item.mask, item.color),
+        }
+        items.append(drawn)
+    return items
+
+
+def object_choices(objects: Collection) -> list[tuple[str, str]]:
+    """Return (text to show, number) of each object for the list."""
+    return [
+        (f"{i + 1} {shorten(item.label)}{' (hidden)' if item.hidden else ''}", str(item.number))
+        for i, item in enumerate(objects.objects)
+    ]
+
+
+def object_colors(objects: Collection) -> str:
+    """Return a style sheet that gives the objects' entries in the list their colours."""
+    rules = [
+        f"#objects [data-testid] > label:nth-of-type({i + 1})::after {{ background: {item.color} }}"
+        for i, item in enumerate(objects.objects)
+    ]
+    return f"<style>{' '.join(rules)}</style>"
+
+
+def about(item: CollectedObject) -> str:
+    """Return how an object was made, in a few words."""
+    words = f"from {_ORIGINS[item.origin]}"
+    if item.origin != "painted":
+        words += f", score {item.scores.score:.2f}"
+    return f"{words}, edited" if item.edited else words
+
+
+def as_html(words: str) -> str:
+    """Return a sentence with a capital letter, as HTML."""
+    return html.escape(words[:1].upper() + words[1:])
+
+
+def masks_table(result: Result, first: int = 0) -> str:
+    """Return an HTML table of the masks with all their scores; ``first`` as for the stage."""
     if not len(result):
         return ""
     rows = []
@@ -80,7 +151,7 @@ def masks_table(result: Result) -> str:
             result.prompt_scores[i],
         )
         area = result.compact_masks[i].area / (height * width)
-        swatch = f'<i class="swatch" style="background:{_color(i)}"></i>'
+        swatch = f'<i class="swatch" style="background:{color_of(first + i + 1)}"></i>'
         cells = [
             f'<td class="number">{swatch}{i + 1}</td>',
             f"<td>{_safe(result.labels[i])}</td>",
@@ -136,6 +207,13 @@ def headline(result: Result, request: Request, seconds: float | None) -> str:
     return message("<br>".join(lines), kind)
 
 
+def added(objects: Collection, number: int) -> str:
+    """Return a status line on objects that were just added."""
+    total = f"; {len(objects)} in all" if len(objects) > number else ""
+    words = f"<strong>Added {count(number, 'object')}</strong>{total}. The Edit tab changes them."
+    return message(words, "found")
+
+
 def message(words: str, kind: str = "plain") -> str:
     """Return a status line; `words` is HTML, `kind` is "plain", "found", "empty" or "error"."""
     return f'<div class="headline {kind}" role="status">{words}</div>'
@@ -160,26 +238,31 @@ def _missing(result: Result, request: Request) -> list[str]:
     return ["No mask there; mark another place"]
 
 
-def _stage_mask(result: Result, i: int) -> dict[str, Any]:
+def _stage_mask(result: Result, i: int, color: str) -> dict[str, Any]:
     height, width = result.image_size
-    share = min(1.0, STAGE_SIZE / max(height, width))
     x0, y0, x1, y1 = (int(edge) for edge in result.boxes_xyxy[i])
-    size = max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
-    part = result.compact_masks[i].part()
-    if not part.size:
-        part = np.zeros((1, 1), np.bool_)
-    small = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST), np.bool_)
     return {
         "label": shorten(result.labels[i]),
         "score": round(float(result.scores[i]), 4),
         "iou": round(float(result.iou_predictions[i]), 4),
         "stability": round(float(result.stability_scores[i]), 4),
         "prompt": round(float(result.prompt_scores[i]), 4),
-        "color": _color(i),
+        "color": color,
         "area": result.compact_masks[i].area,
         "box": [x0 / width, y0 / height, x1 / width, y1 / height],
-        "src": _data_url("image/png", _mask_png(small, _color(i))),
+        "src": _mask_url(result.compact_masks[i], color),
     }
+
+
+@functools.lru_cache(maxsize=2 * MAX_OBJECTS)
+def _mask_url(mask: CompactMask, color: str) -> str:
+    """Return a mask within its box, at the size of the stage's picture, as the URL of a PNG."""
+    share = min(1.0, STAGE_SIZE / max(mask.size))
+    x0, y0, x1, y1 = mask.box
+    size = max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
+    part = mask.part() if mask.area else np.zeros((1, 1), np.bool_)
+    small = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.NEAREST), np.bool_)
+    return _data_url("image/png", _mask_png(small, color))
 
 
 def _mask_png(mask: BoolArray, color: str) -> bytes:
@@ -197,10 +280,6 @@ def _mask_png(mask: BoolArray, color: str) -> bytes:
 
 def _rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
-
-
-def _color(i: int) -> str:
-    return PALETTE[i % len(PALETTE)]
 
 
 def _shown(result: Result) -> int:

@@ -32,7 +32,7 @@ def python_blocks(page: str) -> list[str]:
 
 def prose(text: str) -> str:
     """The text without its blocks of code."""
-    return re.sub(r"^ {4}.*$|^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^ {4}[^\n]*$|^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def commands(text: str) -> list[list[str]]:

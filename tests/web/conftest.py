@@ -137,6 +137,18 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+def wait_until_ready(page: Page) -> None:
+    """Wait until a page that was opened or reloaded takes clicks, and its work is kept."""
+    page.wait_for_selector("#stage .stage[data-ready]", state="attached")
+    page.wait_for_selector("body[data-kept]")
+
+
+def wait_until_still(page: Page) -> None:
+    """Wait until the page has been laid out and nothing moves on it."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+    page.wait_for_function("document.getAnimations().every(item => item.playState != 'running')")
+
+
 @pytest.fixture
 def open_page(browser: Browser, app_url: str) -> Iterator[Callable[[], Page]]:
     """Open the app as a new user; only the app's own address can be reached."""
@@ -158,7 +170,7 @@ def open_page(browser: Browser, app_url: str) -> Iterator[Callable[[], Page]]:
             lambda url: not url.startswith((app_url, "data:", "blob:")), lambda route: route.abort()
         )
         page.goto(app_url)
-        page.wait_for_selector("#stage .stage", state="attached")
+        wait_until_ready(page)
         return page
 
     yield open_it
@@ -183,10 +195,10 @@ def shoot(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
         Path(target).mkdir(parents=True, exist_ok=True)
         for kind, (width, height) in WIDTHS.items():
             page.set_viewport_size({"width": width, "height": height})
-            page.wait_for_timeout(700)
+            wait_until_still(page)
             page.screenshot(path=Path(target) / f"{name}-{kind}.png", full_page=True)
         width, height = WIDTHS["wide"]
         page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_timeout(300)
+        wait_until_still(page)
 
     return save

@@ -188,10 +188,10 @@ def test_files_leave_nothing_behind_but_themselves(app: App, picture: Path) -> N
 def test_bad_requests_are_not_echoed_to_the_log(app: App) -> None:
     config = httpx.get(f"{app.url}config", timeout=START_SECONDS).json()
     page = [item for item in config["dependencies"] if item["api_visibility"] == "private"]
-    find = next(item for item in page if item["api_name"] == "find" and len(item["inputs"]) == 9)
+    find = next(item for item in page if item["api_name"] == "find" and len(item["inputs"]) == 12)
     loud = "x" * 1_500_000
     for i, value in enumerate((loud, [loud], {"path": loud})):
-        data = [value, "cpu", None, "cat", "", False, 0.15, 0, 0]
+        data = [None, [], 0, 0, "best", value, "cpu", None, "cat", "", False, 0.15]
         body = {"data": data, "fn_index": find["id"], "session_hash": f"loud{i}"}
         httpx.post(f"{app.api}/queue/join", json=body, timeout=START_SECONDS)
         answer = httpx.get(f"{app.api}/queue/data?session_hash=loud{i}", timeout=60)

@@ -11,64 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 from pycocotools.coco import COCO
 
 from .conftest import find_browser
-
-Shoot = Callable[[Page, str], None]
-# Of the photographs: a place on the suit, and one on the helmet beside it.
-SUIT, HELMET = (0.45, 0.8), (0.72, 0.85)
-CAT = 451 * 300
-
-
-def stage(page: Page, name: str = "stage") -> Locator:
-    return page.locator(f"#{name} .stage")
-
-
-def upload(page: Page, path: Path, where: str = "picture", on: str = "stage") -> None:
-    page.set_input_files(f"#{where} input[type=file]", path)
-    expect(stage(page, on)).to_have_attribute("data-photo", path.name)
-
-
-def tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
-    page.wait_for_timeout(200)
-
-
-def areas(page: Page) -> list[int]:
-    return [int(area) for area in (stage(page).get_attribute("data-areas") or "").split()]
-
-
-def find_text(page: Page, phrases: str) -> None:
-    page.locator("#headline .headline").evaluate("element => element.classList.add('stale')")
-    page.fill("#phrases textarea", phrases)
-    page.click("#find-text")
-    page.wait_for_selector("#headline .headline:not(.stale)")
-
-
-def place(page: Page, where: tuple[float, float], on: str = "stage") -> tuple[float, float]:
-    """A place of the photograph, as shares of its size, in the window."""
-    photo = page.locator(f"#{on} .stage-photo")
-    photo.scroll_into_view_if_needed()
-    box = photo.bounding_box()
-    assert box is not None
-    return box["x"] + where[0] * box["width"], box["y"] + where[1] * box["height"]
-
-
-def click(page: Page, where: tuple[float, float], marks: int, *, right: bool = False) -> None:
-    """Click the photograph and wait until the answer for so many marks is there."""
-    page.mouse.click(*place(page, where), button="right" if right else "left")
-    expect(stage(page)).to_have_attribute("data-marks", str(marks))
-
-
-def drag(page: Page, path: list[tuple[float, float]], on: str) -> None:
-    points = [place(page, where, on) for where in path]
-    page.mouse.move(*points[0])
-    page.mouse.down()
-    for point in points[1:]:
-        page.mouse.move(*point, steps=6)
-    page.mouse.up()
+from .steps import (
+    CAT,
+    HELMET,
+    SUIT,
+    Shoot,
+    areas,
+    click,
+    drag,
+    find_text,
+    place,
+    stage,
+    tab,
+    upload,
+)
 
 
 def test_without_a_browser_the_tests_fail_with_the_remedy(
@@ -146,9 +106,7 @@ def test_an_example_of_the_page_works(page: Page) -> None:
 
 def test_clicks_change_the_mask_and_can_be_undone(page: Page, pictures: Path, shoot: Shoot) -> None:
     upload(page, pictures / "astronaut.png")
-    page.mouse.click(*place(page, SUIT))
-    page.wait_for_timeout(500)
-    expect(stage(page)).to_have_attribute("data-marks", "0")  # clicks count on their tab only
+    page.mouse.click(*place(page, SUIT))  # clicks count on their tab only
     tab(page, "Click")
     click(page, SUIT, 1)
     first = areas(page)
@@ -200,7 +158,7 @@ def test_a_painted_reference_is_found_in_other_pictures(
     rows = [0.25 + 0.1 * i for i in range(7)]
     zigzag = [(u, v) for i, v in enumerate(rows) for u in ((0.35, 0.85), (0.85, 0.35))[i % 2]]
     drag(page, zigzag, "example-stage")
-    page.wait_for_timeout(500)
+    expect(stage(page, "example-stage")).to_have_attribute("data-painted", "true")
     shoot(page, "painted")
     page.click("#find-reference")
     expect(page.locator("#headline")).to_contain_text("Found reference")
@@ -222,6 +180,7 @@ def test_a_clicked_reference_replaces_a_painted_one(page: Page, pictures: Path) 
     tab(page, "Reference")
     upload(page, pictures / "cat.png", "example", "example-stage")
     drag(page, [(0.9, 0.1), (0.95, 0.1)], "example-stage")
+    expect(stage(page, "example-stage")).to_have_attribute("data-painted", "true")
     page.locator("#example-tool label", has_text="Click").click()
     page.mouse.click(*place(page, (0.5, 0.5), "example-stage"))
     expect(stage(page, "example-stage")).to_have_attribute("data-marks", "1")
@@ -351,7 +310,8 @@ def test_labels_and_names_run_nothing(page: Page, pictures: Path, tmp_path: Path
 def test_markup_that_got_into_the_page_would_run_nothing(page: Page) -> None:
     title = page.title()
     page.evaluate(f"document.body.insertAdjacentHTML('beforeend', '{MARKUP}')")
-    page.wait_for_timeout(500)
+    # The picture has failed to load, which would have run the markup.
+    page.wait_for_function("document.querySelector('img[src=x]').complete")
     assert page.title() == title
 
 
