@@ -23,10 +23,12 @@ from rich.progress import track
 
 import promptseg
 from promptseg.apps.evaluation.index_folder import read_index_collection
+from promptseg.apps.evaluation.matching import iou_table, matched_ious
 from promptseg.apps.evaluation.metrics import mask_iou
 from promptseg.apps.evaluation.pictures import Picture, large
 from promptseg.apps.evaluation.siblings import is_person
 from promptseg.apps.evaluation.tasks.base import open_picture, union
+from promptseg.apps.evaluation.tasks.text import LEAST_OBJECT
 from promptseg.pipeline.config import PipelineConfig
 from promptseg.pipeline.decoding.decode import DecodingConfig
 from promptseg.pipeline.pipeline import Pipeline
@@ -85,7 +87,7 @@ def box_strategies(maker: PromptMaker[Any], config: PipelineConfig) -> list[Stra
 
 
 def heat_strategies(maker: HeatPrompts, config: PipelineConfig) -> list[Strategy]:
-    """For heat maps: prompts of the first pass and refinements, then one region per phrase."""
+    """For heat maps: prompts of the first pass and refinements, then which regions are prompted."""
     rows = [
         Strategy(
             f"{' + '.join(parts)}, refined {passes}x",
@@ -95,13 +97,22 @@ def heat_strategies(maker: HeatPrompts, config: PipelineConfig) -> list[Strategy
         for parts, passes in HEAT_ROWS
     ]
     one = HeatPrompts(maker.segmenter, replace(maker.config, min_peak=1.0))
-    return [*rows, Strategy("preset, one region a phrase", one, config)]
+    together = HeatPrompts(maker.segmenter, replace(maker.config, objects=None))
+    return [
+        *rows,
+        Strategy("preset", maker, config),
+        Strategy("preset, one region a phrase", one, config),
+        Strategy("preset, touching objects as one", together, config),
+    ]
 
 
 def measure(
     pipe: Pipeline, pictures: Sequence[Picture], rows: Iterable[Strategy]
 ) -> dict[str, dict[str, list[float]]]:
-    """IoU of the masks' union with the target, and milliseconds, by strategy and column."""
+    """IoU by strategy and column: the masks' union with the target, and objects with their masks.
+
+    Milliseconds too, in a column of their own.
+    """
     prompter = pipe.text_prompter
     if prompter is None:
         raise SystemExit("this preset does not support text prompts")
@@ -125,6 +136,11 @@ def measure(
                 result = variant(embedding, text=target.label)
                 found[name]["ms"].append(1000 * (time.perf_counter() - started))
                 found[name][column].append(mask_iou(union(result.masks), target.mask, truth.valid))
+                meant = [t for t in truth.objects if t.label == target.label and t.single]
+                meant = large(meant, LEAST_OBJECT)
+                if len(meant) > 1:
+                    own = matched_ious(iou_table(result.masks, meant, truth.valid))
+                    found[name][f"{column}, each of several"] += own
     return found
 
 

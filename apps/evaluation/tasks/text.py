@@ -25,7 +25,7 @@ PRESENT, RANDOM, SIBLING = "present", "random", "sibling"
 # Phrases per query, whose masks are in memory together.
 _AT_ONCE = 16
 # Share of the picture from which an object of a phrase should have a mask of its own.
-_LEAST_OBJECT = 0.005
+LEAST_OBJECT = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class TextTask(Task):
             meant = [item for item in truth.objects if item.label == label and item.single]
             row = _row(label, PRESENT, presence[label], found[label], loose)
             row["masks"] = _scored(found[label], meant or [target], truth.valid)
-            objects = large(meant, _LEAST_OBJECT)
+            objects = large(meant, LEAST_OBJECT)
             row["objects"] = matched_ious(iou_table(found[label].masks, objects, truth.valid))
             row["area"] = target.area
             row["iou"] = mask_iou(joined, target.mask, truth.valid)
