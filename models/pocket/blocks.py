@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..linear import PointwiseLinear
+
 
 class ConvNextBlock(nn.Module):
     """Depthwise convolution, layer norm and a two-layer MLP, around a residual."""
@@ -13,8 +15,8 @@ class ConvNextBlock(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.norm = nn.LayerNorm(dim)
-        self.pwconv1 = nn.Linear(dim, expansion * dim)
-        self.pwconv2 = nn.Linear(expansion * dim, dim)
+        self.pwconv1 = PointwiseLinear(dim, expansion * dim)
+        self.pwconv2 = PointwiseLinear(expansion * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""

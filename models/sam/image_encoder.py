@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..linear import PointwiseLinear
 from .layers import LayerNorm2d
 from .transformer import MLPBlock
 
@@ -140,8 +141,8 @@ class Attention(nn.Module):
             raise ValueError(f"num_heads must divide the width, got {num_heads} heads for {dim}")
         head_dim = dim // num_heads
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = PointwiseLinear(dim, 3 * dim)
+        self.proj = PointwiseLinear(dim, dim)
         self.rel_pos_h = nn.Parameter(torch.empty(2 * size[0] - 1, head_dim))
         self.rel_pos_w = nn.Parameter(torch.empty(2 * size[1] - 1, head_dim))
         nn.init.normal_(self.rel_pos_h, std=0.02)

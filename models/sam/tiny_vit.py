@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..linear import PointwiseLinear
 from .image_encoder import build_neck, check_square_input, window_partition, window_unpartition
 
 NUM_STAGES = 4
@@ -119,8 +120,8 @@ class Attention(nn.Module):
             raise ValueError(f"num_heads must divide the width, got {num_heads} heads for {dim}")
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = PointwiseLinear(dim, 3 * dim)
+        self.proj = PointwiseLinear(dim, dim)
         self.attention_biases = nn.Parameter(torch.empty(num_heads, window_size**2))
         nn.init.normal_(self.attention_biases, std=0.02)
         # Published checkpoints do not contain the index: it follows from the window size.
@@ -145,8 +146,8 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, *, hidden_dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = PointwiseLinear(dim, hidden_dim)
+        self.fc2 = PointwiseLinear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""

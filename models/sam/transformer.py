@@ -9,6 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..linear import PointwiseLinear
+
 
 class Attention(nn.Module):
     """Multi-head attention whose inner width may be smaller than that of the embedding.
@@ -28,10 +30,10 @@ class Attention(nn.Module):
                 f"for width {internal_dim}"
             )
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(embedding_dim, internal_dim)
-        self.k_proj = nn.Linear(embedding_dim, internal_dim)
-        self.v_proj = nn.Linear(embedding_dim, internal_dim)
-        self.out_proj = nn.Linear(internal_dim, embedding_dim)
+        self.q_proj = PointwiseLinear(embedding_dim, internal_dim)
+        self.k_proj = PointwiseLinear(embedding_dim, internal_dim)
+        self.v_proj = PointwiseLinear(embedding_dim, internal_dim)
+        self.out_proj = PointwiseLinear(internal_dim, embedding_dim)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, c)
@@ -57,8 +59,8 @@ class MLPBlock(nn.Module):
 
     def __init__(self, *, embedding_dim: int, mlp_dim: int, act: type[nn.Module] = nn.GELU) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
-        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.lin1 = PointwiseLinear(embedding_dim, mlp_dim)
+        self.lin2 = PointwiseLinear(mlp_dim, embedding_dim)
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:

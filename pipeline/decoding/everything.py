@@ -216,10 +216,13 @@ class _Search:
     def _upscale(
         self, embedding: ImageEmbedding, logits: Float32Array, ious: Float32Array, crop: Box
     ) -> Iterator[_Found]:
-        upscaled = self.segmenter.upscale_compact(
-            embedding, logits, stability_offset=self.config.stability_score_offset
-        )
         least = self.config.stability_score_thresh
+        upscaled = self.segmenter.upscale_compact(
+            embedding,
+            logits,
+            stability_offset=self.config.stability_score_offset,
+            min_stability=least,
+        )
         area = math.prod(embedding.original_size)
         for (mask, stability), iou in zip(upscaled, ious.tolist(), strict=True):
             # In float32, as the scores are.
