@@ -13,10 +13,10 @@ from .errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
-    """The output of an image encoder for one image.
+    """The output of an image encoder for one image, or for a batch of them.
 
     Attributes:
-        image_embeddings: (1, C, h, w).
+        image_embeddings: (1, C, h, w); (B, C, h, w) for a batch, as all maps.
         high_res_features: Finer maps for the mask decoder, coarse to fine; empty for SAM.
         backbone_features: Maps that other heads on the same backbone read; empty if the backbone
             serves masks only.
@@ -33,6 +33,19 @@ class ImageFeatures:
             high_res_features=tuple(x.float() for x in self.high_res_features),
             backbone_features=tuple(x.float() for x in self.backbone_features),
         )
+
+    def split(self) -> list[ImageFeatures]:
+        """Return the features of each image of a batch, in memory of its own."""
+        if len(self.image_embeddings) == 1:
+            return [self]
+        return [
+            ImageFeatures(
+                image_embeddings=self.image_embeddings[i, None].clone(),
+                high_res_features=tuple(x[i, None].clone() for x in self.high_res_features),
+                backbone_features=tuple(x[i, None].clone() for x in self.backbone_features),
+            )
+            for i in range(len(self.image_embeddings))
+        ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -129,6 +130,12 @@ class Pipeline:
             InputError: The image cannot be read.
         """
         return self.segmenter.encode_image(image)
+
+    def encode_images(
+        self, images: Iterable[ImageSource], *, batch_size: int | None = None
+    ) -> Iterator[ImageEmbedding]:
+        """Encode images in turn, several at a time: see :meth:`Segmenter.encode_images`."""
+        return self.segmenter.encode_images(images, batch_size=batch_size)
 
     def propose(
         self,

@@ -94,7 +94,7 @@ class PocketImageEncoder(nn.Module):
         )
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
-        """Encode (1, 3, H, W), sides multiples of 32.
+        """Encode (B, 3, H, W), sides multiples of 32.
 
         Under autocast too the early stages compute in float32: their rounding would move the
         borders of masks (benchmarks/precision.py).
@@ -255,7 +255,7 @@ class PocketSam(Sam):
     mask_decoder: PocketMaskDecoder
 
     def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
-        """Encode one normalised image (1, 3, H', W'), sides multiples of 32."""
+        """Encode normalised images of one shape (B, 3, H', W'), sides multiples of 32."""
         return self.image_encoder(pixel_values.contiguous(memory_format=torch.channels_last))
 
     def decode_all(

@@ -200,11 +200,7 @@ class Sam(nn.Module):
         return self.mask_decoder.num_mask_tokens - 1
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        """Turn an image (H, W, 3) uint8 RGB into the input of :meth:`encode_image`.
-
-        Returns:
-            Pixel values (1, 3, H'', W'') and the size (H', W') of the image within them.
-        """
+        """Scale, normalise and pad an image: see :meth:`PromptableModel.preprocess`."""
         size = longest_side_size(image.shape[:2], self.image_size)
         if self.pad_to_square:
             pad_to = (self.image_size, self.image_size)
@@ -216,7 +212,7 @@ class Sam(nn.Module):
         return values, size
 
     def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
-        """Encode one normalised image (1, 3, H', W')."""
+        """Encode normalised images of one shape (B, 3, H', W')."""
         return ImageFeatures(image_embeddings=self.image_encoder(pixel_values))
 
     def decode(
@@ -229,18 +225,7 @@ class Sam(nn.Module):
         mask_input: Tensor | None = None,
         multimask_output: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Decode B prompts on one encoded image.
-
-        Args:
-            features: The result of :meth:`encode_image`.
-            point_coords: (B, N, 2) in pixels of the model input, (x, y).
-            point_labels: (B, N): 1 foreground, 0 background, -1 padding.
-            boxes: (B, 4) XYXY in pixels of the model input.
-            mask_input: (B, 1, *mask_input_size) logits.
-            multimask_output: Return three masks per prompt instead of the single one.
-
-        Returns:
-            Low-resolution logits (B, M, *mask_input_size) and predicted IoU (B, M).
+        """Decode B prompts: see :meth:`PromptableModel.decode`.
 
         Raises:
             ValueError: Only one of coordinates and labels is given.
@@ -266,18 +251,7 @@ class Sam(nn.Module):
         original_size: tuple[int, int],
         columns: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Upscale low-resolution logits to the image's size, as :func:`upscale_logits` does.
-
-        Args:
-            logits: (M, 1, h, w).
-            input_size: (H', W') of the image within the model input.
-            original_size: (H, W) of the image.
-            columns: The first of the image's columns that are wanted, and the one past the last;
-                None for all.
-
-        Returns:
-            (M, 1, H, W), or (M, 1, H, n) of n columns.
-        """
+        """Upscale logits to the image's size: see :func:`upscale_logits`."""
         return upscale_logits(
             logits,
             image_size=self.image_size,

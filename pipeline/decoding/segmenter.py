@@ -9,25 +9,27 @@ thresholded.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from ...models.device import autocast, check_support, read_dtype
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError, PromptsegError
 from ...models.sam.sam import PromptableModel
-from ..cache.encoded import Encoded, encode_cached, encoded_images
+from ..cache.encoded import encode_cached, encoded_images
 from ..cache.store import EmbeddingCache
-from ..checks import Float32Array, Numbers, UInt8Array, check_shape, read_array
+from ..checks import Float32Array, Numbers, UInt8Array
 from ..images import ImageSource, load_own_image
-from ..marks import check_boxes, check_points
 from ..masks import masks_to_boxes
+from .encoding import encode_arrays
+from .prompt_tensors import cut, read_prompts
 from .prompts import LowResMasks, MaskCandidates
 from .upscaling import (
     STABILITY_OFFSET,
@@ -41,17 +43,7 @@ from .upscaling import (
 # what they need is handed back to the system and cleared again at every step.
 _ON_CPU = 8
 _ON_OTHERS = 32
-
-
-@dataclass(frozen=True, eq=False)
-class _Prompts:
-    """Checked prompts in the model's frame, (B, ...) each."""
-
-    count: int
-    point_coords: Tensor | None
-    point_labels: Tensor | None
-    boxes: Tensor | None
-    mask_input: Tensor | None
+_IMAGES = 8  # encoded at a time by default, not on a CPU
 
 
 class Segmenter:
@@ -116,29 +108,55 @@ class Segmenter:
         """
         return self.encode_pixels(load_own_image(image))
 
+    def encode_images(
+        self, images: Iterable[ImageSource], *, batch_size: int | None = None
+    ) -> Iterator[ImageEmbedding]:
+        """Encode images one after the other, several at a time; answers are those of one by one.
+
+        Only images of the same shape as the model's input are encoded together: SAM's are all
+        square, pocket's have the proportions of the image.
+
+        Args:
+            images: Anything that :meth:`encode_image` takes, read as they are needed.
+            batch_size: Most images in memory at a time. None takes 1 on a CPU, where more are not
+                faster (``benchmarks/speed.py --pocket``), and 8 on other devices.
+
+        Raises:
+            InputError: ``batch_size`` is not positive, or an image cannot be read.
+        """
+        if batch_size is None:
+            batch_size = 1 if self.device.type == "cpu" else _IMAGES
+        if batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more, got {batch_size}")
+        return self._encode_in_batches(iter(images), batch_size)
+
+    def _encode_in_batches(
+        self, images: Iterator[ImageSource], batch_size: int
+    ) -> Iterator[ImageEmbedding]:
+        while block := [load_own_image(image) for image in islice(images, batch_size)]:
+            yield from self._embed(block)
+
     def encode_pixels(self, array: UInt8Array) -> ImageEmbedding:
         """Encode pixels (H, W, 3) uint8 RGB that must not be written to afterwards."""
-        self._check_process()
-        (encoded,) = encode_cached(self._kept, [array], self._encode)
-        read_only = array.view()
-        read_only.flags.writeable = False
-        return ImageEmbedding(
-            features=encoded.features,
-            original_size=(array.shape[0], array.shape[1]),
-            input_size=encoded.input_size,
-            model_id=self.model_id,
-            image=read_only,
-        )
+        (embedding,) = self._embed([array])
+        return embedding
 
-    @torch.no_grad()
-    def _encode(self, arrays: Sequence[UInt8Array]) -> list[Encoded]:
-        """Run the encoder on images, one after the other."""
+    def _embed(self, arrays: Sequence[UInt8Array]) -> list[ImageEmbedding]:
+        self._check_process()
+        encode = partial(encode_arrays, self.model, dtype=self.dtype)
         found = []
-        for array in arrays:
-            pixel_values, input_size = self.model.preprocess(array)
-            with autocast(self.device, self.dtype):
-                features = self.model.encode_image(pixel_values)
-            found.append(Encoded(features.to_float32(), input_size))
+        for array, encoded in zip(arrays, encode_cached(self._kept, arrays, encode), strict=True):
+            read_only = array.view()
+            read_only.flags.writeable = False
+            found.append(
+                ImageEmbedding(
+                    features=encoded.features,
+                    original_size=(array.shape[0], array.shape[1]),
+                    input_size=encoded.input_size,
+                    model_id=self.model_id,
+                    image=read_only,
+                )
+            )
         return found
 
     def decode(
@@ -207,7 +225,7 @@ class Segmenter:
         """Decode like :meth:`decode`, without the masks at the image's size, which are costly."""
         self.check(embedding)
         self._check_process()
-        prompts = self._prepare(embedding, point_coords, point_labels, boxes, mask_input)
+        prompts = read_prompts(self.model, embedding, point_coords, point_labels, boxes, mask_input)
         channels = self.model.num_multimask_outputs if multimask_output else 1
         shape = (prompts.count, channels)
         iou_predictions = np.empty(shape, np.float32)
@@ -217,10 +235,10 @@ class Segmenter:
             with autocast(self.device, self.dtype):
                 logits, ious = self.model.decode(
                     embedding.features,
-                    point_coords=_cut(prompts.point_coords, block),
-                    point_labels=_cut(prompts.point_labels, block),
-                    boxes=_cut(prompts.boxes, block),
-                    mask_input=_cut(prompts.mask_input, block),
+                    point_coords=cut(prompts.point_coords, block),
+                    point_labels=cut(prompts.point_labels, block),
+                    boxes=cut(prompts.boxes, block),
+                    mask_input=cut(prompts.mask_input, block),
                     multimask_output=multimask_output,
                 )
             low_res_logits[block] = logits.float().cpu().numpy()
@@ -261,9 +279,13 @@ class Segmenter:
         logits: Float32Array,
         *,
         stability_offset: float = STABILITY_OFFSET,
+        min_stability: float = 0.0,
     ) -> Iterator[UpscaledMask]:
-        """Yield decoded masks (M, h, w) as :meth:`upscale` makes them, as run lengths."""
-        return upscale_compact(self.model, logits, embedding, stability_offset)
+        """Yield decoded masks (M, h, w) as :meth:`upscale` makes them, as run lengths.
+
+        Of masks less stable than ``min_stability`` only the score is of use.
+        """
+        return upscale_compact(self.model, logits, embedding, stability_offset, min_stability)
 
     def low_res_boxes(self, embedding: ImageEmbedding, low_res: LowResMasks) -> Float32Array:
         """Return tight boxes (B, 4) of each prompt's first mask, XYXY in pixels of the image.
@@ -313,49 +335,6 @@ class Segmenter:
                 "call torch.set_num_threads(1) first"
             )
 
-    def _prepare(
-        self,
-        embedding: ImageEmbedding,
-        point_coords: Numbers | None,
-        point_labels: Numbers | None,
-        boxes: Numbers | None,
-        mask_input: Numbers | None,
-    ) -> _Prompts:
-        """Check all prompts and convert them to the model's frame."""
-        if (point_coords is None) != (point_labels is None):
-            raise InputError("point_coords and point_labels come together: give both or neither")
-        size = embedding.original_size
-        counts: dict[str, int] = {}
-        coords = labels = corners = prior = None
-        if point_coords is not None and point_labels is not None:
-            coords = _read("point_coords", point_coords, (None, None, 2))
-            labels = _read("point_labels", point_labels, coords.shape[:2])
-            check_points(coords, labels, size)
-            counts["point_coords"] = len(coords)
-        if boxes is not None:
-            corners = _read("boxes", boxes, (None, 4))
-            check_boxes(corners, size)
-            counts["boxes"] = len(corners)
-        if mask_input is not None:
-            prior = _read("mask_input", mask_input, (None, 1, *self.model.mask_input_size))
-            counts["mask_input"] = len(prior)
-        if not counts:
-            raise InputError("there is nothing to segment: give points, boxes or mask_input")
-        if len(set(counts.values())) > 1:
-            given = ", ".join(f"{count} in {name}" for name, count in counts.items())
-            raise InputError(f"all parts must be given for the same number of prompts, got {given}")
-        scale = (embedding.input_size[1] / size[1], embedding.input_size[0] / size[0])
-        return _Prompts(
-            count=next(iter(counts.values())),
-            point_coords=None if coords is None else self._tensor(coords * scale),
-            point_labels=None if labels is None else self._tensor(labels),
-            boxes=None if corners is None else self._tensor(corners * (scale + scale)),
-            mask_input=None if prior is None else self._tensor(prior),
-        )
-
-    def _tensor(self, array: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(array.astype(np.float32)).to(self.device)
-
 
 def _check_weights(model: PromptableModel) -> None:
     """Refuse weights in half precision: the arithmetic is chosen by ``dtype`` alone."""
@@ -368,21 +347,3 @@ def _check_weights(model: PromptableModel) -> None:
             f"the model's weights are {name}; give it with float32 weights (model.float()) and "
             f"choose the arithmetic by dtype={name!r}"
         )
-
-
-def _cut(tensor: Tensor | None, block: slice) -> Tensor | None:
-    return None if tensor is None else tensor[block]
-
-
-def _read(name: str, value: Numbers, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-    """Return finite numbers of a shape (None: any size), or raise InputError."""
-    array = read_array(name, value)
-    try:
-        check_shape(name, array.shape, shape)
-    except InputError as error:
-        if array.ndim != len(shape) - 1:
-            raise
-        raise InputError(
-            f"{error}; the first dimension counts prompts, so for one prompt add [None]"
-        ) from error
-    return array

@@ -430,6 +430,22 @@ def test_masks_upscaled_in_columns_are_the_whole_ones(sam, photo, monkeypatch, s
         assert score == pytest.approx(stability, abs=1e-3)
 
 
+def test_unstable_masks_keep_their_score_alone(sam, photo):
+    ours = Segmenter(sam)
+    embedding = ours.encode_image(photo((90, 200)))
+    low_res = ours.decode_low_res(embedding, **prompts_for((90, 200), 6))
+    logits = low_res.logits.reshape(-1, *low_res.logits.shape[-2:])
+    every = list(ours.upscale_compact(embedding, logits, stability_offset=0.3))
+    least = float(np.median([stability for _, stability in every]))
+    some = ours.upscale_compact(embedding, logits, stability_offset=0.3, min_stability=least)
+    left_out = 0
+    for (mask, stability), (found, score) in zip(every, some, strict=True):
+        assert score == stability
+        assert found == mask if stability >= np.float32(least) else found.area == 0
+        left_out += mask.area > 0 and found.area == 0
+    assert left_out > 0
+
+
 def test_only_reached_columns_are_upscaled(sam, photo, monkeypatch):
     monkeypatch.setattr(upscaling, "_WHOLE_PIXELS", 0)
     asked = []
