@@ -20,6 +20,8 @@ from .options import (
     CacheSize,
     Device,
     Dtype,
+    Exported,
+    ExportedRuntime,
     Formats,
     Frames,
     ModelOptions,
@@ -79,6 +81,8 @@ def everything_command(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     weights: Weights = None,
+    exported: Exported = None,
+    runtime: ExportedRuntime = None,
     cache: Cache = None,
     cache_gb: CacheSize = CACHE_GB,
     out: Out = None,
@@ -94,18 +98,20 @@ def everything_command(
     """Find masks of everything in images, best first, without saying what to look for."""
     try:
         options = RunOptions(
-            preset=preset,
-            out=out,
-            as_json=as_json,
-            formats=tuple(formats or ()),
-            resume=resume,
-            overwrite=overwrite,
-            simplify=simplify,
-            frames=frames,
-            allow_urls=allow_urls,
+            preset,
+            out,
+            as_json,
+            tuple(formats or ()),
+            resume,
+            overwrite,
+            simplify,
+            frames,
+            allow_urls,
             tiles=read_tiles_option(tiles),
         )
-        models = ModelOptions(preset, device, dtype, weights, cache=cache, cache_gb=cache_gb)
+        models = ModelOptions(
+            preset, device, dtype, weights, None, cache, cache_gb, exported, runtime
+        )
     except PromptsegError as error:
         say_error(Console(stderr=True), describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error

@@ -138,7 +138,7 @@ def _check(
     Raises:
         ExportError: A float32 export differs.
     """
-    from ...models.exported.runtimes import RUNTIMES
+    from ...models.exported.manifest import RUNTIMES
     from ...models.exported.sam import load_exported
     from ...pipeline.decoding.compare import compare_segmenters
     from ...pipeline.decoding.segmenter import Segmenter

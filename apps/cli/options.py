@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...models.errors import InputError, ModelNotFoundError
+from ...models.exported.manifest import RUNTIMES
 from ...pipeline.presets.catalog import PRESETS, get_preset
+from ...pipeline.presets.exported import check_exported
 from ..exports import FORMATS, GEO_FORMATS, POLYGON_FORMATS
 
 if TYPE_CHECKING:
@@ -84,6 +86,25 @@ CacheSize = Annotated[
         "--cache-gb",
         metavar="GB",
         help="Most gigabytes in --cache; what was not used for the longest time goes first.",
+    ),
+]
+Exported = Annotated[
+    Path | None,
+    typer.Option(
+        "--exported",
+        metavar="DIR",
+        help="Encode images and decode masks from a folder that `promptseg export` wrote, on the "
+        "CPU; text and references stay in torch.",
+    ),
+]
+ExportedRuntime = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="What runs --exported: onnx (onnxruntime) or openvino. Default: the one that it was "
+        "written for.",
+        autocompletion=lambda: list(RUNTIMES),
     ),
 ]
 Out = Annotated[
@@ -163,11 +184,14 @@ class ModelOptions:
         strategy: How examples are matched; None leaves it to the preset.
         cache: Folder to keep encoded images in; None for none.
         cache_gb: Most gigabytes in it.
+        exported: Exported folder that masks are decoded from; None for torch.
+        runtime: What runs it; None for the one that it was written for.
 
     Raises:
-        InputError: The device or dtype has no valid name, the folder of weights does not exist, or
-            the cache cannot be one.
+        InputError: The device or dtype has no valid name, the folder of weights does not exist,
+            the cache cannot be one, or the exported folder cannot be run for the preset.
         ModelNotFoundError: There is no such preset or strategy.
+        CheckpointError: The exported folder holds no model.
     """
 
     preset: str = "pocket"
@@ -177,9 +201,11 @@ class ModelOptions:
     strategy: str | None = None
     cache: Path | None = None
     cache_gb: float = CACHE_GB
+    exported: Path | None = None
+    runtime: str | None = None
 
     def __post_init__(self) -> None:
-        get_preset(self.preset)
+        preset = get_preset(self.preset)
         if self.strategy is not None and self.strategy not in STRATEGIES:
             raise ModelNotFoundError(
                 f"no matching strategy is called {self.strategy!r}; there are "
@@ -196,6 +222,10 @@ class ModelOptions:
             raise InputError(
                 f"--weights: {str(self.weights)!r} is not a folder; give one that holds weights"
             )
+        if self.exported is not None:
+            check_exported(preset.sam, self.exported, self.runtime, self.device)
+        elif self.runtime is not None:
+            raise InputError("--runtime is what runs --exported; give the exported folder as well")
         if not 0 < self.cache_gb < math.inf:
             raise InputError(f"--cache-gb must be a positive number, not {self.cache_gb}")
         if self.cache is not None and os.path.lexists(self.cache) and not _is_folder(self.cache):
@@ -220,6 +250,8 @@ class ModelOptions:
             dtype=self.dtype,
             weights=self.weights,
             strategy=self.strategy,
+            exported=self.exported,
+            runtime=self.runtime,
             cache=None if cache is None else EmbeddingCache(cache, max_gb=self.cache_gb),
         )
         segmenter = pipeline.segmenter
@@ -235,6 +267,8 @@ class ModelOptions:
             "strategy": self.strategy,
             "dtype": self.dtype,
             "weights": weights,
+            "exported": None if self.exported is None else str(self.exported),
+            "runtime": self.runtime,
         }
 
 

@@ -21,6 +21,8 @@ from .options import (
     CacheSize,
     Device,
     Dtype,
+    Exported,
+    ExportedRuntime,
     Formats,
     Frames,
     ModelOptions,
@@ -104,6 +106,8 @@ def segment_command(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     weights: Weights = None,
+    exported: Exported = None,
+    runtime: ExportedRuntime = None,
     cache: Cache = None,
     cache_gb: CacheSize = CACHE_GB,
     out: Out = None,
@@ -137,17 +141,19 @@ def segment_command(
                 "say what to look for: give --text, --reference, --concept, --point or --box"
             )
         ranking = RankingOptions(top_k, min_score, no_overlap)
-        models = ModelOptions(preset, device, dtype, weights, strategy, cache, cache_gb)
+        models = ModelOptions(
+            preset, device, dtype, weights, strategy, cache, cache_gb, exported, runtime
+        )
         options = RunOptions(
-            preset=preset,
-            out=out,
-            as_json=as_json,
-            formats=tuple(formats or ()),
-            resume=resume,
-            overwrite=overwrite,
-            simplify=simplify,
-            frames=frames,
-            allow_urls=allow_urls,
+            preset,
+            out,
+            as_json,
+            tuple(formats or ()),
+            resume,
+            overwrite,
+            simplify,
+            frames,
+            allow_urls,
             tiles=read_tiles_option(tiles),
         )
     except PromptsegError as error:

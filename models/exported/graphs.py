@@ -9,6 +9,8 @@ and of samexporter (encoder); here the decoder also takes B prompts at a time.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -113,6 +115,15 @@ def unpack_maps(packed: Tensor, dims: tuple[int, int, int]) -> tuple[Tensor, tup
     return embeddings, (F.pixel_shuffle(stride8, 2), F.pixel_shuffle(stride4, 4))
 
 
+class GraphPrompts(NamedTuple):
+    """B prompts in the convention of other tools, as :meth:`DecoderGraph.forward` takes them."""
+
+    point_coords: Tensor
+    point_labels: Tensor
+    mask_input: Tensor
+    has_mask_input: Tensor
+
+
 class DecoderGraph(nn.Module):
     """Prompts on an encoded image to masks, all of them: the single one first.
 
@@ -163,33 +174,25 @@ class DecoderGraph(nn.Module):
             Logits (B, M, H, W) at the size of the image, predicted IoU (B, M) and low-resolution
             logits (B, M, h, w).
         """
-        logits, iou_predictions = self.decode(
-            image_embeddings, point_coords, point_labels, mask_input, has_mask_input
-        )
-        final = self.finish(logits, point_coords, point_labels)
+        prompts = GraphPrompts(point_coords, point_labels, mask_input, has_mask_input)
+        logits, iou_predictions = self.decode(image_embeddings, prompts)
+        final = self.finish(logits, prompts)
         return self.upscale(final, orig_im_size), iou_predictions, logits
 
-    def decode(
-        self,
-        image_embeddings: Tensor,
-        point_coords: Tensor,
-        point_labels: Tensor,
-        mask_input: Tensor,
-        has_mask_input: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def decode(self, image_embeddings: Tensor, prompts: GraphPrompts) -> tuple[Tensor, Tensor]:
         """Low-resolution logits (B, M, h, w) and predicted IoU (B, M)."""
         encoder = self.prompt_encoder
         no_mask = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        dense = encoder.mask_downscaling(mask_input)
+        dense = encoder.mask_downscaling(prompts.mask_input)
         masks, iou_predictions = self.mask_decoder.predict_masks(
             image_embeddings=image_embeddings,
             image_pe=self.image_pe,
-            sparse_prompt_embeddings=embed_labelled_points(encoder, point_coords, point_labels),
-            dense_prompt_embeddings=torch.where(has_mask_input > 0, dense, no_mask),
+            sparse_prompt_embeddings=embed_points(encoder, prompts),
+            dense_prompt_embeddings=torch.where(prompts.has_mask_input > 0, dense, no_mask),
         )
         return masks, iou_predictions
 
-    def finish(self, logits: Tensor, point_coords: Tensor, point_labels: Tensor) -> Tensor:
+    def finish(self, logits: Tensor, prompts: GraphPrompts) -> Tensor:
         """What is done to logits before they are upscaled: nothing."""
         return logits
 
@@ -229,29 +232,23 @@ class PocketDecoderGraph(DecoderGraph):
         """Channels of ``image_embeddings``."""
         return self.dims[0] + 4 * self.dims[1] + 16 * self.dims[2]
 
-    def decode(
-        self,
-        image_embeddings: Tensor,
-        point_coords: Tensor,
-        point_labels: Tensor,
-        mask_input: Tensor,
-        has_mask_input: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def decode(self, image_embeddings: Tensor, prompts: GraphPrompts) -> tuple[Tensor, Tensor]:
         """Low-resolution logits (B, M, h, w) and predicted IoU (B, M)."""
         encoder = self.prompt_encoder
         embeddings, high_res = unpack_maps(image_embeddings, self.dims)
         height, width = embeddings.shape[-2:]
-        has_mask = (has_mask_input > 0).to(mask_input.dtype).reshape(1, 1, 1, 1)
-        box, has_box = read_boxes(point_coords, point_labels)
+        mask = prompts.mask_input
+        has_mask = (prompts.has_mask_input > 0).to(mask.dtype).reshape(1, 1, 1, 1)
+        box, has_box = read_boxes(prompts)
         drawn = torch.cat(
             [
-                torch.tanh(mask_input / 4) * has_mask,
-                torch.ones_like(mask_input) * has_mask,
+                torch.tanh(mask / 4) * has_mask,
+                torch.ones_like(mask) * has_mask,
                 encoder.draw_boxes(box) * has_box[:, :, None, None],
                 encoder.draw_points(
                     # One more, not drawn: there may be none.
-                    F.pad(point_coords, (0, 0, 0, 1)),
-                    F.pad(point_labels, (0, 1), value=PADDING_LABEL),
+                    F.pad(prompts.point_coords, (0, 0, 0, 1)),
+                    F.pad(prompts.point_labels, (0, 1), value=PADDING_LABEL),
                 ),
             ],
             dim=1,
@@ -259,30 +256,32 @@ class PocketDecoderGraph(DecoderGraph):
         masks, iou_predictions = self.mask_decoder.predict_from(
             ImageFeatures(image_embeddings=embeddings, high_res_features=high_res),
             image_pe=self.image_pe[..., :height, :width],
-            sparse_prompt_embeddings=embed_labelled_points(encoder, point_coords, point_labels),
+            sparse_prompt_embeddings=embed_points(encoder, prompts),
             dense_prompt_embeddings=encoder.mask_downscaling(drawn)[..., :height, :width],
         )
         return to_square(masks, encoder.mask_input_size), iou_predictions
 
-    def finish(self, logits: Tensor, point_coords: Tensor, point_labels: Tensor) -> Tensor:
+    def finish(self, logits: Tensor, prompts: GraphPrompts) -> Tensor:
         """What is done to logits before they are upscaled: they end at the box."""
-        box, has_box = read_boxes(point_coords, point_labels)
+        box, has_box = read_boxes(prompts)
         inside = self.prompt_encoder.draw_boxes(box) * has_box[:, :, None, None]
         return keep_inside(logits, inside)
 
 
-def embed_labelled_points(encoder: PromptEncoder, coords: Tensor, labels: Tensor) -> Tensor:
+def embed_points(encoder: PromptEncoder, prompts: GraphPrompts) -> Tensor:
     """Embed points (B, N, 2) with labels -1 to 3 (B, N) as tokens (B, N, C)."""
-    encoded = encoder.pe_layer.forward_with_coords(coords + 0.5, encoder.input_image_size)
-    labels = labels.unsqueeze(-1)
+    centres = prompts.point_coords + 0.5
+    encoded = encoder.pe_layer.forward_with_coords(centres, encoder.input_image_size)
+    labels = prompts.point_labels.unsqueeze(-1)
     tokens = encoded
     for label, kind in enumerate(encoder.point_embeddings.parameters()):
         tokens = torch.where(labels == label, encoded + kind, tokens)
     return torch.where(labels == PADDING_LABEL, encoder.not_a_point_embed.weight, tokens)
 
 
-def read_boxes(coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes (B, 4) among points (B, N, 2), and whether there are (B, 1), 1 or 0."""
+def read_boxes(prompts: GraphPrompts) -> tuple[Tensor, Tensor]:
+    """Boxes (B, 4) among the points (B, N, 2), and whether there are (B, 1), 1 or 0."""
+    coords, labels = prompts.point_coords, prompts.point_labels
     corners = [(coords * (labels == label)[..., None]).sum(1) for label in BOX_LABELS]
     has_box = (labels == BOX_LABELS[0]).to(coords.dtype).sum(1, keepdim=True)
     return torch.cat(corners, dim=1), has_box

@@ -16,6 +16,13 @@ _LARGEST = 100_000
 Family = Literal["sam", "pocket"]
 Format = Literal["onnx", "openvino"]
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
+Runtime = Literal["onnx", "openvino"]
+RUNTIMES: tuple[Runtime, ...] = ("onnx", "openvino")
+# The packages that each runtime needs; the first is the one that runs models.
+PACKAGES: dict[Runtime, tuple[str, ...]] = {
+    "onnx": ("onnxruntime", "onnx"),
+    "openvino": ("openvino",),
+}
 # The files of each format; the encoder's and the decoder's first ones are what runtimes open.
 FILES: dict[Format, tuple[str, ...]] = {
     "onnx": ("encoder.onnx", "decoder.onnx"),
@@ -86,3 +93,26 @@ def read_manifest(folder: str | Path) -> Manifest:
         if not (path / name).is_file():
             raise CheckpointError(f"{name} is missing in {str(path)!r}; {remedy}")
     return manifest
+
+
+def choose_runtime(runtime: str | None, written: Format) -> Runtime:
+    """Return the runtime of that name, by default the one that a folder was written for.
+
+    Raises:
+        InputError: There is no such runtime, or it cannot read the folder.
+    """
+    name = written if runtime is None else runtime
+    for known in RUNTIMES:
+        if name == known:
+            if known == "onnx" and written == "openvino":
+                raise InputError(
+                    "onnxruntime cannot read models in OpenVINO's format; use the runtime "
+                    "openvino, or export with --format onnx"
+                )
+            return known
+    raise InputError(f"there is no runtime {name!r}; use {' or '.join(RUNTIMES)}")
+
+
+def missing_package(name: str) -> InputError:
+    """Return the error that a package of the extra is not installed."""
+    return InputError(f"exported models need {name}; run: pip install 'promptseg[export]'")

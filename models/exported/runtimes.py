@@ -10,24 +10,21 @@ from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, InputError
-from .manifest import Format
+from .manifest import PACKAGES, Runtime, missing_package
 
 if TYPE_CHECKING:
     import onnx
 
-Runtime = Literal["onnx", "openvino"]
-RUNTIMES: tuple[Runtime, ...] = ("onnx", "openvino")
 Arrays = Mapping[str, NDArray[np.float32]]
 Run = Callable[[Arrays], list[NDArray[np.float32]]]
 
-_MODULES: dict[Runtime, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
@@ -40,27 +37,7 @@ def require(*modules: str) -> list[ModuleType]:
     try:
         return [import_module(name) for name in modules]
     except ImportError as error:
-        raise InputError(
-            f"exported models need {error.name or modules[0]}; run: pip install 'promptseg[export]'"
-        ) from error
-
-
-def choose_runtime(runtime: str | None, written: Format) -> Runtime:
-    """Return the runtime of that name, by default the one that a folder was written for.
-
-    Raises:
-        InputError: There is no such runtime, or it cannot read the folder.
-    """
-    name = written if runtime is None else runtime
-    for known in RUNTIMES:
-        if name == known:
-            if known == "onnx" and written == "openvino":
-                raise InputError(
-                    "onnxruntime cannot read models in OpenVINO's format; use "
-                    "runtime='openvino', or export with --format onnx"
-                )
-            return known
-    raise InputError(f"there is no runtime {name!r}; use {' or '.join(RUNTIMES)}")
+        raise missing_package(error.name or modules[0]) from error
 
 
 def open_model(
@@ -82,15 +59,15 @@ def open_model(
     if dtype not in _HINTS or (runtime == "onnx" and dtype != torch.float32):
         name = str(dtype).removeprefix("torch.")
         raise InputError(
-            f"{_MODULES[runtime]} does not run models in {name} here; use dtype='fp32'"
+            f"{PACKAGES[runtime][0]} does not run models in {name} here; use dtype='fp32'"
         )
-    require(_MODULES[runtime])
+    require(*PACKAGES[runtime])
     try:
         return open_here(path, outputs, dtype)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise CheckpointError(
-            f"{_MODULES[runtime]} cannot open {str(path)!r} ({reason}); export the model again"
+            f"{PACKAGES[runtime][0]} cannot open {str(path)!r} ({reason}); export the model again"
         ) from error
 
 

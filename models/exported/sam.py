@@ -18,8 +18,8 @@ from ..pocket.drawing import decode_in_passes, draw_boxes, keep_inside
 from ..preprocess import longest_side_size, resize
 from ..sam.sam import Sam, upscale_logits
 from .graphs import BOX_LABELS, DECODER_INPUTS, ENCODER_INPUT, PADDING_LABEL
-from .manifest import FILES, Manifest, read_manifest
-from .runtimes import Run, choose_runtime, open_model
+from .manifest import FILES, Manifest, choose_runtime, read_manifest
+from .runtimes import Run, open_model
 
 
 class ExportedSam:

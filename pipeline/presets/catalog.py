@@ -25,6 +25,7 @@ class Preset:
     Attributes:
         name: For :func:`~promptseg.pipeline.presets.load.load`.
         description: Its models, in one line.
+        sam: Name of the model that masks are by, for ``create_model``.
         weights: Part ("text", "presence", "reference" or "masks") -> name of its published
             weights; empty where all weights are installed with the package.
         exact_on_cpu: Whether "auto" means fp32 on a CPU, whatever it has in hardware: bf16 costs
@@ -33,6 +34,7 @@ class Preset:
 
     name: str
     description: str
+    sam: str
     weights: Mapping[str, str] = field(default_factory=dict, hash=False)
     exact_on_cpu: bool = False
 
@@ -48,16 +50,19 @@ _LIST = (
     Preset(
         "pocket",
         "EfficientNet-Lite2 for text and masks, MiniLM for phrases; all weights installed",
+        "sam_pocket",
         exact_on_cpu=True,
     ),
     Preset(
         "mobile",
         "OWLv2 base, DINOv2 S/14, MobileSAM",
+        "sam_vit_t",
         {"text": "owlv2-base", "reference": "dinov2-small", "masks": "mobile-sam"},
     ),
     Preset(
         "base",
         "Grounding DINO tiny with CLIP B/16 on presence, DINOv2 B/14, SAM ViT-B",
+        "sam_vit_b",
         {
             "text": "grounding-dino-tiny",
             "presence": "clip-vit-b-16",
@@ -68,6 +73,7 @@ _LIST = (
     Preset(
         "large",
         "Grounding DINO base, DINOv2 L/14, SAM ViT-H",
+        "sam_vit_h",
         {
             "text": "grounding-dino-base",
             "reference": "dinov2-large",

@@ -63,7 +63,6 @@ class PublishedParts:
         detector: Name of the detector, for ``create_grounder``.
         boxes: Which boxes become prompts; ``min_score`` is also the threshold of the gate.
         features: Name of the DINOv2 model in timm.
-        sam: Name of the SAM, for ``create_model``.
         view: What the detector makes of an image.
     """
 
@@ -71,7 +70,6 @@ class PublishedParts:
     detector: DetectorName
     boxes: BoxPromptConfig
     features: str
-    sam: str
     view: type[object]
 
 
@@ -80,7 +78,6 @@ MOBILE = PublishedParts(
     "owlv2",
     BoxPromptConfig(min_score=0.2),
     "vit_small_patch14_dinov2",
-    "sam_vit_t",
     Owlv2View,
 )
 BASE = PublishedParts(
@@ -88,7 +85,6 @@ BASE = PublishedParts(
     "grounding_dino",
     BoxPromptConfig(min_score=0.3),
     "vit_base_patch14_dinov2",
-    "sam_vit_b",
     GroundingDinoView,
 )
 LARGE = PublishedParts(
@@ -96,7 +92,6 @@ LARGE = PublishedParts(
     "grounding_dino",
     BoxPromptConfig(min_score=0.3),
     "vit_large_patch14_dinov2",
-    "sam_vit_h",
     GroundingDinoView,
 )
 
@@ -109,7 +104,8 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
     Raises:
         CheckpointError: Weights are missing or broken; the message says what to do.
     """
-    roles = PRESETS[parts.name].weights
+    preset = PRESETS[parts.name]
+    roles = preset.weights
     device, dtype = options.device, options.dtype
     text = _folder_of(roles["text"], parts.name, options)
     witnesses: tuple[Witness, ...] = ()
@@ -127,9 +123,9 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
         seen = options.kept(ClipView, lambda: f"{PRESENCE_CLIP} {fingerprint(clip().model.visual)}")
         witnesses = (Witness("CLIP", ClipJudge(clip, kept=seen), LEAST_CLIP_PRESENCE),)
     segmenter = Segmenter(
-        exported_model(parts.sam, options)
+        exported_model(preset.sam, options)
         or create_model(
-            parts.sam,
+            preset.sam,
             checkpoint=_weights_of(roles["masks"], parts.name, options),
             device=device,
         ),

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from promptseg.models import CheckpointError, InputError, load_exported
-from promptseg.models.exported import runtimes
 from promptseg.models.exported.export import export_sam
 from promptseg.models.exported.graphs import DECODER_INPUTS, DECODER_OUTPUTS, pack_maps, unpack_maps
-from promptseg.models.exported.manifest import read_manifest
+from promptseg.models.exported.manifest import choose_runtime, read_manifest
+from promptseg.models.exported.runtimes import open_model
 from promptseg.models.exported.vit_graph import to_graph
 from promptseg.models.sam.sam import Sam
 from promptseg.pipeline import Segmenter
@@ -85,7 +85,7 @@ def test_the_models_have_the_names_and_shapes_of_the_convention(sam: Sam, folder
 
 
 def test_the_decoder_upscales_as_torch_does(sam: Sam, folder: Path) -> None:
-    session = runtimes.open_model(folder / "decoder.onnx", "onnx", DECODER_OUTPUTS)
+    session = open_model(folder / "decoder.onnx", "onnx", DECODER_OUTPUTS)
     segmenter = Segmenter(sam)
     for picture in (PICTURE, PORTRAIT, np.ascontiguousarray(PICTURE[:7])):
         size = picture.shape[:2]
@@ -164,7 +164,7 @@ def test_a_runtime_that_cannot_run_it_is_refused(
     with pytest.raises(InputError, match=r"onnxruntime does not run .* in bfloat16"):
         load_exported(folder, runtime="onnx", dtype="bf16")
     with pytest.raises(InputError, match=r"onnxruntime cannot read .* export with --format onnx"):
-        runtimes.choose_runtime("onnx", "openvino")
+        choose_runtime("onnx", "openvino")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(InputError, match=r"pip install 'promptseg\[export\]'"):
         load_exported(folder, runtime="openvino")

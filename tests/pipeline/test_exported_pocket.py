@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from typer.testing import CliRunner
 
 import promptseg
+from promptseg.apps.cli.main import app
 from promptseg.models.exported.export import export_sam
 from promptseg.pipeline.presets.masks import load_sam
 
@@ -54,6 +57,20 @@ def test_the_python_of_the_page_runs(
     exec(compile(block, str(page), "exec"), names)
     assert names["candidates"].masks.shape == (1, 3, 300, 451)
     assert names["result"].labels == ["cat"]
+
+
+def test_the_command_line_answers_alike(folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(data.chelsea()).save(tmp_path / "cat.png")
+    command = ["segment", str(tmp_path / "cat.png"), "-t", "cat", "--json"]
+    expected, found = (
+        json.loads(CliRunner().invoke(app, [*command, *more]).stdout)["masks"]
+        for more in ([], ["--exported", str(folder), "--runtime", "openvino"])
+    )
+    assert len(found) == len(expected) > 0
+    for a, b in zip(found, expected, strict=True):
+        assert a["label"] == b["label"]
+        assert a["score"] == pytest.approx(b["score"], abs=1e-3)
+        assert a["area"] == pytest.approx(b["area"], rel=1e-3)
 
 
 def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
