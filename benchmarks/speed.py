@@ -1,14 +1,18 @@
 """Time SAMs beside other implementations and as exported models, or time the pocket preset.
 
     python benchmarks/speed.py [--models sam_vit_b sam_vit_t sam_pocket] [--only "ours fp32" onnx]
-        [--threads 2] [--repeats 3] [--exported outputs/speed]
+        [--threads 2] [--repeats 3] [--folder outputs/speed] [--again]
     python benchmarks/speed.py --pocket [--threads 2]
 
 Every implementation encodes the same picture of 1024 x 1024 pixels (pocket scales it to 512) and
 decodes 1, 16 and 256 boxes on it, one mask each, in blocks of 32, in a process of its own. Times
-are medians of the repeats after a warm-up; memory is the process's peak resident set, libraries
-and weights included. Ratios are to the last row. What has to be exported is exported first, to a
-folder that is kept for the next run.
+are medians of the repeats after a warm-up, of fewer where they would take more than 8 seconds
+together; memory is the process's peak resident set, libraries and weights included. Ratios are to
+the first row of a model. "ours compiled" has its image encoder compiled by torch.compile.
+
+Each row is printed as soon as it is measured, and kept in the folder: what was measured with the
+same threads, repeats and versions is not measured again, unless --again is given. A row that fails
+says why, and the others go on. What has to be exported is exported first, to the same folder.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +33,15 @@ import numpy as np
 import torch
 from speed_models import NAMES, SIZE, build, export_for_timing
 
+from promptseg import __version__
+
 BOXES = (1, 16, 256)
 POCKET_REPEATS = 9
 COLD_REPEATS = 3
+MOST_SECONDS = 8.0  # of the repeats of one measurement, beyond the first
+ROWS = "rows.jsonl"
+HEADS = {"encode": "encode s", **{str(n): f"{n} boxes s" for n in BOXES}, "peak": "peak GB"}
+Row = dict[str, float]
 
 
 def seconds_of(run: Callable[[], object]) -> float:
@@ -41,10 +51,14 @@ def seconds_of(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one warm-up call."""
-    run()
-    return statistics.median(seconds_of(run) for _ in range(repeats))
+def median_seconds(run: Callable[[], object], repeats: int, *, warm: bool = False) -> float:
+    """Median seconds of a call, after one warm-up call unless it is warm already."""
+    if not warm:
+        run()
+    seconds: list[float] = []
+    while len(seconds) < repeats and sum(seconds) < MOST_SECONDS:
+        seconds.append(seconds_of(run))
+    return statistics.median(seconds)
 
 
 @torch.no_grad()
@@ -60,32 +74,79 @@ def work(model: str, name: str, folder: Path, repeats: int) -> None:
         timed.decode(embedding, boxes[:16])
         for count in BOXES:
             run = partial(timed.decode, embedding, boxes[:count])
-            row[str(count)] = statistics.median(seconds_of(run) for _ in range(repeats))
+            row[str(count)] = median_seconds(run, repeats, warm=True)
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     row["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print(json.dumps(row), flush=True)
 
 
-def run_worker(model: str, name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Have a process time one implementation."""
+class Rows:
+    """What was measured so far, in a file that grows by a line for each row.
+
+    Args:
+        path: The file.
+        setting: What rows must have in common to be the same measurement.
+    """
+
+    def __init__(self, path: Path, setting: str) -> None:
+        self.path = path
+        self.setting = setting
+        self._rows: dict[tuple[str, str], Row] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                model, name, of_setting, row = json.loads(line)
+                if of_setting == setting:
+                    self._rows[model, name] = row
+
+    def find(self, model: str, name: str) -> Row | None:
+        """Return a row; None if it was not measured."""
+        return self._rows.get((model, name))
+
+    def add(self, model: str, name: str, row: Row) -> None:
+        """Keep a row."""
+        self._rows[model, name] = row
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([model, name, self.setting, row]) + "\n")
+
+
+def run_worker(model: str, name: str, arguments: argparse.Namespace) -> Row:
+    """Have a process time one implementation.
+
+    Raises:
+        RuntimeError: It failed; the message is the last line of its errors.
+    """
     command = [sys.executable, __file__, "--worker", model, name]
     command += ["--threads", str(arguments.threads), "--repeats", str(arguments.repeats)]
-    command += ["--exported", str(arguments.exported)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    command += ["--folder", str(arguments.folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RuntimeError(lines[-1])
+    row: Row = json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def print_table(model: str, rows: dict[str, dict[str, float]]) -> None:
-    """Print times and memory as a table, each with its ratio to the last row."""
-    base = list(rows.values())[-1]
-    heads = {"encode": "encode s", **{str(n): f"{n} boxes s" for n in BOXES}, "peak": "peak GB"}
-    print(f"\n| {model} | " + " | ".join(f"{head} | ratio" for head in heads.values()) + " |")
-    print("|---" * (1 + 2 * len(heads)) + "|")
-    for name, row in rows.items():
+def measure(model: str, names: Sequence[str], rows: Rows, arguments: argparse.Namespace) -> None:
+    """Print a table of a model, each row when it is known, with its ratios to the first."""
+    print(f"\n| {model} | " + " | ".join(f"{head} | ratio" for head in HEADS.values()) + " |")
+    print("|---" * (1 + 2 * len(HEADS)) + "|", flush=True)
+    base: Row | None = None
+    for name in names:
+        row = None if arguments.again else rows.find(model, name)
+        if row is None:
+            try:
+                if name.startswith(("onnx", "openvino")):
+                    export_for_timing(model, arguments.folder, int8=name.endswith("int8"))
+                row = run_worker(model, name, arguments)
+            except Exception as error:  # whatever one row does, the others are measured
+                print(f"| {name} | {error} |", flush=True)
+                continue
+            rows.add(model, name, row)
+        base = base or row
         cells = []
-        for key in heads:
+        for key in HEADS:
             if key not in row:
                 cells += ["", ""]
                 continue
@@ -115,6 +176,9 @@ def measure_pocket(threads: int) -> None:
         ("one phrase, warm", lambda: pipe(image, text="cat")),
         ("one click, warm", lambda: pipe(image, points=[(320, 240)])),
         ("encode the image", lambda: pipe.segmenter.encode_image(image)),
+        ("encode 4 images, one by one", lambda: list(pipe.encode_images([image] * 4))),
+        ("encode 4 images together", lambda: list(pipe.encode_images([image] * 4, batch_size=4))),
+        ("everything, on an encoded image", lambda: pipe.everything(embedding)),
         (
             "one click on an encoded image",
             lambda: pipe.segmenter.decode(
@@ -144,7 +208,8 @@ def main() -> None:
     parser.add_argument("--only", choices=every, nargs="+", help="time only these")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--exported", type=Path, default=Path("outputs/speed"))
+    parser.add_argument("--folder", type=Path, default=Path("outputs/speed"))
+    parser.add_argument("--again", action="store_true", help="measure what is in the folder too")
     parser.add_argument("--pocket", action="store_true", help="time the pocket preset instead")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -154,18 +219,15 @@ def main() -> None:
         return
     if arguments.worker:
         model, name = arguments.worker
-        work(model, name, arguments.exported, arguments.repeats)
+        work(model, name, arguments.folder, arguments.repeats)
         return
-    chosen = {
-        model: [name for name in NAMES[model] if not arguments.only or name in arguments.only]
-        for model in arguments.models
-    }
-    for model, names in chosen.items():
-        if any(name.startswith(("onnx", "openvino")) for name in names):
-            export_for_timing(model, arguments.exported)
     print(f"{SIZE} x {SIZE} pixels, {arguments.threads} threads, PyTorch {torch.__version__}")
-    for model, names in chosen.items():
-        print_table(model, {name: run_worker(model, name, arguments) for name in names})
+    versions = f"PyTorch {torch.__version__}, promptseg {__version__}"
+    setting = f"{arguments.threads} threads, {arguments.repeats} repeats, {versions}"
+    rows = Rows(arguments.folder / ROWS, setting)
+    for model in arguments.models:
+        names = [name for name in NAMES[model] if not arguments.only or name in arguments.only]
+        measure(model, names, rows, arguments)
 
 
 if __name__ == "__main__":
