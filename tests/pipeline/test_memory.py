@@ -18,6 +18,7 @@ from promptseg.pipeline.prompters.text.prompter import TextPrompter
 from ..shrunken import save_owlv2
 
 RUN = Path(__file__).with_name("memory_run.py")
+LARGE_RUN = Path(__file__).with_name("large_run.py")
 PIXELS = 1080 * 1920
 
 
@@ -51,3 +52,17 @@ def test_what_is_dropped_is_kept_small(obedient_segmenter) -> None:
         assert len(item.compact_mask.counts) < PIXELS / 100
         assert item.mask.shape == (1080, 1920)
         assert item.mask.sum() == item.compact_mask.area > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "masks", "most"),
+    [("masks", (4000, 4000), 100, 1.0e9), ("picture", (6000, 4500), 1, 1.25e9)],
+)
+def test_large_pictures_fit(kind, size, masks, most) -> None:
+    """PyTorch alone takes half a gigabyte of it, where it comes with CUDA."""
+    command = [sys.executable, str(LARGE_RUN), kind, *map(str, size)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found, peak = map(int, done.stdout.split())
+    assert found == masks
+    assert peak < most
