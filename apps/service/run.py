@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from ...models.errors import InputError
 
 # Seconds that requests have to be finished once the server is told to stop.
-STOP_SECONDS = 10
+STOP_SECONDS = 20
 # Connections at a time; further ones get a 503.
 MAX_CONNECTIONS = 200
 # Seconds after which a silent connection is closed.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cachetools import LRUCache
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -23,9 +24,9 @@ collect_ignore = ["test_cvat.py"] if sys.version_info < (3, 11) else []
 
 @pytest.fixture(scope="session")
 def pipe() -> promptseg.Pipeline:
-    """The preset pocket, which encodes each picture once in all tests."""
+    """The preset pocket, which keeps the pictures that it has encoded, for the next tests."""
     made = promptseg.load("pocket")
-    encode, kept = made.segmenter.encode_pixels, {}
+    encode, kept = made.segmenter.encode_pixels, LRUCache(12)
 
     def encode_once(pixels: np.ndarray) -> ImageEmbedding:
         key = pixels.shape, pixels.tobytes()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import logging
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,8 @@ import attrs
 import numpy as np
 import pytest
 from cvat_cli._internal.agent_driver_interaction import AgentInteractionFunctionDriver
-from cvat_cli._internal.common import FunctionLoader
+from cvat_cli._internal.commands_all import COMMANDS
+from cvat_cli._internal.common import FunctionLoader, configure_common_arguments
 from cvat_sdk import auto_annotation as cvataa
 from cvat_sdk import models
 from cvat_sdk.auto_annotation.driver import _AnnotationMapper, _DetectionFunctionContextImpl
@@ -123,6 +128,22 @@ def test_errors_name_the_frame_and_the_remedy(cat: Image.Image) -> None:
     for parameters in ({}, {"labels": "cat", "clicks": True}, {"labels": " ,"}):
         with pytest.raises(InputError, match="-p labels=str:cat,dog, or answer clicks"):
             function(**parameters)
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    """docs/cvat.md: CVAT's own parser reads each command, whose parameters `create` takes."""
+    page = (EXAMPLES.parents[2] / "docs" / "cvat.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^ {4}cvat-cli (.*)$", page.replace("\\\n", " "), re.MULTILINE)
+    assert len(commands) == 3
+    parser = argparse.ArgumentParser()
+    configure_common_arguments(parser)
+    COMMANDS.configure_parser(parser)
+    taken = set(inspect.signature(cvat.create).parameters)
+    for command in commands:
+        parsed = parser.parse_args(shlex.split(command))
+        assert parsed.function_module == "promptseg.apps.cvat"
+        assert set(parsed.function_parameters) <= taken
+    assert set(re.findall(r"`-p (\w+)=", page)) == taken - {"clicks"}
 
 
 def test_options_reach_the_preset(loaded: list[dict[str, Any]]) -> None:

@@ -11,7 +11,8 @@ import pytest
 from promptseg.models.hub.sources import SOURCES
 
 COMMANDS = ["", "segment", "app", "eval", "everything", "concept", "concept save", "concept show",
-            "models", "models list", "models fetch", "models doctor"]  # fmt: skip
+            "models", "models list", "models fetch", "models doctor", "serve", "serve http",
+            "serve label-studio", "serve mcp"]  # fmt: skip
 
 
 AS_A_SCRIPT = """
