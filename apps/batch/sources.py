@@ -6,7 +6,6 @@ import fnmatch
 import glob
 import os
 import posixpath
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,9 +89,12 @@ def _of_folder(folder: str, out: str) -> pa.Table:
 
 
 def _of_pattern(pattern: str, out: str) -> pa.Table:
-    fixed, _, rest = _split_pattern(_absolute(pattern))
-    matches = re.compile(_translate(rest)).fullmatch
-    names = [name for name in _files_below(fixed, out) if matches(name) and has_ending(name)]
+    fixed, rest = _split_pattern(_absolute(pattern))
+    names = [
+        name
+        for name in _files_below(fixed, out)
+        if has_ending(name) and _matches(name.split("/"), rest)
+    ]
     if not names:
         raise InputError(
             f"no image matches {pattern!r}; check the pattern (* within a folder, ** through "
@@ -101,24 +103,22 @@ def _of_pattern(pattern: str, out: str) -> pa.Table:
     return _table(names, [f"{fixed}/{name}" for name in names])
 
 
-def _split_pattern(pattern: str) -> tuple[str, str, str]:
+def _split_pattern(pattern: str) -> tuple[str, list[str]]:
     """Split a pattern before the first folder or file that has magic in its name."""
     parts = pattern.split("/")
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return "/".join(parts[:first]), "/", "/".join(parts[first:])
+    return "/".join(parts[:first]), parts[first:]
 
 
-def _translate(pattern: str) -> str:
-    """Return a regular expression for a pattern of paths: ** is any number of folders."""
-    pieces = []
-    for part in pattern.split("/"):
-        if part == "**":
-            pieces.append("(?:[^/]+/)*")
-        else:
-            inside = fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z")
-            pieces.append(inside.replace(".*", "[^/]*") + "/")
-    joined = "".join(pieces)
-    return joined.removesuffix("/") if joined.endswith("/") else f"{joined}[^/]+"
+def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Return whether a path's parts match a pattern's: ** is any number of folders."""
+    if not (parts and patterns):
+        return not (parts or patterns)
+    if patterns[0] != "**":
+        return fnmatch.fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
+    if len(patterns) == 1:
+        return True
+    return any(_matches(parts[i:], patterns[1:]) for i in range(len(parts)))
 
 
 def _files_below(folder: str, out: str) -> list[str]:
