@@ -65,18 +65,18 @@ class Store:
             yield
 
     def begin(self, asked: Mapping[str, Any]) -> None:
-        """Record what is asked, or make sure that a run that is continued asked the same.
+        """Record what is asked, or make sure that the run whose results are here asked the same.
 
         Raises:
             InputError: The folder holds another run, or something else.
         """
         asked = json.loads(json.dumps(asked))  # as it is read back: tuples become lists
         before = self.read_json(RUN_FILE)
-        if before is None:
-            if self._holds_others():
-                raise InputError(
-                    f"{self.out!r} holds files that are not of a batch; give another --out"
-                )
+        if before is None and self._holds_others():
+            raise InputError(
+                f"{self.out!r} holds files that are not of a batch; give another --out"
+            )
+        if before is None or not self._committed():  # there is nothing to lose
             self.write_json(RUN_FILE, {_KEY: asked})
             return
         for key, now in asked.items():

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -102,12 +104,18 @@ def test_a_folder_with_other_things_is_not_written_to(tmp_path: Path) -> None:
 def test_a_folder_by_another_file_system_is_kept_in_the_same_way(tmp_path: Path) -> None:
     store = Store(f"local://{tmp_path}/out")
     store.begin({"text": ["cat"], "pair": (1, 2)})
+    Store(f"{tmp_path}/out").begin({"text": ["dog"]})  # nothing is done yet
+    Store(f"{tmp_path}/out").begin({"text": ["cat"], "pair": (1, 2)})
+    (tmp_path / "out" / "checkpoint").mkdir()
+    ids = pa.table({"id": ["a", "b"]})
+    pq.write_table(ids, tmp_path / "out" / "checkpoint" / "x.parquet")
+    pq.write_table(ids, tmp_path / "out" / "checkpoint" / "y.pending.parquet")
     Store(f"{tmp_path}/out").begin({"text": ["cat"], "pair": (1, 2)})
     with pytest.raises(InputError, match=r"another pair: \[1, 2\], not \[1, 3\]"):
         Store(f"{tmp_path}/out").begin({"text": ["cat"], "pair": (1, 3)})
     assert store.asked()["text"] == ["cat"]
-    assert store.done() == 0
-    assert len(store.done_ids()) == 0
+    assert store.done() == 2
+    assert store.done_ids().to_pylist() == ["a", "b"]
     with pytest.raises(InputError, match="no results"):
         store.dataset()
 
