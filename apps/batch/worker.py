@@ -112,7 +112,16 @@ class Worker:
     ) -> Iterator[tuple[int, ImageEmbedding]]:
         """Yield encoded images by number: on a GPU encoded together, on a CPU one by one."""
         segmenter = self.pipeline.segmenter
-        for i, image in images.items():
+        left = dict(images)
+        if segmenter.device.type != "cpu":
+            together = segmenter.encode_images(images.values(), batch_size=len(images))
+            try:
+                for i, embedding in zip(images, together, strict=True):
+                    del left[i]
+                    yield i, embedding
+            except Exception:  # such as too little memory: which one it is shows below
+                logger.debug("images could not be encoded together", exc_info=True)
+        for i, image in left.items():
             try:
                 embedding = segmenter.encode_pixels(image)
             except Exception as error:

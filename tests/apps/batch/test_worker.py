@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from promptseg.apps.batch.rows import fields_of, result_of, schema
@@ -141,3 +144,39 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
         decode(path.read_bytes(), "x", 59_999)
     with pytest.raises(InputError, match="max_pixels must be 1"):
         Work(Query("cat"), max_pixels=0)
+
+
+class OnGpu:
+    """A segmenter that says it is on a GPU, and cannot encode black images."""
+
+    device = torch.device("cuda")
+
+    def __init__(self) -> None:
+        self.together: list[int] = []
+
+    def encode_pixels(self, image: np.ndarray) -> int:
+        if not image.any():
+            raise RuntimeError("out of memory")
+        return int(image.max())
+
+    def encode_images(self, images: Iterable[np.ndarray], *, batch_size: int) -> Iterator[int]:
+        given = list(images)
+        self.together.append(len(given))
+        assert batch_size == len(given)
+        return (self.encode_pixels(image) for image in given)
+
+
+def test_on_a_gpu_images_are_encoded_together(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOAD, lambda **_: pipe)
+    worker = Worker(Work(Query("cat")))
+    segmenter = OnGpu()
+    worker.pipeline = SimpleNamespace(segmenter=segmenter)
+    rows: list[dict[str, object]] = [{"uri": str(i)} for i in range(4)]
+    images = {i: np.full((2, 2, 3), i + 1, np.uint8) for i in range(4)}
+    assert list(worker._encode(images, rows)) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert segmenter.together == [4]
+    images[1][:] = 0
+    assert list(worker._encode(images, rows)) == [(0, 1), (2, 3), (3, 4)]
+    assert [row.get("error") for row in rows] == [None, "RuntimeError: out of memory", None, None]
