@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptseg.models.errors import InputError
 from promptseg.pipeline.tiling.layout import lay_tiles, read_tiles, window_around
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(1, 700), st.integers(1, 700)), st.integers(64, 200))
 def test_tiles_cover_a_picture(size: tuple[int, int], side: int) -> None:
     covered = np.zeros(size, int)

@@ -81,19 +81,19 @@ def test_an_object_that_a_seam_cuts_is_looked_at_once_more() -> None:
 
 def test_what_is_not_found_again_from_closer_is_dropped() -> None:
     class Doubtful(ByColour):
-        """Sees red only in large views."""
+        """Does not see from closer what it saw in a tile."""
 
         def __call__(self, pixels: np.ndarray, stricter: float) -> Proposals:
             found = super().__call__(pixels, stricter)
-            return found if len(pixels) >= TILE[0] else found.part([])
+            return found if stricter else found.part([])
 
     pixels = paint(SIZE, ("red", (300, 300, 340, 340)))
-    found = run(pixels, Doubtful("red"))
+    found = run(pixels, Doubtful("red"), config=TilingConfig(0.5))
     assert len(found) == 0
     assert [item.reason for item in found.rejected] == [
         "not found again from closer (the closest of 22 looks)"
     ]
-    kept = run(pixels, Doubtful("red"), config=TilingConfig(0.0, confirm=False))
+    kept = run(pixels, Doubtful("red"), config=TilingConfig(0.5, confirm=False))
     assert_same(kept, pixels, "red")
 
 
