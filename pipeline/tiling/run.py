@@ -58,7 +58,7 @@ class TilingConfig:
         InputError: It is negative or not finite.
     """
 
-    stricter_by_look: float = 0.75
+    stricter_by_look: float = 1.0
     confirm: bool = True
 
     def __post_init__(self) -> None:
@@ -233,7 +233,10 @@ class _Run:
                     self.rejected.append(_unconfirmed(found.labels[i], found.prompt_scores[i]))
                 else:
                     known.add(i)
-        return drop_copies(Proposals.join(size, [*closer, found.part(sorted(known))]))
+        seen_again = Proposals.join(size, closer)
+        best = np.argsort(-seen_again.iou_predictions, kind="stable").tolist()
+        kept = [seen_again.part(best), found.part(sorted(known))]
+        return drop_copies(Proposals.join(size, kept))
 
     def _shares(self, window: Box, box: Box, scale: float) -> bool:
         """Return whether a box can be looked at in the window of a larger one."""
