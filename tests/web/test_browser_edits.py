@@ -73,6 +73,13 @@ def changed_area(page: Page, before: list[int]) -> list[int]:
     return object_areas(page)
 
 
+def opacity(page: Page, where: tuple[float, float]) -> int:
+    """How opaque the objects are drawn at a place of the photograph, from 0 to 255."""
+    script = """(canvas, [u, v]) => canvas.getContext('2d').getImageData(
+        Math.floor(u * canvas.width), Math.floor(v * canvas.height), 1, 1).data[3]"""
+    return int(page.locator("#stage .stage-objects").evaluate(script, where))
+
+
 def coco_of(page: Page, folder: Path) -> COCO:
     with page.expect_download() as download:
         page.click("#download-coco")
@@ -224,6 +231,17 @@ def test_clicks_on_the_stage_choose_objects(page: Page, pictures: Path) -> None:
     tip = page.locator("#stage .stage-tip")
     expect(tip).to_contain_text("1 helmet")
     expect(tip).to_contain_text("from a phrase, score")
+    # Under the pointer, on the picture, below it or in the list, an object stands out.
+    chips = page.locator("#stage .stage-legend .object")
+    expect(chips.nth(0)).to_have_class(re.compile("pointed"))
+    entries(page).nth(1).hover()
+    expect(chips.nth(1)).to_have_class(re.compile("pointed"))
+    assert opacity(page, HELMET) < opacity(page, (0.4, 0.4))
+    chips.nth(0).hover()
+    expect(chips.nth(0)).to_have_class(re.compile("pointed"))
+    assert opacity(page, HELMET) > opacity(page, (0.4, 0.4))
+    page.locator("h1").hover()
+    expect(page.locator("#stage .stage-legend .pointed")).to_have_count(0)
 
 
 def test_a_mask_is_painted_and_erased(page: Page, pictures: Path, shoot: Shoot) -> None:
@@ -312,12 +330,42 @@ def test_the_photograph_is_zoomed_and_moved(page: Page, pictures: Path, shoot: S
     page.mouse.up()
     moved = place(page, (0.0, 0.0))
     assert moved == pytest.approx((corner[0] + 40, corner[1] + 25), abs=1)
+    # With the space bar held the pointer moves the photograph, and marks nothing.
+    tab(page, "Click")
+    page.mouse.move(x, y)
+    page.keyboard.down(" ")
+    page.mouse.down()
+    page.mouse.move(x - 40, y - 25, steps=4)
+    page.mouse.up()
+    page.keyboard.up(" ")
+    assert place(page, (0.0, 0.0)) == pytest.approx(corner, abs=1)
+    expect(stage(page)).to_have_attribute("data-marks", "0")
     page.get_by_label("Whole picture").first.click()
     expect(stage(page)).to_have_attribute("data-zoom", "1.00")
     page.locator("#stage").get_by_label("Zoom in").click()
     expect(stage(page)).to_have_attribute("data-zoom", "1.50")
     page.locator("#stage").get_by_label("Zoom out").click()
     expect(stage(page)).to_have_attribute("data-zoom", "1.00")
+
+
+def test_two_fingers_zoom_and_move(page: Page, pictures: Path) -> None:
+    upload(page, pictures / "astronaut.png")
+    middle = place(page, (0.5, 0.5))
+    window = page.locator("#stage .stage-window")
+
+    def touch(kind: str, finger: int, x: float, y: float) -> None:
+        fields = {"pointerId": finger, "pointerType": "touch", "clientX": x, "clientY": y}
+        window.dispatch_event(f"pointer{kind}", {**fields, "bubbles": True, "button": 0})
+
+    for finger, side in ((1, -50), (2, 50)):
+        touch("down", finger, middle[0] + side, middle[1])
+    for finger, side in ((1, -100), (2, 100)):
+        touch("move", finger, middle[0] + side, middle[1])
+    for finger, side in ((1, -100), (2, 100)):
+        touch("up", finger, middle[0] + side, middle[1])
+    expect(stage(page)).to_have_attribute("data-zoom", "2.00")
+    assert place(page, (0.5, 0.5)) == pytest.approx(middle, abs=2)
+    expect(stage(page)).to_have_attribute("data-chosen", "")
 
 
 def test_a_reload_keeps_what_was_done(

@@ -132,8 +132,8 @@ export function listenToPointer(stage, view, layers, pointAt) {
         const before = spread(one, other);
         fingers.set(event.pointerId, { clientX: event.clientX, clientY: event.clientY });
         const after = spread(...fingers.values());
+        view.zoom(after.apart / before.apart, before);
         view.pan(after.clientX - before.clientX, after.clientY - before.clientY);
-        view.zoom(after.apart / before.apart, after);
     }
 
     const spread = (one, other) => ({

@@ -123,8 +123,23 @@ export function startStage({ element, props, watch, trigger }) {
         await showObjects();
         pointer.forgetStroke();
     });
-    if ("keys" in root.dataset) listenToKeys(stage, pointer, legend);
+    if ("keys" in root.dataset) {
+        listenToKeys(stage, pointer);
+        listenToList(stage, pointAt);
+    }
     showChosen();
     showPhoto();
     root.dataset.ready = "true";
+}
+
+// Highlight the object whose entry in the page's list is under the pointer.
+function listenToList(stage, pointAt) {
+    let listed = false;
+    document.addEventListener("pointerover", ({ target }) => {
+        const entry = target instanceof Element && target.closest("#objects [data-testid] > label");
+        const number = Number(entry && entry.querySelector("input")?.name);
+        if (!number && !listed) return;
+        listed = Boolean(number);
+        pointAt(stage.objects.find((object) => object.number === number) || null);
+    });
 }
