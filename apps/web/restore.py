@@ -26,6 +26,8 @@ def wire_restore(page: gr.Blocks, desk: Desk) -> None:
     """Begin each page with what its tab had before, as far as the server still has it."""
     text, models = desk.controls.text, desk.controls.models
     kept = gr.Textbox(visible=False)
+    # The key of a page whose answer has yet to be shown.
+    asked = gr.State("")
 
     @plainly
     def begin(old: str | None) -> Updates:
@@ -38,6 +40,7 @@ def wire_restore(page: gr.Blocks, desk: Desk) -> None:
         updates |= desk.draw(history, Thresholds(), answered=False)
         request = history.present.shown.request
         if request is not None:
+            updates[asked] = key
             updates |= {models.preset: request.setup.preset, models.device: request.setup.device}
             if request.phrases:
                 updates[text.phrases] = ", ".join(request.phrases)
@@ -46,12 +49,17 @@ def wire_restore(page: gr.Blocks, desk: Desk) -> None:
 
     @plainly
     def answer(key: str, min_score: float, top_k: float, part: str) -> Updates:
-        history = desk.shelf.get(key)
-        if history.present.shown.request is None:
-            return {desk.key: key}
-        return desk.draw(history, Thresholds(min_score, top_k, part))
+        return desk.draw(desk.shelf.get(key), Thresholds(min_score, top_k, part))
 
-    own: list[Any] = [desk.key, kept, text.phrases, text.negatives, models.preset, models.device]
+    own: list[Any] = [
+        desk.key,
+        kept,
+        asked,
+        text.phrases,
+        text.negatives,
+        models.preset,
+        models.device,
+    ]
     begun = page.load(
         begin,
         [kept],
@@ -60,10 +68,11 @@ def wire_restore(page: gr.Blocks, desk: Desk) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    begun.then(None, [kept], None, js=_WRITE, api_visibility="private").then(
+    begun.then(None, [kept], None, js=_WRITE, api_visibility="private")
+    asked.change(
         answer,
-        [desk.key, *desk.view.thresholds],
-        [desk.key, *desk.outputs],
+        [asked, *desk.view.thresholds],
+        desk.outputs,
         show_progress_on=[desk.view.headline],
         concurrency_id=MODELS,
         concurrency_limit=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ import gradio as gr
 from gradio import queueing, routes
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from ...models.errors import InputError
 from ..service.limits import MAX_FILE_BYTES, MAX_PIXELS, MAX_STORED_BYTES
@@ -42,6 +45,21 @@ LIGHT_REQUESTS = 2
 
 _FONT = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+class _Scripts(StaticFiles):
+    """Files that browsers look up each time, so that no page runs those of another version."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def build_app(
@@ -105,7 +123,7 @@ def serve(
             css_paths=STYLE,
             app_kwargs={
                 "middleware": [Middleware(Guard, host=host, allowed=allowed_hosts)],
-                "routes": [Mount(SCRIPT_URL, StaticFiles(directory=SCRIPTS))],
+                "routes": [Mount(SCRIPT_URL, _Scripts(directory=SCRIPTS))],
             },
         )
     except OSError as error:

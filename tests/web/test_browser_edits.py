@@ -278,6 +278,7 @@ def test_a_mask_is_painted_and_erased(page: Page, pictures: Path, shoot: Shoot) 
 
 def test_an_object_is_painted_where_nothing_is_chosen(page: Page, pictures: Path) -> None:
     upload(page, pictures / "cat.png")
+    expect(page.locator("#headline")).to_contain_text("Now describe, show or click")
     tab(page, "Edit")
     page.locator("#edit-tool label", has_text="Erase").click()
     expect(stage(page)).to_have_attribute("data-edit", "erase")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from promptseg.apps.service.limits import MAX_JSON_BYTES, MAX_STROKE_POINTS
 from promptseg.apps.web.painting import Stroke, union
+from promptseg.apps.web.stage import SCRIPTS
 
 SECONDS = 180
 PAGES = 10
@@ -112,3 +113,15 @@ def test_what_a_page_sends_has_limits(
 def test_the_longest_stroke_is_no_large_request() -> None:
     points = [[12345.67, 12345.67]] * MAX_STROKE_POINTS
     assert len(json.dumps({"points": points, "radius": 1234.56})) < MAX_JSON_BYTES / 10
+
+
+def test_scripts_are_served_and_nothing_beside_them(app_url: str) -> None:
+    for path in SCRIPTS.iterdir():
+        answer = httpx.get(f"{app_url}script/{path.name}", timeout=SECONDS)
+        assert answer.text == path.read_text(encoding="utf-8")
+        assert answer.headers["cache-control"] == "no-cache"
+        assert "javascript" in answer.headers["content-type"]
+        again = {"If-None-Match": answer.headers["etag"]}
+        assert httpx.get(answer.url, headers=again, timeout=SECONDS).status_code == 304
+    for name in ("", "page.css", "..%2fpage.css", "%2e%2e/server.py"):
+        assert httpx.get(f"{app_url}script/{name}", timeout=SECONDS).status_code == 404
