@@ -257,8 +257,8 @@ def _measure(tally: Tally, masks: Sequence[NDArray[np.bool_]], item: Shown) -> N
 
 
 def _iou(mask: NDArray[np.bool_], item: Shown) -> float:
-    both = np.count_nonzero(mask & item.truth & item.valid)
-    return both / max(1, np.count_nonzero((mask | item.truth) & item.valid))
+    both = int(np.count_nonzero(mask & item.truth & item.valid))
+    return both / max(1, int(np.count_nonzero((mask | item.truth) & item.valid)))
 
 
 def _shown(
