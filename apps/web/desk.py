@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +143,7 @@ class Desk:
             answered: Whether to show the answer, too.
         """
         sheet = history.present
+        _keep(sheet)
         updates: Updates = {
             self.view.undo: gr.Button(interactive=bool(history.past)),
             self.view.redo: gr.Button(interactive=bool(history.future)),
@@ -193,6 +196,13 @@ class Desk:
             return views.stage_photo(self.engine.read(sheet.on_stage), sheet.on_stage.name)
         except PromptsegError:
             return None
+
+
+def _keep(sheet: Sheet) -> None:
+    """Make a sheet's pictures young, so that they are deleted no earlier than the sheet itself."""
+    for path in {sheet.picture, sheet.on_stage, *sheet.collections} - {None}:
+        with contextlib.suppress(OSError):
+            os.utime(str(path))
 
 
 def read_numbers(chosen: Any) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,8 +59,8 @@ class PageClient:
     def upload(self, picture: Path) -> dict[str, Any]:
         with picture.open("rb") as file:
             sent = self.http.post(f"{self.api}/upload", files={"files": (picture.name, file)})
-        path = sent.raise_for_status().json()[0]
-        value = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        self.stored = path = Path(sent.raise_for_status().json()[0])
+        value = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
         return self.call("change", [None, [], 0, 0, "best", value])
 
     def stroke(self, chosen: list[str], stroke: Any, radius: float) -> dict[str, Any]:
@@ -89,6 +91,14 @@ def test_ten_pages_keep_their_own_collections(app_url: str, tmp_path: Path) -> N
     with ThreadPoolExecutor(PAGES) as pages:
         for found, expected in pages.map(work, range(PAGES)):
             assert found == expected
+
+
+def test_a_step_keeps_its_picture_on_the_server(app_url: str, pictures: Path) -> None:
+    client = PageClient(app_url, "keeps")
+    client.upload(pictures / "cat.png")
+    os.utime(client.stored, (time.time() - 3600,) * 2)
+    client.stroke([], [(10, 10)], 5.0)
+    assert time.time() - client.stored.stat().st_mtime < SECONDS
 
 
 @pytest.mark.parametrize(
