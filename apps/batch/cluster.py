@@ -29,7 +29,7 @@ class Cluster:
     """Where a batch runs.
 
     Attributes:
-        address: Of a Ray cluster, such as "auto" or "ray://head:10001"; None for this machine.
+        address: Of a Ray cluster, such as "auto" or "host:6379"; None for this machine.
         workers: Most workers, each with a model; by default as many as there are places for.
         gpus_per_worker: GPUs of each worker, which may be a part of one, such as 0.5.
         cpus_per_worker: CPUs of each worker; its networks use as many threads.

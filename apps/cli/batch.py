@@ -137,7 +137,7 @@ def batch_command(
         str | None,
         typer.Option(
             "--address",
-            help="A Ray cluster, such as auto or ray://head:10001. Default: this machine.",
+            help="A Ray cluster: auto, or HOST:6379. Default: this machine.",
         ),
     ] = None,
     workers: Annotated[

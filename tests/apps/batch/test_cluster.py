@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from skimage import data
+from typer.testing import CliRunner
 
 from promptseg import batch
 from promptseg.apps.batch.cluster import ENVIRONMENT
 from promptseg.apps.batch.rows import fields_of
 from promptseg.apps.batch.sources import read_source
+from promptseg.apps.cli.main import app
 from promptseg.models.errors import InputError, PromptsegError
 from promptseg.pipeline import Pipeline
 
@@ -161,6 +163,12 @@ def test_a_run_that_is_killed_continues(
     again = batch.segment(tmp_path / "rows.parquet", out, "cat", cluster=batch.Cluster(**SMALL))
     assert again.segmented == 0
     assert (again.images, again.with_masks) == (summary.images, summary.with_masks)
+    words = ["batch", str(tmp_path / "rows.parquet"), "--out", str(out), "-t", "cat"]
+    told_again = CliRunner().invoke(app, words)
+    assert told_again.exit_code == 1
+    assert f"90 images: {summary.with_masks} with masks" in told_again.stdout
+    assert ", 9 failed\n" in told_again.stdout
+    assert "... and 4 more, in the column error" in told_again.stdout
     with pytest.raises(InputError, match=r'another text: \["cat"\], not \["dog"\]'):
         batch.segment(tmp_path / "rows.parquet", out, "dog")
 
