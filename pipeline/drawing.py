@@ -31,12 +31,16 @@ PALETTE = (
 )  # fmt: skip
 
 MASK_OPACITY = 0.45
+# What is left of the colours within an outline, so that it is seen on a background of its colour.
+_INNER_LINE = 0.25
 # An overlay of more pixels than this, of which no screen shows a tenth, is reduced to half of it.
 MAX_OVERLAY_PIXELS = 2**25
 _BAND_PIXELS = 2**22
 _LONGEST_LABEL = 32
 # Labels that are kept apart; among more of them there is no room left.
 _MOST_APART = 50
+# Labels that would cover more of the picture than this are shortened to their masks' widths.
+_MOST_COVERED = 0.25
 # Letters as high and as deep as any.
 _TALL = "Ég"
 _IMPORTING = Lock()
@@ -102,9 +106,13 @@ def overlay_factor(size: tuple[int, int]) -> int:
 def draw_overlay(image: UInt8Array, result: RankedMasks, *, factor: int = 1) -> UInt8Array:
     """Return a copy of the image with every mask tinted, outlined and labelled.
 
+    An outline is a line in the mask's colour and a dark one within it: one of them is seen on any
+    background. Both lie on the mask, so that without its label it changes no other pixel.
+
     The label of a mask is "i phrase score", with i from 1 in the order of the result. Line width
     and font size scale with the image, so that labels are legible on small and large images alike.
-    A label wider than half the image is shortened, down to its number if need be.
+    A label wider than half the image is shortened, down to its number if need be; where labels
+    would cover much of the image, so is one that is wider than its mask.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -131,7 +139,7 @@ def draw_overlay(image: UInt8Array, result: RankedMasks, *, factor: int = 1) -> 
     _tint(canvas, masks, colors)
     # Worst first, so that the best mask's outline lies on top.
     for i in reversed(range(len(result))):
-        cut(canvas, masks[i].box)[outline(masks[i].part(), thickness)] = colors[i]
+        _draw_outline(cut(canvas, masks[i].box), masks[i].part(), thickness, colors[i])
     _write_labels(canvas, result, [mask.box for mask in masks], font)
     return canvas
 
@@ -145,12 +153,18 @@ def _write_labels(
     height, width = canvas.shape[:2]
     padding = max(2, int(font.size) // 4)
     _, top, _, bottom = (round(edge) for edge in font.getbbox(_TALL, anchor="ls"))
+    tall = bottom - top + 2 * padding
+
+    def fit(i: int, room: int) -> tuple[str, int]:
+        text = _fit(i + 1, result.labels[i], float(result.scores[i]), font, room - 2 * padding)
+        return text, round(font.getlength(text)) + 2 * padding
+
+    fitted = [fit(i, width // 2) for i in range(len(result))]
+    if sum(wide for _, wide in fitted) * tall > _MOST_COVERED * height * width:
+        fitted = [fit(i, min(box[2] - box[0], width // 2)) for i, box in enumerate(boxes)]
     placed: list[Box] = []
-    for i, (x, y, _, _) in enumerate(boxes):
-        text = _fit(
-            i + 1, result.labels[i], float(result.scores[i]), font, width // 2 - 2 * padding
-        )
-        size = (round(font.getlength(text)) + 2 * padding, bottom - top + 2 * padding)
+    for i, ((x, y, _, _), (text, wide)) in enumerate(zip(boxes, fitted, strict=True)):
+        size = (wide, tall)
         place = _free_place((x, y - size[1]), size, (width, height), placed)
         placed.append(place)
         color = PALETTE[i % len(PALETTE)]
@@ -202,6 +216,14 @@ def _tint(canvas: UInt8Array, masks: Sequence[CompactMask], colors: Sequence[UIn
             blended = np.rint(color * MASK_OPACITY + np.arange(256) * (1 - MASK_OPACITY))
             values = cut(canvas, box)[..., channel]
             values[own] = blended.astype(np.uint8)[values[own]]
+
+
+def _draw_outline(canvas: UInt8Array, mask: BoolArray, thickness: int, color: UInt8Array) -> None:
+    """Draw the outline of a mask on the part (h, w, 3) of the picture that its box covers."""
+    line = outline(mask, thickness)
+    inner = outline(mask, 2 * thickness) & ~line
+    canvas[inner] = np.rint(canvas[inner] * _INNER_LINE).astype(np.uint8)
+    canvas[line] = color
 
 
 def _reduced(image: UInt8Array, factor: int) -> UInt8Array:

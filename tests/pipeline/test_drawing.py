@@ -90,6 +90,73 @@ def test_labels_grow_with_the_picture() -> None:
     assert heights[0] == pytest.approx(heights[1], abs=0.03)
 
 
+def luminance(colors: np.ndarray) -> np.ndarray:
+    """WCAG 2.1's relative luminance of (..., 3) sRGB colours."""
+    channels = colors / 255
+    linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize(
+    "background", ["#FFFFFF", "#808080", "#484848", "#404040", "#303030", "#000000", *PALETTE]
+)
+def test_an_outline_is_seen_on_any_background(background: str) -> None:
+    """Along the edge of each mask some pixel contrasts by 1.8:1, also on the mask's own colour."""
+    image = np.tile(rgb(background).astype(np.uint8), (60, 60 * len(PALETTE), 1))
+    masks = np.zeros((len(PALETTE), *image.shape[:2]), bool)
+    for i in range(len(PALETTE)):
+        masks[i, 25:55, 60 * i + 10 : 60 * i + 50] = True
+    drawn = luminance(draw_overlay(image, result_of(masks, [""] * len(PALETTE)))) + 0.05
+    ground = float(luminance(rgb(background))) + 0.05
+    for i in range(len(PALETTE)):
+        edge = drawn[40, 60 * i + 10 : 60 * i + 14]
+        assert np.maximum(edge / ground, ground / edge).max() >= 1.8
+
+
+def test_outlines_keep_to_their_masks_and_leave_thin_ones_their_colour() -> None:
+    image = np.full((300, 300, 3), 100, np.uint8)
+    masks = np.zeros((2, 300, 300), bool)
+    masks[0, 150:152, 20:220] = True
+    masks[1, 200:260, 20:220] = True
+    drawn = draw_overlay(image, result_of(masks, ["", ""]))
+    changed = (drawn != 100).any(-1)
+    for rows in (slice(150, 180), slice(200, 300)):  # below each label
+        np.testing.assert_array_equal(changed[rows], masks.any(0)[rows])
+    assert (drawn[150:152, 20:220] == rgb(PALETTE[0])).all()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (300, 400), (3000, 4000)])
+def test_labels_lie_whole_within_the_picture(size: tuple[int, int]) -> None:
+    """Masks in the corners: each label is a rectangle with a rim of its colour."""
+    height, width = size
+    image = np.full((height, width, 3), 100, np.uint8)
+    for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        masks = np.zeros((1, height, width), bool)
+        masks[0, y, x] = True
+        drawn = draw_overlay(image, result_of(masks, ["dog"]))
+        rows, columns = ((drawn != 100).any(-1).any(axis) for axis in (1, 0))
+        top, bottom = np.flatnonzero(rows)[[0, -1]]
+        left, right = np.flatnonzero(columns)[[0, -1]]
+        label = drawn[top : bottom + 1, left : right + 1]
+        color = (label == rgb(PALETTE[0])).all(-1)
+        # The mask of one pixel may lie below its label, in a row or column of its own.
+        assert color[0].all()
+        assert color[:-2, 0].all()
+        assert color[:-2, -1].all()
+        assert 0.05 < (label.max(-1) < 100).mean() < 0.5  # black letters
+
+
+def test_in_a_crowd_labels_are_no_wider_than_their_masks() -> None:
+    image = np.full((300, 400, 3), 100, np.uint8)
+    masks = np.zeros((25, 300, 400), bool)
+    for i in range(25):
+        masks[i, 58 * (i // 5) + 18 : 58 * (i // 5) + 56, 80 * (i % 5) + 5 : 80 * (i % 5) + 65] = 1
+    for many, narrow in ((2, False), (25, True)):
+        drawn = draw_overlay(image, result_of(masks[:many], ["a busy thing"] * many))
+        beside = (drawn[:18, 65:85] != 100).any()
+        assert bool(beside) is not narrow
+
+
 def test_nothing_to_draw_gives_a_copy() -> None:
     image = np.full((4, 5, 3), 100, np.uint8)
     drawn = draw_overlay(image, Result.empty((4, 5)))
