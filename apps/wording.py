@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,20 @@ def describe_size(size: int) -> str:
     if size >= 999_500_000:
         return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.0f} MB" if size >= 999_500 else f"{size / 1e3:.0f} kB"
+
+
+def describe_figure(value: float | None) -> str:
+    """Return a count as it is, another figure to three places, and nothing for none."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def figure_names(groups: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the names of all groups' figures in their order."""
+    # The groups with the most figures first, since these have the whole order.
+    longest = sorted(groups.values(), key=len, reverse=True)
+    return list(dict.fromkeys(name for group in longest for name in group))
 
 
 def shorten(phrase: str) -> str:

@@ -75,6 +75,13 @@ def eval_command(
         Path | None,
         typer.Option("--failures", help=f"Write a PNG of the {FAILURES} worst cases to this file."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write one HTML page: figures, what scores are worth, the worst cases.",
+        ),
+    ] = None,
     preset: Preset = "pocket",
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -83,7 +90,7 @@ def eval_command(
     """Measure a preset on images with annotated masks."""
     errors = Console(stderr=True)
     try:
-        _check_outputs(out, failures)
+        _check_outputs(out, failures, report)
         models = ModelOptions(preset, device, dtype, weights)
         collection = _choose(_read(data, split, images, panoptic), source, limit, data)
         from ...models.device import read_dtype
@@ -120,21 +127,36 @@ def eval_command(
             rows = evaluate(measured, store=store, about=about, advance=bar.advance)
         by_source = figures_by_source(measured, rows)
         classes = figures_by_class(measured, rows)
+        settings = {
+            "task": task,
+            **about,
+            "source": source,
+            "limit": limit,
+            "pairs": pairs,
+            "shots": shots,
+        }
         if out is not None:
-            settings = {
-                "task": task,
-                **about,
-                "source": source,
-                "limit": limit,
-                "pairs": pairs,
-                "shots": shots,
-            }
             _write_figures(out, by_source, classes, settings)
         title = f"{preset}, {task}, {about['split'] or data.stem}"
+        looked_at = failures is not None or report is not None
+        worst = show_worst(measured, rows, FAILURES) if looked_at else []
         if failures is not None:
             from ..evaluation.contact_sheet import draw_sheet, save_sheet
 
-            save_sheet(failures, draw_sheet(title, show_worst(measured, rows, FAILURES)))
+            save_sheet(failures, draw_sheet(title, worst))
+        if report is not None:
+            from ..evaluation.html_report import write_report
+
+            write_report(
+                report,
+                title,
+                settings=settings | {"data": f"{data}, SHA-256 {about['data']}"},
+                by_source=by_source,
+                by_class=classes,
+                scored=measured.scored(rows),
+                shown=worst,
+                skipped=collection.skipped.count,
+            )
     except (PromptsegError, OSError) as error:
         say_error(errors, describe_error(error))
         raise typer.Exit(exit_code(error)) from error
@@ -155,12 +177,18 @@ def _tell_skipped(console: Console, skipped: Skipped) -> None:
         console.print(visible(f"skipped: {line}"), highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_outputs(out: Path | None, failures: Path | None) -> None:
-    for option, path in (("--json", out), ("--failures", failures)):
-        if path is not None and path.is_dir():
+def _check_outputs(out: Path | None, failures: Path | None, report: Path | None) -> None:
+    for option, path, ending, kind in (
+        ("--json", out, "", ""),
+        ("--failures", failures, ".png", "a PNG"),
+        ("--report", report, ".html", "an HTML"),
+    ):
+        if path is None:
+            continue
+        if path.is_dir():
             raise InputError(f"{option}: {str(path)!r} is a folder; give a file")
-    if failures is not None and failures.suffix.lower() != ".png":
-        raise InputError(f"--failures: {str(failures)!r} does not end in .png; name a PNG file")
+        if ending and path.suffix.lower() != ending:
+            raise InputError(f"{option}: {str(path)!r} does not end in {ending}; name {kind} file")
 
 
 def _read(data: Path, split: str | None, images: Path | None, panoptic: Path | None) -> Collection:

@@ -11,7 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..console import visible
-from ..wording import describe_missing, describe_size, main_reason, shorten
+from ..wording import (
+    describe_figure,
+    describe_missing,
+    describe_size,
+    figure_names,
+    main_reason,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from ...pipeline.result import RejectedMask, Result
@@ -91,14 +98,14 @@ def models_table(rows: Iterable[tuple[str, str, int, str, str]]) -> Table:
 def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
     """Return a table of figures by source: a column per source, a row per figure."""
     table = _figures_frame(title, figures)
-    for name in _figure_names(figures):
+    for name in figure_names(figures):
         table.add_row(Text(name), *(_figure(group.get(name)) for group in figures.values()))
     return table
 
 
 def classes_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
     """Return a table of figures by class: a row per class, a column per figure."""
-    names = _figure_names(figures)
+    names = figure_names(figures)
     table = _figures_frame(title, names)
     for label, group in figures.items():
         table.add_row(Text(visible(shorten(label))), *(_figure(group.get(name)) for name in names))
@@ -113,17 +120,8 @@ def _figures_frame(title: str, headings: Iterable[str]) -> Table:
     return table
 
 
-def _figure_names(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    # The groups with the most figures first, since these have the whole order.
-    groups = sorted(figures.values(), key=len, reverse=True)
-    return list(dict.fromkeys(name for group in groups for name in group))
-
-
 def _figure(value: float | None) -> Text:
-    """Return counts as they are and other figures to three places."""
-    if value is None:
-        return Text("")
-    return Text(str(value) if isinstance(value, int) else f"{value:.3f}", no_wrap=True)
+    return Text(describe_figure(value), no_wrap=True)
 
 
 def _masks_table(title: str, result: Result) -> Table:

@@ -16,6 +16,8 @@ from ...pipeline.files import write_whole
 from .tasks.base import Shown
 
 CELL = 260
+LEGEND = "filled: predicted", "outlined: true", "yellow: the box, clicks or example given"
+NO_FAILURES = "nothing went wrong"
 _COLUMNS = 4
 _MARGIN = 10
 _CAPTION = 20
@@ -45,32 +47,20 @@ def draw_sheet(title: str, shown: Sequence[Shown]) -> Image.Image:
     font = ImageFont.load_default(_FONT_SIZE)
     room = sheet.width - 2 * _MARGIN
     draw.text((_MARGIN, _MARGIN), _fit(title, font, room), fill="black", font=font)
-    legend = "filled: predicted    outlined: true    yellow: the box, clicks or example given"
-    draw.text((_MARGIN, _MARGIN + _CAPTION), legend if shown else "nothing went wrong",
+    draw.text((_MARGIN, _MARGIN + _CAPTION), "    ".join(LEGEND) if shown else NO_FAILURES,
               fill="#555555", font=font)  # fmt: skip
     for i, item in enumerate(shown):
         left = _MARGIN + i % _COLUMNS * pitch[0]
         top = header + i // _COLUMNS * pitch[1]
-        sheet.paste(_draw_cell(item), (left, top))
+        sheet.paste(draw_cell(item), (left, top))
         caption = _fit(item.caption, font, CELL)
         draw.text((left, top + CELL + 2), caption, fill="black", font=font)
     return sheet
 
 
-def save_sheet(path: Path, sheet: Image.Image) -> None:
-    """Write a sheet as a PNG, whole or not at all; its folder is created if needed.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    content = io.BytesIO()
-    sheet.save(content, format="PNG")
-    write_whole(path, content.getvalue())
-
-
-def _draw_cell(item: Shown) -> Image.Image:
-    """A square cell with the picture centred."""
-    picture = _small(item.image, CELL)
+def draw_cell(item: Shown, side: int = CELL) -> Image.Image:
+    """Draw a prediction over its picture, centred in a square of `side` pixels."""
+    picture = _small(item.image, side)
     canvas = np.array(picture)
     _tint(canvas, _small_mask(item.prediction, picture.size), _PREDICTION)
     if item.target is not None:
@@ -84,11 +74,22 @@ def _draw_cell(item: Shown) -> Image.Image:
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=_ASKED)
     for number, (x, y, label) in enumerate(item.clicks, start=1):
         _draw_click(draw, ((x + 0.5) * scale[0], (y + 0.5) * scale[1]), number, label)
-    cell = Image.new("RGB", (CELL, CELL), "#EEEEEE")
-    cell.paste(picture, ((CELL - picture.width) // 2, (CELL - picture.height) // 2))
+    cell = Image.new("RGB", (side, side), "#EEEEEE")
+    cell.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     if item.example is not None:
-        cell.paste(_draw_example(*item.example), (0, 0))
+        cell.paste(_draw_example(*item.example, round(side * _EXAMPLE)), (0, 0))
     return cell
+
+
+def save_sheet(path: Path, sheet: Image.Image) -> None:
+    """Write a sheet as a PNG, whole or not at all; its folder is created if needed.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    content = io.BytesIO()
+    sheet.save(content, format="PNG")
+    write_whole(path, content.getvalue())
 
 
 def _draw_click(
@@ -101,8 +102,8 @@ def _draw_click(
     draw.text((x, y), str(number), fill=ink, font=ImageFont.load_default(10), anchor="mm")
 
 
-def _draw_example(image: UInt8Array, mask: NDArray[np.bool_]) -> Image.Image:
-    picture = _small(image, round(CELL * _EXAMPLE))
+def _draw_example(image: UInt8Array, mask: NDArray[np.bool_], side: int) -> Image.Image:
+    picture = _small(image, side)
     canvas = np.array(picture)
     canvas[outline(_small_mask(mask, picture.size), 1)] = _rgb(_ASKED)
     framed = Image.new("RGB", (picture.width + 4, picture.height + 4), _ASKED)

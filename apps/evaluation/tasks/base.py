@@ -88,6 +88,10 @@ class Task(ABC):
         """Figures of the rows of one class."""
         return self.figures(rows)
 
+    def scored(self, rows: Sequence[Row]) -> list[tuple[float, float]]:
+        """Score and IoU of each mask that has both; none for a task without scores."""
+        return []
+
     def depends_on(self) -> dict[str, str]:
         """What a picture's rows depend on besides the picture."""
         return {}

@@ -61,6 +61,10 @@ class BoxTask(Task):
             "IoU error": mean(abs(row["iou"] - row["predicted"]) for row in rows),
         }
 
+    def scored(self, rows: Sequence[Row]) -> list[tuple[float, float]]:
+        """The predicted IoU of each box's mask, and its IoU."""
+        return [(row["predicted"], row["iou"]) for row in rows]
+
     def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
         """Objects with the lowest IoU."""
         return lowest_iou(rows, count)

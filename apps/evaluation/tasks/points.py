@@ -157,6 +157,14 @@ class PointTask(Task):
             }
         return figures
 
+    def scored(self, rows: Sequence[Row]) -> list[tuple[float, float]]:
+        """The predicted IoU of the chosen mask after each number of clicks, and its IoU."""
+        steps = [row[str(number)] for row in rows for number in CLICKS]
+        chosen = [int(np.argmax(step["predicted"])) for step in steps]
+        return [
+            (step["predicted"][i], step["ious"][i]) for i, step in zip(chosen, steps, strict=True)
+        ]
+
     def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
         """Objects whose chosen mask has the lowest IoU after three clicks."""
         return sorted(rows, key=lambda row: (_telling_iou(row), -row["area"]))[:count]

@@ -158,6 +158,10 @@ class TextTask(Task):
             figures["found if present"] = mean(row["found"] for row in present)
         return figures | _emptiness(list(asked.values()))
 
+    def scored(self, rows: Sequence[Row]) -> list[tuple[float, float]]:
+        """The score of each phrase's masks, and their IoU with what was meant."""
+        return [(mask["score"], mask["iou"]) for mask in scored_masks(rows)]
+
     def worst(self, rows: Sequence[Row], count: int) -> list[Row]:
         """Half of them phrases that were missed, half found though absent, most certain first."""
         false = [row for row in rows if row["kind"] != PRESENT and row["found"]]

@@ -58,7 +58,8 @@ def test_the_command_writes_figures_and_goes_on(run_eval, pipe) -> None:
 
 @pytest.mark.parametrize("task", ["text", "points", "boxes", "reference", "everything"])
 def test_every_task_can_be_asked_for(run_eval, task: str) -> None:
-    done = run_eval("--task", task, "--json", "out.json", "--failures", "worst.png", "--by-class")
+    files = ("--json", "out.json", "--failures", "worst.png", "--report", "report.html")
+    done = run_eval("--task", task, *files, "--by-class")
     assert done.exit_code == 0, done.output
     assert done.stderr == ""
     assert "dog" in done.stdout
@@ -67,6 +68,12 @@ def test_every_task_can_be_asked_for(run_eval, task: str) -> None:
     assert set(written["by_class"]) == {"dog", "cat", "car", "bus"}
     with Image.open("worst.png") as sheet:
         assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 20
+    page = Path("report.html").read_text(encoding="utf-8")
+    has_scores = task in ("text", "points", "boxes")
+    assert ("What a score is worth" in page) is has_scores
+    assert page.count("<circle") == (page.count(" to ") if has_scores else 0)
+    assert page.count("data:image/jpeg") >= 1
+    assert '<th scope="row">dog</th>' in page
 
 
 def test_a_table_by_class_on_demand(run_eval) -> None:
@@ -117,6 +124,8 @@ def test_the_command_refuses_rows_of_other_weights(run_eval, monkeypatch) -> Non
     [
         (["--json", "."], "--json: '.' is a folder; give a file"),
         (["--failures", "."], "--failures: '.' is a folder; give a file"),
+        (["--report", "."], "--report: '.' is a folder; give a file"),
+        (["--report", "report.pdf"], "--report: 'report.pdf' does not end in .html; name an HTML"),
         (["--failures", "worst.jpg"], "--failures: 'worst.jpg' does not end in .png; name a PNG"),
         (["--task", "masks"], "there is no task 'masks'; there are text, points, boxes, reference"),
         (["--split", "test"], "no sample of split 'test'; there are dev"),
