@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import sys
 
-from PIL import Image
+from PIL import Image, ImageShow
 
 from .checks import UInt8Array
 from .drawing import Dropped, RankedMasks, draw_overlay, overlay_factor
@@ -17,13 +18,19 @@ LONGEST_SIDE = 1024
 
 
 def show(result: RankedMasks) -> None:
-    """Show a result that keeps its image: in a notebook below the cell, otherwise in a viewer."""
+    """Show a result that keeps its image: in a notebook below the cell, otherwise in a viewer.
+
+    Raises:
+        OSError: There is no display, or no viewer.
+    """
     if "ipykernel" in sys.modules:
         from IPython.display import display
 
         display(result)
         return
-    Image.fromarray(_overlay(result)).show()
+    picture = Image.fromarray(_overlay(result))
+    if _has_no_display() or not ImageShow.show(picture):
+        raise OSError("no display to show the picture on; result.save('folder') writes it")
 
 
 def to_png(result: RankedMasks) -> bytes:
@@ -50,6 +57,12 @@ def to_html(result: RankedMasks) -> str:
         reasons = "".join(f"<li>{html.escape(_reason(item))}</li>" for item in result.rejected)
         parts.append(f"<p>nothing found</p><ul>{reasons}</ul>")
     return "<div>" + "".join(parts) + "</div>"
+
+
+def _has_no_display() -> bool:
+    """Whether a Linux without a desktop says so; Pillow would show nothing, and tell nobody."""
+    displays = os.environ.get("DISPLAY"), os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform == "linux" and not any(displays)
 
 
 def _reason(item: Dropped) -> str:

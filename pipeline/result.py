@@ -314,7 +314,10 @@ class Result:
         return draw_overlay(self._pixels(image), self)
 
     def show(self, image: ImageSource | None = None) -> None:
-        """Show :meth:`overlay` below a notebook cell, otherwise in the system's image viewer."""
+        """Show :meth:`overlay` below a notebook cell, otherwise in the system's image viewer.
+
+        Raises OSError where there is neither.
+        """
         from .display import show
 
         show(replace(self, image=self._pixels(image)))

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 
 from promptseg.models.errors import InputError
 from promptseg.pipeline.decoding.everything import EverythingConfig
@@ -218,6 +218,24 @@ def test_notebooks_show_the_picture_and_a_table(result) -> None:
     assert "cat &amp; dog: presence 0.01 below 0.15" in page
 
 
+def test_showing_without_a_display_says_what_to_do(result, monkeypatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(ImageShow, "show", lambda image: shown.append(image) or len(shown) > 1)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    says = r"no display to show the picture on; result.save\('folder'\) writes it"
+    with pytest.raises(OSError, match=says):
+        result.show()
+    assert not shown
+    monkeypatch.setenv("DISPLAY", ":0")
+    with pytest.raises(OSError, match=says):  # no viewer
+        result.show()
+    result.show()
+    assert len(shown) == 2
+
+
 def test_large_pictures_are_made_smaller_for_notebooks() -> None:
     image = np.zeros((500, 2000, 3), np.uint8)
     with Image.open(io.BytesIO(Result.empty((500, 2000), image=image)._repr_png_())) as picture:
@@ -226,7 +244,8 @@ def test_large_pictures_are_made_smaller_for_notebooks() -> None:
 
 def test_show_uses_the_notebook_or_the_systems_viewer(result, monkeypatch) -> None:
     shown: list[object] = []
-    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))
+    monkeypatch.setattr(ImageShow, "show", lambda image: shown.append(image) or True)
+    monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     result.show()
     np.testing.assert_array_equal(np.asarray(shown.pop()), result.overlay())
