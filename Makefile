@@ -7,7 +7,7 @@ DEMO := outputs/demo
 # mypy and editors see the top-level folders under their import name through these links.
 LINKS := .typecheck/promptseg
 
-.PHONY: demo test fuzz browser lint format train-pocket clean
+.PHONY: demo test fuzz browser lint format wheel docker train-pocket clean
 
 demo: $(VENV)/.installed-demo
 	mkdir -p $(DEMO)
@@ -43,6 +43,17 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# dist/*.whl, with the weights of pocket. An earlier build/ would leave its files in it.
+wheel: $(VENV)/.installed-dev
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+
+docker:
+	@command -v docker >/dev/null || { echo "docker is not installed; docs.docker.com/get-docker tells how" >&2; exit 2; }
+	@docker info >/dev/null 2>&1 || { echo "docker is installed, but its service does not answer; docker info tells why" >&2; exit 2; }
+	docker build --tag promptseg .
 
 # Train the pocket weights further from pictures with region masks: make train-pocket DATA=folder
 # It goes on from its last checkpoint, also with a larger STEPS; docs/data.md describes the folder.
