@@ -134,7 +134,7 @@ def test_a_run_that_is_killed_continues(
     cluster: Any, pictures: Path, expected: dict[str, dict[str, Any] | None], tmp_path: Path
 ) -> None:
     """The command, killed in the middle of it, and the same from Python."""
-    ids = write_manifest(tmp_path / "rows.parquet", list(expected), 90)
+    ids = write_manifest(tmp_path / "rows.parquet", list(expected), 60)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "promptseg.apps.cli.main", "batch", "-t", "cat"]
     command += [str(tmp_path / "rows.parquet"), "--out", str(out), "--address", cluster.address]
@@ -155,10 +155,10 @@ def test_a_run_that_is_killed_continues(
         progress=lambda done, total: told.append(done),
     )
     check(out, ids, expected)
-    assert 0 < summary.segmented < 90
-    assert (summary.images, summary.failed) == (90, 9)
+    assert 0 < summary.segmented < 60
+    assert (summary.images, summary.failed) == (60, 6)
     assert told[0] >= 20
-    assert told[-1] == 90
+    assert told[-1] == 60
     assert told == sorted(told)
     again = batch.segment(tmp_path / "rows.parquet", out, "cat", cluster=batch.Cluster(**SMALL))
     assert again.segmented == 0
@@ -166,9 +166,9 @@ def test_a_run_that_is_killed_continues(
     words = ["batch", str(tmp_path / "rows.parquet"), "--out", str(out), "-t", "cat"]
     told_again = CliRunner().invoke(app, words)
     assert told_again.exit_code == 1
-    assert f"90 images: {summary.with_masks} with masks" in told_again.stdout
-    assert ", 9 failed\n" in told_again.stdout
-    assert "... and 4 more, in the column error" in told_again.stdout
+    assert f"60 images: {summary.with_masks} with masks" in told_again.stdout
+    assert ", 6 failed\n" in told_again.stdout
+    assert "... and 1 more, in the column error" in told_again.stdout
     with pytest.raises(InputError, match=r'another text: \["cat"\], not \["dog"\]'):
         batch.segment(tmp_path / "rows.parquet", out, "dog")
 
