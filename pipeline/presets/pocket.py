@@ -105,9 +105,13 @@ def build_pocket(options: LoadOptions) -> Pipeline:
     grounder = _pocket_grounder(backbone).to(device).eval()
 
     def look(embedding: ImageEmbedding) -> Views:
-        """Compute the grounder's views from the backbone features in the embedding."""
+        """Compute the grounder's views from what the image encoder left in the embedding."""
+        features = embedding.features
         with autocast(device, dtype):
-            return grounder.look(embedding.pixels(), embedding.features, embedding.input_size)
+            if not features.high_res_features:  # an exported encoder leaves the backbone's maps
+                with torch.inference_mode():
+                    features = sam.image_encoder.embed(features.backbone_features)
+            return grounder.look(embedding.pixels(), features, embedding.input_size)
 
     encoder = identity_of(exported or sam)
     kept = options.kept(Views, lambda: f"{encoder()} {fingerprint(grounder)}")
