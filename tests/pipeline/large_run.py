@@ -8,12 +8,12 @@ answer's files; prints the number of masks and the highest memory, in bytes.
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from peak_memory import peak_memory
 from PIL import Image
 from skimage import data
 
@@ -36,7 +36,7 @@ def main() -> None:
         else:
             result = pipe(path, "cat")
             result.save(Path(folder, "answer"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     sys.stdout.write(f"{len(result)} {peak}\n")
 
 

@@ -8,12 +8,12 @@ MANY. The phrases' places are made up, or found by the detector in the folder OW
 
 from __future__ import annotations
 
-import resource
 import sys
 from functools import partial
 
 import numpy as np
 import torch
+from peak_memory import peak_memory
 
 from promptseg.models.grounding.answers import HeatMap
 from promptseg.models.grounding.owlv2 import create_owlv2
@@ -58,7 +58,7 @@ def main() -> None:
             embedding, text=[f"{WORDS[i % 10]} {WORDS[i // 10]}" for i in range(count)]
         )
         assert len(result) == count, result.rejected
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory()
         sys.stdout.write(f"{len(result)} {peak}\n")
 
 

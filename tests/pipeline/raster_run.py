@@ -7,10 +7,10 @@ prints the number of red things, their pixels, and the two peaks in bytes.
 
 from __future__ import annotations
 
-import resource
 import sys
 
 import numpy as np
+from peak_memory import peak_memory
 from scipy import ndimage
 
 from promptseg.pipeline.proposals import Proposals
@@ -25,7 +25,7 @@ def red(pixels: np.ndarray, stricter: float) -> Proposals:
 
 
 def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()
 
 
 def main() -> None:

@@ -145,7 +145,9 @@ def hub(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     for name in ("PROMPTSEG_WEIGHTS", "HF_TOKEN", "NO_PROXY", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     add_source(monkeypatch)
-    monkeypatch.setitem(PRESETS, "small", Preset("small", "for tests", "sam_vit_t", {"masks": "tiny"}))
+    monkeypatch.setitem(
+        PRESETS, "small", Preset("small", "for tests", "sam_vit_t", {"masks": "tiny"})
+    )
     return hub
 
 
