@@ -14,7 +14,6 @@ import argparse
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from cache import make_pictures
+from peak_memory import peak_memory
 from PIL import Image
 
 from promptseg import Query, batch
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one is not None:
-        print(peak_memory(given.preset, given.text, given.one))
+        print(worker_peak(given.preset, given.text, given.one))
     elif given.memory:
         print("| million pixels | GB of a worker at most |")
         print("|---|---|")
@@ -116,7 +116,7 @@ def steady(seen: Sequence[tuple[float, int]]) -> tuple[float, int]:
     return seen[last][0] - seen[first][0], seen[last][1] - seen[first][1]
 
 
-def peak_memory(preset: str, text: str, millions: int) -> int:
+def worker_peak(preset: str, text: str, millions: int) -> int:
     """Return the bytes of a worker that segments two pictures, at its peak."""
     import pyarrow as pa
 
@@ -130,7 +130,7 @@ def peak_memory(preset: str, text: str, millions: int) -> int:
         found = worker(pa.Table.from_pylist(rows)).to_pylist()
     if any(row["error"] for row in found):
         raise SystemExit(json.dumps(found[0]["error"]))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory()
 
 
 if __name__ == "__main__":

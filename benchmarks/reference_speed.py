@@ -13,7 +13,6 @@ counts the pictures that DINO processed: the example once, and each target once.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import time
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peak_memory import peak_memory
 
 from promptseg.models import create_model
 from promptseg.models.embedding import ImageEmbedding
@@ -101,9 +101,7 @@ def work(strategy: str, dino: str, sam: str, targets: int) -> None:
         pipe(embedding, reference=encoded)
         asking.append(time.perf_counter() - started)
     seen = features.seconds[1:]
-    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    peak = peak_memory() / 1e9
     matching = statistics.median(a - s for a, s in zip(asking, seen, strict=True))
     cells = [example, statistics.median(encoding), statistics.median(seen), matching]
     row = " | ".join(f"{value:.2f} s" for value in cells)

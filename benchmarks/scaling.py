@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from peak_memory import peak_memory
 
 POINTS: dict[str, tuple[float, ...]] = {
     "picture": (0.3, 3, 12, 27, 48, 75, 108),
@@ -32,13 +33,6 @@ AXES = {"picture": "megapixels", "masks": "boxes", "phrases": "phrases"}
 SQUARE = 4000
 # Point, seconds, bytes.
 Row = tuple[float, float, int]
-
-
-def peak() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def write_photograph(path: Path, megapixels: float) -> None:
@@ -79,7 +73,7 @@ def grow(curve: str, points: list[float], folder: Path, threads: int) -> Iterato
             path = folder / f"{point:g}.jpg"
             started = time.perf_counter()
             pipe(path, "cat").save(folder / path.stem)
-            yield point, time.perf_counter() - started, peak()
+            yield point, time.perf_counter() - started, peak_memory()
     elif curve == "masks":
         square = pipe.encode_image(cat.resize((SQUARE, SQUARE)))
         corners = np.random.default_rng(0).integers(0, 3 * SQUARE // 4, (int(max(points)), 2))
@@ -87,13 +81,13 @@ def grow(curve: str, points: list[float], folder: Path, threads: int) -> Iterato
         for point in points:
             started = time.perf_counter()
             pipe(square, boxes=boxes[: int(point)]).to_dict()
-            yield point, time.perf_counter() - started, peak()
+            yield point, time.perf_counter() - started, peak_memory()
     else:
         words = ["cat", *(f"{color} {thing}" for thing in THINGS for color in COLORS)]
         for point in points:
             started = time.perf_counter()
             pipe(small, words[: int(point)]).to_dict()
-            yield point, time.perf_counter() - started, peak()
+            yield point, time.perf_counter() - started, peak_memory()
 
 
 THINGS = ("dog", "car", "cup", "chair", "bird", "shirt", "bottle", "boat")

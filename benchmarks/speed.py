@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peak_memory import peak_memory
 from speed_models import NAMES, SIZE, build, export_for_timing
 
 from promptseg import __version__
@@ -75,9 +75,7 @@ def work(model: str, name: str, folder: Path, repeats: int) -> None:
         for count in BOXES:
             run = partial(timed.decode, embedding, boxes[:count])
             row[str(count)] = median_seconds(run, repeats, warm=True)
-    # ru_maxrss is in kilobytes on Linux and in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    row["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    row["peak"] = peak_memory()
     print(json.dumps(row), flush=True)
 
 
