@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import time
@@ -198,6 +199,25 @@ class CachedTrainer(ABC, Generic[SeenT]):
         figures = self.figures()
         self.head.load_state_dict(live)
         return {name: round(value, 4) for name, value in figures.items()}
+
+
+def read_arguments(about: str, out: str, scenes: int, steps: int) -> argparse.Namespace:
+    """Read the command line of a head's training.
+
+    Args:
+        about: What is trained, in a line.
+        out: Folder of the run by default.
+        scenes: Number of scenes by default.
+        steps: Number of steps by default.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("data", type=Path, help="folder with index.jsonl")
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--init", type=Path, required=True, help="folder of weights to start from")
+    parser.add_argument("--scenes", type=int, default=scenes)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--fill-only", action="store_true", help="compute scenes, do not train")
+    return parser.parse_args()
 
 
 def dropped(features: Tensor, share: float) -> Tensor:

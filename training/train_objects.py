@@ -8,15 +8,13 @@ where it stopped. OUT/scenes keeps about 1.5 MB a scene.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from cached_trainer import CachedConfig, CachedTrainer, dropped, fill
+from cached_trainer import CachedConfig, CachedTrainer, dropped, fill, read_arguments
 from composer import Composer
 from config import TrainConfig
 from fast_layers import use_fast_depthwise
@@ -119,14 +117,8 @@ def with_objects(entries: list[Entry]) -> list[Entry]:
 
 def main() -> None:
     """Read the arguments, fill the cache and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with index.jsonl")
-    parser.add_argument("--out", type=Path, default=Path("runs/objects"))
-    parser.add_argument("--init", type=Path, required=True, help="folder of the encoder's weights")
-    parser.add_argument("--scenes", type=int, default=ObjectConfig.scenes)
-    parser.add_argument("--steps", type=int, default=ObjectConfig.steps)
-    parser.add_argument("--fill-only", action="store_true", help="compute scenes, do not train")
-    arguments = parser.parse_args()
+    about = __doc__.splitlines()[0]
+    arguments = read_arguments(about, "runs/objects", ObjectConfig.scenes, ObjectConfig.steps)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     config = ObjectConfig(scenes=arguments.scenes, steps=arguments.steps)

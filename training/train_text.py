@@ -8,7 +8,6 @@ goes on where it stopped. OUT/scenes keeps about 1 MB a scene.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from collections import Counter, defaultdict
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cached_trainer import CachedConfig, CachedTrainer, dropped, fill
+from cached_trainer import CachedConfig, CachedTrainer, dropped, fill, read_arguments
 from composer import Composer
 from config import TrainConfig
 from losses import text_loss, true_iou
@@ -144,14 +143,8 @@ def some_of_each(entries: list[Entry], most: dict[str, int]) -> list[Entry]:
 
 def main() -> None:
     """Read the arguments, fill the cache and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with index.jsonl")
-    parser.add_argument("--out", type=Path, default=Path("runs/text"))
-    parser.add_argument("--init", type=Path, required=True, help="folder of weights to start from")
-    parser.add_argument("--scenes", type=int, default=TextConfig.scenes)
-    parser.add_argument("--steps", type=int, default=TextConfig.steps)
-    parser.add_argument("--fill-only", action="store_true", help="compute scenes, do not train")
-    arguments = parser.parse_args()
+    about = __doc__.splitlines()[0]
+    arguments = read_arguments(about, "runs/text", TextConfig.scenes, TextConfig.steps)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     config = TextConfig(scenes=arguments.scenes, steps=arguments.steps)
