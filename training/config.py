@@ -45,16 +45,16 @@ class SceneConfig:
     paste_balance: float = 0.6
     paste_sources: tuple[str, ...] = ("voc", "coco", "coco-things", "pantry")
     rare: float = 0.02
-    balance: float = 1.0
+    balance: float = 0.5
     kept_pictures: int = 800
     sources: tuple[tuple[str, float], ...] = (
         ("voc", 0.36),
         ("coco", 0.15),
         ("coco-things", 0.19),
         ("pantry", 0.07),
-        ("ccp", 0.12),
-        ("davis", 0.05),
-        ("caltech101", 0.10),
+        ("ccp", 0.13),
+        ("davis", 0.09),
+        ("caltech101", 0.06),
         ("grocery", 0.05),
         ("fod-a", 0.03),
         ("clothing", 0.03),
@@ -112,12 +112,12 @@ class TrainConfig:
             mosaic=0.12,
             paste=0.3,
             pastes=2,
-            balance=0.5,
+            balance=0.3,
         )
     )
     images: int = 6
     prompts: int = 4
-    decode: float = 0.65
+    decode: float = 0.8
     warmup: int = 40
     learning_rate: float = 4e-4
     backbone_rate: float = 1.3e-4
@@ -131,12 +131,12 @@ class TrainConfig:
     click_weight: float = 0.2
     text_weight: float = 1.0
     weak_weight: float = 0.3
-    heat_chance: float = 0.2
-    one_chance: float = 0.3
+    heat_chance: float = 0.15
+    one_chance: float = 0.2
     text_noise: float = 0.01
     unnamed_sources: tuple[str, ...] = ("davis",)
     min_area: float = 0.003
     min_visible: float = 0.5
-    save_every: int = 25
+    save_every: int = 50
     eval_every: int = 1000
     eval_images: int = 16

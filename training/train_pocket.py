@@ -228,7 +228,8 @@ class Trainer:
                 min_visible=config.min_visible,
             )
             parts, decoded = self.loss(scene, targets, rng)
-            (torch.stack(list(parts.values())).sum() / own).backward()
+            if parts:  # a scene without words of which no prompt is decoded teaches nothing
+                (torch.stack(list(parts.values())).sum() / own).backward()
             for name, value in parts.items():
                 sums[name] += value.item()
                 sums[f"{name}_count"] += 1
