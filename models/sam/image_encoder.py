@@ -21,8 +21,10 @@ from .transformer import MLPBlock
 # Attention is computed in blocks whose position bias has at most this many elements: 4 MiB of
 # float32, which stays in a CPU's last-level cache between being built and being added.
 MAX_BIAS_ELEMENTS = 2**20
-# Number of tokens that pass through an MLP together, which bounds its hidden activations.
-MLP_BLOCK_TOKENS = 1024
+# Number of tokens that pass through a linear layer together. What comes out then stays in a CPU's
+# last-level cache, and is not so large that the system clears new memory for it each time.
+BLOCK_TOKENS = 1024
+HALF_BLOCK_TOKENS = 2048  # the same in 16 bits, whose weights are prepared anew for each block
 
 NORM_EPS = 1e-6
 
@@ -65,6 +67,21 @@ def window_unpartition(
     x = windows.reshape(-1, rows, columns, *windows.shape[1:]).transpose(2, 3)
     x = x.reshape(x.shape[0], *padded_size, x.shape[-1])
     return x[:, : size[0], : size[1]]
+
+
+def block_tokens(x: Tensor) -> int:
+    """Return how many tokens pass through a linear layer together."""
+    half = x.element_size() == 2 or torch.is_autocast_enabled(x.device.type)
+    return HALF_BLOCK_TOKENS if half else BLOCK_TOKENS
+
+
+def _window_spans(length: int, window_size: int) -> Iterator[tuple[slice, slice, int]]:
+    """Parts of a side of a grid: the tokens, the windows they fill, and how far they fill those."""
+    whole = length // window_size
+    if whole:
+        yield slice(0, whole * window_size), slice(0, whole), window_size
+    if length % window_size:
+        yield slice(whole * window_size, length), slice(whole, whole + 1), length % window_size
 
 
 def _relative_positions(length: int, rel_pos: Tensor) -> Tensor:
@@ -114,7 +131,8 @@ def attention_with_relative_positions(
     grid = q.reshape(batch_size, num_heads, *size, head_dim)
     bias_h = torch.einsum("bnhwc,hkc->bnhwk", grid, _relative_positions(size[0], rel_pos_h))
     bias_w = torch.einsum("bnhwc,wkc->bnhwk", grid, _relative_positions(size[1], rel_pos_w))
-    bias_h, bias_w = bias_h.flatten(2, 3), bias_w.flatten(2, 3)  # (B, heads, H * W, H or W)
+    # (B, heads, H * W, H or W), in float32, which CPUs add faster than bfloat16.
+    bias_h, bias_w = bias_h.flatten(2, 3).float(), bias_w.flatten(2, 3).float()
     out = q.new_empty(batch_size, num_tokens, num_heads, head_dim)
     for image, head, query in _attention_blocks(batch_size, num_heads, num_tokens):
         block = (image, head, query)
@@ -149,15 +167,57 @@ class Attention(nn.Module):
         nn.init.normal_(self.rel_pos_w, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
+        """Attend over the whole of a grid: (B, H, W, C) to (B, H, W, C)."""
         batch_size, height, width, _ = x.shape
-        qkv = self.qkv(x).view(batch_size, height * width, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, H * W, c), not copied
-        out = attention_with_relative_positions(
-            q, k, v, self.rel_pos_h, self.rel_pos_w, (height, width)
+        tokens = x.flatten(1, 2)
+        # In blocks, which are put together as each head's own (3, B, heads, H * W, c).
+        qkv = torch.cat(
+            [self._split_heads(self.qkv(block)) for block in tokens.split(block_tokens(x), dim=1)],
+            dim=3,
         )
-        attended: Tensor = self.proj(out.view_as(x))
-        return attended
+        out = self._attend(qkv, (height, width)).flatten(2)
+        blocks = [self.proj(block) for block in out.split(block_tokens(x), dim=1)]
+        return torch.cat(blocks, dim=1).view(batch_size, height, width, -1)
+
+    def in_windows(self, x: Tensor, window_size: int) -> Tensor:
+        """Attend within windows of a grid: (B, H, W, C) to (B, H, W, C).
+
+        Windows that reach beyond the grid are filled up with zeros, of which queries, keys and
+        values are the bias: only the grid's own tokens are projected.
+        """
+        rows = max(1, block_tokens(x) // (window_size * x.shape[2]))  # of windows, together
+        parts = [self._in_windows(part, window_size) for part in x.split(rows * window_size, dim=1)]
+        return torch.cat(parts, dim=1)
+
+    def _in_windows(self, x: Tensor, window_size: int) -> Tensor:
+        """Attend within rows of windows, of which the grid may show less: (B, h, W, C)."""
+        batch_size, height, width, _ = x.shape
+        rows, columns = -(-height // window_size), -(-width // window_size)
+        padded_size = rows * window_size, columns * window_size
+        qkv = self.qkv(x)
+        windows = qkv.new_empty(batch_size, rows, columns, window_size, window_size, qkv.shape[-1])
+        windows[:, -1] = windows[:, :, -1] = self.qkv.bias.to(qkv.dtype)
+        grid = windows.transpose(2, 3)  # (B, rows, window_size, columns, window_size, 3 * C)
+        for y, filled_rows, inner_y in _window_spans(height, window_size):
+            for x_, filled_columns, inner_x in _window_spans(width, window_size):
+                part = qkv[:, y, x_].unflatten(2, (-1, inner_x)).unflatten(1, (-1, inner_y))
+                grid[:, filled_rows, :inner_y, filled_columns, :inner_x] = part
+        tokens = windows.view(-1, window_size**2, qkv.shape[-1])
+        out = self._attend(self._split_heads(tokens), (window_size, window_size))
+        out = out.view(-1, window_size, window_size, x.shape[-1])
+        # Flat, since a product with a map that is not contiguous copies the weights for each row.
+        tokens = window_unpartition(out, padded_size, (height, width)).flatten(0, 2)
+        projected: Tensor = self.proj(tokens)
+        return projected.view(x.shape)
+
+    def _split_heads(self, qkv: Tensor) -> Tensor:
+        """Map (B, N, 3 * C) to queries, keys and values (3, B, heads, N, c)."""
+        return qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _attend(self, qkv: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map (3, B, heads, H * W, c) to (B, H * W, heads, c)."""
+        q, k, v = qkv.unbind(0)
+        return attention_with_relative_positions(q, k, v, self.rel_pos_h, self.rel_pos_w, size)
 
 
 class Block(nn.Module):
@@ -195,13 +255,11 @@ class Block(nn.Module):
         """Map (B, H, W, C) to (B, H, W, C)."""
         attended = self.norm1(x)
         if self.window_size:
-            windows, padded_size = window_partition(attended, self.window_size)
-            size = (x.shape[1], x.shape[2])
-            attended = window_unpartition(self.attn(windows), padded_size, size)
+            attended = self.attn.in_windows(attended, self.window_size)
         else:
             attended = self.attn(attended)
         x = x + attended
-        blocks = torch.split(x.flatten(0, 2), MLP_BLOCK_TOKENS)
+        blocks = torch.split(x.flatten(0, 2), block_tokens(x))
         return torch.cat([block + self.mlp(self.norm2(block)) for block in blocks]).view_as(x)
 
 

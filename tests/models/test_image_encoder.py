@@ -137,3 +137,34 @@ def test_impossible_sizes_are_refused():
         ImageEncoderViT(img_size=100)
     with pytest.raises(ValueError, match="num_heads must divide the width, got 5 heads for 24"):
         Attention(24, num_heads=5, size=(2, 2))
+
+
+@pytest.mark.parametrize("block", [1, 10, 10**6])
+@pytest.mark.parametrize("size", [(7, 5), (4, 8), (3, 2), (9, 9)])
+def test_windows_equal_attention_in_each_padded_window(monkeypatch, size, block):
+    monkeypatch.setattr(image_encoder, "BLOCK_TOKENS", block)
+    torch.manual_seed(0)
+    attention = Attention(8, num_heads=2, size=(4, 4))
+    x = torch.randn(2, *size, 8)
+    seen = []
+    attention.qkv.register_forward_hook(lambda _, given, out: seen.append(given[0].numel() // 8))
+    with torch.no_grad():
+        found = attention.in_windows(x, 4)
+        projected = sum(seen)
+        windows, padded_size = window_partition(x, 4)
+        expected = window_unpartition(attention(windows), padded_size, size)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert projected == 2 * size[0] * size[1]  # the padding is not projected
+
+
+def test_blocks_do_not_change_what_the_encoder_gives(monkeypatch):
+    torch.manual_seed(0)
+    encoder = ImageEncoderViT(
+        img_size=48, patch_size=4, embed_dim=8, depth=2, num_heads=2, window_size=5,
+        global_attn_indexes=(1,), out_chans=4,
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        expected = encoder(x)
+        monkeypatch.setattr(image_encoder, "BLOCK_TOKENS", 7)
+        torch.testing.assert_close(encoder(x), expected, atol=1e-6, rtol=0)
