@@ -72,3 +72,14 @@ def main_reason(result: Result, phrase: str) -> RejectedMask | None:
     rejected = [item for item in result.rejected if item.label == phrase]
     absent = [item for item in rejected if item.presence is not None]
     return next(iter([*absent, *rejected]), None)
+
+
+def describe_unseen(result: Result) -> str:
+    """Return what could not be looked at, on one line; "" if everything was."""
+    if not result.unseen:
+        return ""
+    first = result.unseen[0]
+    place = ",".join(map(str, first.box))
+    more = f", and {len(result.unseen) - 1} more" if len(result.unseen) > 1 else ""
+    tiles = count(len(result.unseen), "tile")
+    return f"{tiles} could not be looked at: {place}{more} ({first.reason})"

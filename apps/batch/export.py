@@ -11,14 +11,16 @@ import numpy as np
 
 from ...models.errors import InputError
 from ...pipeline.files import staging_folder, write_files
+from ...pipeline.raster import require_geo
 from ...pipeline.result import Result
-from ..exports import FORMATS, POLYGON_FORMATS, exporter_class
+from ..exports import FORMATS, GEO_FORMATS, POLYGON_FORMATS, exporter_class
 from ..exports.base import Exporter
 from ..exports.coco import COCO_FILE
 from ..exports.coco_stream import write_coco
+from ..exports.geo import Georeference
 from ..exports.manifest import Files
 from ..image_names import has_ending
-from .filesystems import read_bytes
+from .filesystems import on_disk, read_bytes
 from .require import require_ray
 from .rows import result_of
 from .store import Store
@@ -60,20 +62,24 @@ def export(
         out: The batch's folder or URI.
         to: Folder to write; it appears when it is complete, and must not be there yet, or be
             empty.
-        format: A name of ``promptseg.apps.exports.FORMATS``.
+        format: A name of ``promptseg.apps.exports.FORMATS``, or of ``GEO_FORMATS`` where all
+            images are georeferenced TIFFs.
         simplify: Pixels that polygons may deviate from the masks.
         progress: Called with the number of images done and the total.
 
     Raises:
-        InputError: There is no such format or batch, the folder is not empty, or two images would
-            get the same file.
+        InputError: There is no such format or batch, the folder is not empty, two images would
+            get the same file, an image has changed, or it says not where it lies.
         OSError: A file cannot be written.
     """
     require_ray()
-    if format not in FORMATS:
-        raise InputError(f"there is no format {format!r}; use one of {', '.join(FORMATS)}")
+    if format not in (*FORMATS, *GEO_FORMATS):
+        known = ", ".join((*FORMATS, *GEO_FORMATS))
+        raise InputError(f"there is no format {format!r}; use one of {known}")
     if simplify and format not in POLYGON_FORMATS:
         raise InputError(f"{format} has no polygons to simplify; {', '.join(POLYGON_FORMATS)} have")
+    if format in GEO_FORMATS:
+        require_geo("rasterio", "pyogrio")
     target = Path(to).absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{str(to)!r} is not an empty folder; give another")
@@ -131,6 +137,11 @@ def _add(exporter: Exporter, row: dict[str, Any]) -> list[str]:
             f"two images would get the same files in {exporter.name}: {name!r} and one that "
             "differs from it in its ending only; give them other ids in a manifest"
         )
+    if exporter.name in GEO_FORMATS:
+        with on_disk(row["uri"]) as path:
+            exporter.origins = {name: path}
+            _check_size(row["uri"], Georeference.read(path, row["uri"]).size, result)
+            return exporter.add(name, None, result)
     pixels = np.zeros((0, 0, 3), np.uint8)
     if exporter.reads_pixels:
         from .worker import decode

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ...models.errors import InputError
@@ -90,3 +93,19 @@ def read_bytes(uri: str) -> bytes:
         raise InputError(f"{name} does not exist; check the path") from error
     except OSError as error:
         raise InputError(f"{name} cannot be read ({' '.join(str(error).split())})") from error
+
+
+@contextmanager
+def on_disk(uri: str) -> Iterator[str]:
+    """Give the path of a file, which is fetched for the time being if it is not on this machine.
+
+    Raises:
+        InputError: As for :func:`read_bytes`.
+    """
+    if is_local(uri):
+        yield local_path(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"fetched{PurePosixPath(uri.partition('?')[0]).suffix}"
+        path.write_bytes(read_bytes(uri))
+        yield str(path)

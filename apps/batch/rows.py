@@ -90,7 +90,10 @@ def _rejected_of(item: Mapping[str, Any], size: tuple[int, int]) -> RejectedMask
     if segmentation is not None:
         from pycocotools import mask as coco_mask
 
-        mask = CompactMask.of(coco_mask.decode(segmentation).astype(np.bool_))
+        x, y, width, height = (int(edge) for edge in coco_mask.toBbox(segmentation))
+        counts = segmentation["counts"].encode("ascii")
+        area = int(coco_mask.area(segmentation))
+        mask = CompactMask(size, (x, y, x + width, y + height), area, counts)
     return RejectedMask(
         item["label"],
         item["reason"],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ...pipeline.prompters.reference.examples import ReferenceQuery
     from ...pipeline.query import Phrases
+    from ...pipeline.tiling.layout import Tiles
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def segment(
     top_k: int | None = None,
     min_score: float | None = None,
     no_overlap: bool | None = None,
+    tiles: Tiles | None = None,
     preset: str = "pocket",
     device: str | None = None,
     dtype: str = "auto",
@@ -71,7 +73,7 @@ def segment(
         source: A folder, a pattern, a list of images or a Parquet manifest, local or a URI; see
             :func:`~promptseg.apps.batch.sources.read_source`.
         out: Folder or URI of the results.
-        text: As for a :class:`~promptseg.pipeline.pipeline.Pipeline`, like the next seven. Columns
+        text: As for a :class:`~promptseg.pipeline.pipeline.Pipeline`, like the next eight. Columns
             of a manifest stand in place of them.
         negative_text: Phrases whose masks are not wanted.
         reference: Examples of what to look for, encoded or not.
@@ -80,6 +82,8 @@ def segment(
         top_k: Maximum number of masks for each phrase.
         min_score: Minimum score of a mask.
         no_overlap: Whether each pixel goes to the best of the masks that cover it.
+        tiles: "auto" or (height, width) in pixels: also look at overlapping tiles of each image.
+            TIFFs are then read tile by tile, whatever their size.
         preset: As for ``promptseg.load``, like the next five.
         device: Where the models run; by default "cuda" for workers with GPUs, else "cpu".
         dtype: Precision of the models.
@@ -119,13 +123,14 @@ def segment(
     }
     ranking = {"top_k": top_k, "min_score": min_score, "no_overlap": no_overlap}
     kept = {"cache": cache, "cache_gb": cache_gb} if cache is not None else {}
-    work = Work(query, ranking, {**models, **kept}, max_pixels, cluster.cpus_per_worker)
+    work = Work(query, ranking, {**models, **kept}, max_pixels, cluster.cpus_per_worker, tiles)
     store = Store(out)
     table = read_source(source, store.out)
     _check_asked(query, table)
     asked = {
         "version": __version__,
         **models,
+        "tiles": tiles,
         "text": query.text,
         "negative_text": query.negative_text,
         "references": [_digest(item) for item in query.reference],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...models.errors import InputError
+from ...pipeline.tiling.layout import LEAST_SIDE, Tiles, read_tiles
 
 if TYPE_CHECKING:
     from ...pipeline.pipeline import Pipeline
@@ -28,6 +29,7 @@ class Work:
         models: Keywords of :func:`~promptseg.pipeline.presets.load.load`, as JSON can hold them.
         max_pixels: Larger images are refused before they are decoded.
         threads: Threads that a worker's networks use on a CPU.
+        tiles: "auto" or the (height, width) of tiles that images are looked at in; None for none.
     """
 
     query: Query
@@ -35,10 +37,13 @@ class Work:
     models: Mapping[str, Any] = field(default_factory=dict)
     max_pixels: int = MAX_PIXELS
     threads: int = 1
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
             raise InputError(f"max_pixels must be 1 or more, not {self.max_pixels}")
+        if self.tiles is not None:
+            read_tiles(self.tiles, LEAST_SIDE)
 
     @property
     def preset(self) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...models.errors import InputError
 from ...pipeline.images import load_image, open_picture
+from ...pipeline.raster import is_raster
 from ..console import describe_error, printable
-from .filesystems import read_bytes
+from ..wording import describe_unseen
+from .filesystems import on_disk, read_bytes
 from .rows import fields_of, schema
 from .sources import QUERY_COLUMNS
 from .work import Work
@@ -66,6 +69,10 @@ class Worker:
             }
             for row in rows
         ]
+        if self.work.tiles is not None:
+            for row, filled in zip(rows, done, strict=True):
+                self._segment_in_tiles(row, filled)
+            return pa.Table.from_pylist(done, schema())
         for part in self._parts(rows, done):
             self._segment(part, rows, done)
         return pa.Table.from_pylist(done, schema())
@@ -100,12 +107,28 @@ class Worker:
     ) -> None:
         """Fill the rows of some images."""
         for i, embedding in self._encode(images, done):
-            own = {name: rows[i].get(name) for name in QUERY_COLUMNS}
             try:
-                proposals = self.pipeline.propose(embedding, self.work.query_of(own))
+                proposals = self.pipeline.propose(embedding, self.work.query_of(_own(rows[i])))
                 done[i] |= fields_of(self.pipeline.rank(proposals, **self.work.ranking))
             except Exception as error:
                 self._fail(done[i], error)
+
+    def _segment_in_tiles(self, row: Mapping[str, Any], filled: dict[str, Any]) -> None:
+        """Fill the row of an image that is looked at in tiles; TIFFs are not held in memory."""
+        uri = row["uri"]
+        try:
+            query = self.work.query_of(_own(row))
+            with on_disk(uri) if is_raster(uri.partition("?")[0]) else nullcontext() as path:
+                picture: str | UInt8Array = (
+                    decode(read_bytes(uri), uri, self.work.max_pixels) if path is None else path
+                )
+                proposals = self.pipeline.propose(picture, query, tiles=self.work.tiles)
+                result = self.pipeline.rank(proposals, **self.work.ranking)
+            if result.unseen:
+                raise InputError(f"{uri!r}: {describe_unseen(result)}")
+            filled |= fields_of(result)
+        except Exception as error:
+            self._fail(filled, error)
 
     def _encode(
         self, images: Mapping[int, UInt8Array], done: Sequence[dict[str, Any]]
@@ -132,6 +155,11 @@ class Worker:
     def _fail(self, row: dict[str, Any], error: Exception) -> None:
         logger.debug("failed on %s", row["uri"], exc_info=error)
         row["error"] = printable(describe_error(error))
+
+
+def _own(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says to look for in its image."""
+    return {name: row.get(name) for name in QUERY_COLUMNS}
 
 
 def decode(content: bytes, uri: str, max_pixels: int) -> UInt8Array:

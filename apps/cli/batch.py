@@ -25,7 +25,7 @@ from ..console import (
     say_error,
     visible,
 )
-from ..exports import FORMATS
+from ..exports import FORMATS, GEO_FORMATS
 from ..wording import count
 from .batch_progress import BatchProgress
 from .examples import Examples, read_all_examples
@@ -38,7 +38,9 @@ from .options import (
     Preset,
     Simplify,
     Strategy,
+    Tiles,
     Weights,
+    read_tiles_option,
 )
 from .query_options import (
     MinPresence,
@@ -121,6 +123,7 @@ def batch_command(
     min_score: MinScore = None,
     min_presence: MinPresence = None,
     no_overlap: NoOverlap = False,
+    tiles: Tiles = None,
     preset: Preset = "pocket",
     device: Annotated[
         str | None,
@@ -166,7 +169,9 @@ def batch_command(
     max_pixels: Annotated[
         int,
         typer.Option(
-            "--max-pixels", min=10_000, help="Images with more are refused before decoding."
+            "--max-pixels",
+            min=10_000,
+            help="Images with more are refused before decoding, but for TIFFs in tiles.",
         ),
     ] = 50_000_000,
     shard_rows: Annotated[
@@ -199,6 +204,7 @@ def batch_command(
         )
         query = read_query(text, negative, None, None, min_presence)
         ranking = RankingOptions(top_k, min_score, no_overlap)
+        looked = read_tiles_option(tiles)
         chosen = device or ("cuda" if gpus_per_worker else "cpu")
         models = ModelOptions(preset, chosen, dtype, weights, strategy, cache, cache_gb)
         from ..batch.cluster import Cluster
@@ -216,7 +222,9 @@ def batch_command(
         say_error(errors, describe_error(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
     with _stopping(errors, f"the same command continues in {out}"):
-        failed = _segment(source, out, query, examples, ranking, models, cluster, max_pixels)
+        failed = _segment(
+            source, out, query, examples, ranking, looked, models, cluster, max_pixels
+        )
     if failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -227,6 +235,7 @@ def _segment(
     query: Any,
     examples: Examples,
     ranking: RankingOptions,
+    tiles: str | tuple[int, int] | None,
     models: ModelOptions,
     cluster: Cluster,
     max_pixels: int,
@@ -252,6 +261,7 @@ def _segment(
             top_k=ranking.top_k,
             min_score=ranking.min_score,
             no_overlap=ranking.no_overlap or None,
+            tiles=tiles,
             preset=models.preset,
             device=models.device,
             dtype=models.dtype,
@@ -287,7 +297,10 @@ def export_command(
     format: Annotated[
         str,
         typer.Option(
-            "--format", metavar="NAME", help=f"One of {', '.join(FORMATS)}; voc is PASCAL VOC's."
+            "--format",
+            metavar="NAME",
+            help=f"One of {', '.join(FORMATS)}; voc is PASCAL VOC's. For georeferenced TIFFs also "
+            f"{', '.join(GEO_FORMATS)}.",
         ),
     ],
     to: Annotated[

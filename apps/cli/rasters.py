@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..wording import count
-
 if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
     from ...pipeline.raster import Raster
-    from ...pipeline.result import Result
     from ..exports.run import Exports
 
 
@@ -51,14 +48,3 @@ def drawn_pixels(picture: UInt8Array | Raster, used: str) -> UInt8Array | None:
     if not isinstance(picture, Raster):
         return picture
     return picture.pixels() if used else None
-
-
-def describe_unseen(result: Result) -> str:
-    """Return what could not be looked at, on one line; "" if everything was."""
-    if not result.unseen:
-        return ""
-    first = result.unseen[0]
-    place = ",".join(map(str, first.box))
-    more = f", and {len(result.unseen) - 1} more" if len(result.unseen) > 1 else ""
-    tiles = count(len(result.unseen), "tile")
-    return f"{tiles} could not be looked at: {place}{more} ({first.reason})"

@@ -31,12 +31,12 @@ from ..console import (
 )
 from ..exports.lock import LOCK_FILE, FolderGoneError, FolderLock
 from ..exports.manifest import MANIFEST_FILE, Manifest
-from ..wording import count
+from ..wording import count, describe_unseen
 from .folders import output_folders
 from .job import Job, Progress, RunOptions, Segment, Stop, writing
 from .output_plan import OutputPlan
 from .pictures import Pictures, find_pictures
-from .rasters import check_outputs, describe_unseen, drawn_pixels, use_of_pixels
+from .rasters import check_outputs, drawn_pixels, use_of_pixels
 from .run_summary import (
     FAILURES_FILE,
     RUN_FILE,

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
@@ -65,6 +65,8 @@ class Exporter(ABC):
         self.labels = ClassNames(labels)
         self.images = images
         self.files = Files() if files is None else files
+        # Where the files of images are whose names are not paths below that folder.
+        self.origins: Mapping[str, str] = {}
 
     @classmethod
     @abstractmethod
@@ -102,6 +104,8 @@ class Exporter(ABC):
 
     def source(self, name: str) -> str:
         """Return the image's path, by which later runs know whose answer a file is."""
+        if name in self.origins:
+            return self.origins[name]
         return name if self.images is None else os.path.join(self.images, name)  # noqa: PTH118
 
     def close(self) -> None:  # noqa: B027 - most formats have nothing left to write

@@ -41,19 +41,25 @@ class Georeference:
     Attributes:
         crs: Its coordinate reference system, a `rasterio.crs.CRS`.
         transform: From columns and rows to its coordinates, an `affine.Affine`.
+        size: (H, W) of the raster.
     """
 
     crs: Any
     transform: Any
+    size: tuple[int, int]
 
     @classmethod
-    def read(cls, path: str) -> Georeference:
+    def read(cls, path: str, called: str = "") -> Georeference:
         """Read it from a TIFF.
+
+        Args:
+            path: Its path.
+            called: What errors call it; by default its path.
 
         Raises:
             InputError: The file is none, or has no coordinate reference system.
         """
-        name = repr(path)
+        name = repr(called or path)
         if not is_raster(path) or not Path(path).is_file():
             raise InputError(
                 f"{name} is not a TIFF, so it cannot say where its pixels lie; use --format coco, "
@@ -64,7 +70,7 @@ class Georeference:
 
         try:
             with rasterio.open(path, driver="GTiff") as source:
-                found = cls(source.crs, source.transform)
+                found = cls(source.crs, source.transform, (source.height, source.width))
         except RasterioError as error:
             raise InputError(f"{name} is not a TIFF that can be read ({error})") from error
         if found.crs is None:
@@ -74,11 +80,28 @@ class Georeference:
             )
         return found
 
+    def at(self, size: tuple[int, int]) -> Georeference:
+        """Return where the pixels lie of the raster scaled to another size (H, W)."""
+        from rasterio import Affine
+
+        scale = Affine.scale(self.size[1] / size[1], self.size[0] / size[0])
+        return Georeference(self.crs, self.transform * scale, size)
+
     def place(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the coordinates (n, 2) of points (n, 2) in pixels."""
         a, b, c, d, e, f = self.transform[:6]
         placed: NDArray[np.float64] = points @ np.array([[a, d], [b, e]]) + np.array([c, f])
         return placed
+
+
+def has_place(path: Path) -> bool:
+    """Return whether an image says where on Earth it lies, and what writes that is installed."""
+    try:
+        require_geo("rasterio", "pyogrio")
+        Georeference.read(str(path))
+    except InputError:
+        return False
+    return True
 
 
 class _GeoExporter(Exporter):
@@ -100,6 +123,10 @@ class _GeoExporter(Exporter):
     def _path(self, name: str) -> Path:
         return self.folder / self.outputs(name)[0]
 
+    def _place(self, name: str, result: Result) -> Georeference:
+        """Return where the pixels of a result lie, which may be of a reduced raster."""
+        return Georeference.read(self.source(name)).at(result.image_size)
+
 
 class GeoTiffExporter(_GeoExporter):
     """Writes IMAGE.tif: a band of the masks' numbers, from 1, best first, and one of classes.
@@ -112,7 +139,7 @@ class GeoTiffExporter(_GeoExporter):
     ending = "tif"
 
     def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
-        place = Georeference.read(self.source(name))
+        place = self._place(name, result)
         numbers = self.labels.numbers_of(result.labels)
         largest = max(len(result), *(number + 1 for number in numbers), 0)
         dtype = np.uint16 if largest < 2**16 else np.uint32
@@ -135,7 +162,7 @@ class _VectorExporter(_GeoExporter):
     def add(self, name: str, image: UInt8Array | None, result: Result) -> list[str]:
         from pyogrio import raw
 
-        place = Georeference.read(self.source(name))
+        place = self._place(name, result)
         kept = [i for i, mask in enumerate(result.compact_masks) if mask.area]
         shapes = [outline(result.compact_masks[i], self.simplify) for i in kept]
         located = [shapely.transform(shape, place.place) for shape in shapes]

@@ -16,8 +16,9 @@ from ...pipeline.drawing import draw_overlay
 from ...pipeline.masks import cut
 from ...pipeline.result import Result
 from ...pipeline.saving import slug
-from . import FORMATS, exporter_class
+from . import FORMATS, GEO_FORMATS, exporter_class
 from .base import Exporter
+from .geo import has_place
 from .images import cutout
 from .manifest import MANIFEST_FILE, Manifest
 
@@ -185,7 +186,10 @@ def write_format(
 
 
 def write_zip(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -> Path:
-    """Write a ZIP of the image as it was segmented, the overlay, and every format."""
+    """Write a ZIP of the image as it was segmented, the overlay, and every format.
+
+    Those of rasters are there if the file says where on Earth it lies.
+    """
     stem = slug(picture.stem)
     inside = folder / stem
     inside.mkdir()
@@ -194,6 +198,10 @@ def write_zip(folder: Path, picture: Path, pixels: UInt8Array, result: Result) -
     Image.fromarray(draw_overlay(pixels, result)).save(inside / "overlay.png", compress_level=1)
     with Exports(list(FORMATS), inside, [photograph], root=inside) as exports:
         notes = exports.add(photograph, pixels, result)
+    for name in GEO_FORMATS if has_place(picture) else ():
+        with exporter_class(name)(inside / name) as exporter:
+            exporter.origins = {photograph.name: str(picture)}
+            notes += exporter.add(photograph.name, None, result)
     if notes:
         (inside / NOTES_FILE).write_text("\n".join(notes) + "\n", encoding="utf-8")
     return _pack(inside, folder / f"{stem}.zip")

@@ -76,6 +76,21 @@ def test_a_run_and_what_it_says(
     assert 'another text: ["cat"], not ["cat", "bird"]' in other.stderr
 
 
+def test_tiles_are_part_of_what_is_asked(
+    ran: list[tuple[Work, Cluster, int]], pictures: Path, tmp_path: Path
+) -> None:
+    words = ["batch", str(pictures / "05.png"), "--out", str(tmp_path / "masks"), "-t", "cat"]
+    done = CliRunner().invoke(app, [*words, "--tiles", "64x80"])
+    assert done.exit_code == 0, done.output
+    assert ran[0][0].tiles == (64, 80)
+    other = CliRunner().invoke(app, [*words, "--tiles", "auto"])
+    assert other.exit_code == 2
+    assert 'another tiles: [64, 80], not "auto"' in other.stderr
+    assert "--tiles: 'many' is not auto" in CliRunner().invoke(
+        app, [*words, "--tiles", "many"]
+    ).stderr.replace("\n", " ")
+
+
 def test_a_source_that_has_grown(
     ran: list[tuple[Work, Cluster, int]], pictures: Path, tmp_path: Path
 ) -> None:

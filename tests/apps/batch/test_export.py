@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyogrio
 import pytest
+import rasterio
+from affine import Affine
 from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
@@ -165,6 +168,76 @@ def test_ids_get_the_ending_of_their_files(tmp_path: Path) -> None:
     batch.export(tmp_path / "out", tmp_path / "to", "coco")
     document = json.loads((tmp_path / "to" / "annotations.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["12.jpeg", "v1.5"]
+
+
+def write_raster(path: Path, size: tuple[int, int], *, crs: str | None = "EPSG:32633") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"width": size[1], "height": size[0], "count": 1, "dtype": "uint8"}
+    place = Affine(0.3, 0, 500_000, 0, -0.3, 5_400_000)
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=place, **options) as target:
+        target.write(np.ones((1, *size), np.uint8))
+
+
+@pytest.mark.parametrize("format", ["geotiff", "geojson", "gpkg"])
+def test_rasters_keep_their_place(format: str, tmp_path: Path) -> None:
+    names, results = ["a.tif", "b/c.tif"], [make_result(0), make_result(1, masks=0)]
+    pictures = tmp_path / "pictures"
+    rows = []
+    for name, result in zip(names, results, strict=True):
+        write_raster(pictures / name, result.image_size)
+        rows.append({"id": name, "uri": str(pictures / name), **fields_of(result)})
+    write_batch(tmp_path / "out", [rows])
+    assert batch.export(tmp_path / "out", tmp_path / "to", format).images == 2
+    paths = [pictures / name for name in names]
+    with Exports(
+        [format], tmp_path / "run", paths, labels=["dog, big", "cat"], root=pictures
+    ) as run:
+        for path, result in zip(paths, results, strict=True):
+            run.add(path, None, result)
+    ours, theirs = content_of(tmp_path / "to"), content_of(tmp_path / "run" / format)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        if format == "gpkg":  # which holds the time of its writing
+            one, other = (
+                pyogrio.raw.read(folder / name)
+                for folder in (tmp_path / "to", tmp_path / "run" / format)
+            )
+            assert one[0]["crs"] == other[0]["crs"] == "EPSG:32633"
+            assert one[2].tolist() == other[2].tolist()
+        else:
+            assert ours[name] == theirs[name], name
+
+
+def test_a_raster_elsewhere_is_fetched(tmp_path: Path) -> None:
+    import fsspec
+
+    result = make_result(0)
+    write_raster(tmp_path / "a.tif", result.image_size)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/elsewhere/a.tif", (tmp_path / "a.tif").read_bytes())
+    row = {"id": "a.tif", "uri": "memory://elsewhere/a.tif", **fields_of(result)}
+    write_batch(tmp_path / "out", [[row]])
+    batch.export(tmp_path / "out", tmp_path / "to", "geotiff")
+    with rasterio.open(tmp_path / "to" / "a.tif") as written:
+        assert (written.crs.to_epsg(), written.transform.c) == (32633, 500_000)
+
+
+def test_what_has_no_place_has_no_geotiff(tmp_path: Path) -> None:
+    result = make_result(0)
+    write_raster(tmp_path / "nowhere.tif", result.image_size, crs=None)
+    write_raster(tmp_path / "other.tif", (8, 9))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "photo.png")
+    said = {
+        "nowhere.tif": "no coordinate reference system",
+        "other.tif": "has changed",
+        "photo.png": "is not a TIFF",
+    }
+    for name, message in said.items():
+        row = {"id": name, "uri": str(tmp_path / name), **fields_of(result)}
+        write_batch(tmp_path / f"out-{name}", [[row]])
+        with pytest.raises(InputError, match=rf"{name}'.*{message}"):
+            batch.export(tmp_path / f"out-{name}", tmp_path / "to", "geotiff")
+    assert not (tmp_path / "to").exists()
 
 
 def test_the_command(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+import rasterio
 import torch
 from PIL import Image
+from skimage import data
 
 from promptseg.apps.batch.rows import fields_of, result_of, schema
 from promptseg.apps.batch.sources import read_source
@@ -180,3 +182,75 @@ def test_on_a_gpu_images_are_encoded_together(
     images[1][:] = 0
     assert list(worker._encode(images, rows)) == [(0, 1), (2, 3), (3, 4)]
     assert [row.get("error") for row in rows] == [None, "RuntimeError: out of memory", None, None]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A cat in a picture of three tiles, and a GeoTIFF of the same."""
+    cat = Image.fromarray(data.chelsea()).resize((120, 80))
+    scene = Image.new("RGB", (240, 96), (110, 110, 110))
+    scene.paste(cat, (60, 10))
+    folder = tmp_path / "large"
+    folder.mkdir()
+    scene.save(folder / "scene.png")
+    options = {"width": 240, "height": 96, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    with rasterio.open(folder / "scene.tif", "w", driver="GTiff", crs="EPSG:32633", **options) as t:
+        t.write(np.moveaxis(np.asarray(scene), 2, 0))
+    return folder
+
+
+def test_in_tiles_a_row_is_what_a_pipeline_finds_in_tiles(
+    pipe: Pipeline, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOAD, lambda **_: pipe)
+    # A TIFF in tiles is not held in memory, so that the limit does not count.
+    worker = Worker(Work(Query("cat"), max_pixels=20_000, tiles=(96, 96)))
+    rows = {row["id"]: row for row in worker(read_source(large)).to_pylist()}
+    assert "more than max_pixels" in rows["scene.png"]["error"]
+    tiled = pipe(large / "scene.tif", "cat", tiles=(96, 96))
+    assert len(tiled)
+    row = rows["scene.tif"]
+    assert row["error"] is None
+    assert {key: row[key] for key in fields_of(tiled)} == fields_of(tiled)
+    whole = Worker(Work(Query("cat"), tiles=(96, 96)))(read_source(large)).to_pylist()
+    assert [row["error"] for row in whole] == [None, None]
+    assert whole[0]["masks"] == whole[1]["masks"] == row["masks"]
+
+
+def test_every_tile_is_kept_in_the_cache(
+    large: Path, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = {"preset": "pocket", "cache": str(tmp_path / "cache")}
+    work = Work(Query("cat"), models=models, tiles=(96, 96))
+    table = read_source([large / "scene.tif"])
+    first = Worker(work)(table).to_pylist()
+    assert first[0]["masks"]
+    again = Worker(work)
+
+    def encode(*_: object) -> None:
+        raise AssertionError("it is encoded again")
+
+    monkeypatch.setattr(again.pipeline.segmenter.model, "encode_image", encode)
+    assert again(table).to_pylist() == first
+
+
+def test_tiles_that_cannot_be_read_are_an_error(
+    pipe: Pipeline, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOAD, lambda **_: pipe)
+    options = {"width": 240, "height": 96, "count": 1, "dtype": "uint8", "tiled": True}
+    blocks = {"blockxsize": 96, "blockysize": 96, "compress": "deflate"}
+    path = large / "damaged.tif"
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", **options, **blocks) as target:
+        noise = np.random.default_rng(0).integers(0, 255, (1, 96, 240), np.uint8)
+        target.write(noise)
+    path.write_bytes(path.read_bytes()[:-5000])
+    worker = Worker(Work(Query("cat"), tiles=(96, 96)))
+    (row,) = worker(read_source([path])).to_pylist()
+    assert "could not be looked at" in row["error"]
+    assert row["masks"] is None
+
+
+def test_tiles_are_checked_before_anything_runs() -> None:
+    with pytest.raises(InputError, match="tiles must be"):
+        Work(Query("cat"), tiles="many")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from PIL import Image
 from rasterio.features import rasterize
 from rasterio.warp import transform
 
 from promptseg.apps.exports import GEO_FORMATS
 from promptseg.apps.exports.geo import outline
-from promptseg.apps.exports.run import Exports
+from promptseg.apps.exports.run import Exports, write_zip
 from promptseg.models.errors import InputError
 from promptseg.pipeline.compact_mask import CompactMask
 from promptseg.pipeline.result import Result
@@ -197,3 +199,34 @@ def test_images_without_a_place_are_refused(tmp_path: Path, name: str) -> None:
         pytest.raises(InputError, match="has no coordinate reference system"),
     ):
         exports.check(tmp_path / "plain.tif")
+
+
+def test_the_zip_of_a_reduced_raster_has_its_place(scene: Path) -> None:
+    half = SIZE[0] // 2, SIZE[1] // 2
+    mask = np.zeros((1, *half), bool)
+    mask[0, 10:20, 30:50] = True
+    found = Result.of(mask, ["cat"], *np.full((4, 1), 0.5))
+    folder = scene.parent / "zip"
+    folder.mkdir()
+    path = write_zip(folder, scene, np.zeros((*half, 3), np.uint8), found)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    with rasterio.open(folder / "scene" / "geotiff" / "scene.tif") as written:
+        assert (written.height, written.width) == half
+        corners = [written.transform * (x, y) for x, y in ((0, 0), half[::-1])]
+    np.testing.assert_allclose(corners, [PLACE * (0, 0), PLACE * SIZE[::-1]])
+    _, _, shapes, _ = pyogrio.raw.read(folder / "scene" / "gpkg" / "scene.gpkg")
+    expected = [PLACE * (2 * x, 2 * y) for x, y in ((30, 10), (50, 10), (50, 20), (30, 20))]
+    assert shapely.from_wkb(shapes[0]).equals_exact(
+        shapely.MultiPolygon([shapely.Polygon(expected)]).normalize(), 1e-6, normalize=True
+    )
+
+
+def test_the_zip_of_a_photograph_has_no_place(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    found = Result.of(np.ones((1, 20, 30), bool), ["cat"], *np.full((4, 1), 0.5))
+    path = write_zip(tmp_path, tmp_path / "photo.png", pixels, found)
+    with zipfile.ZipFile(path) as archive:
+        names = {Path(name).parts[1] for name in archive.namelist()}
+    assert names.isdisjoint(GEO_FORMATS)
