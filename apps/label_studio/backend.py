@@ -117,11 +117,13 @@ def build_backend(
 
                 entry = await lane.run(find, request.receive)
             except InputError as error:
-                # Whoever asks for one is told; of several the others are still answered.
-                if len(asked.tasks) == 1:
-                    raise InputError(f"task {task.id}: {error}") from error
-                logger.warning("task %s has no prediction: %s", task.id, error)
-                entry = _NOTHING
+                words = f"task {task.id}: {error}"
+                logger.warning("%s", words)
+                # Whoever waits for the answer to a mark is told by the status. Of an entry without
+                # a result Label Studio stores no prediction, and it asks for it again later.
+                if context is not None:
+                    raise InputError(words) from error
+                entry = {"error": words}
             results.append({**entry, "model_version": version})
         return {"results": results, "model_version": version}
 

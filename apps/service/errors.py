@@ -84,7 +84,10 @@ def _response(error: Exception) -> JSONResponse:
     if isinstance(error, (ValidationError, RequestValidationError)):
         return error_response(422, describe_invalid(error))
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, str(error.detail))
+        words = str(error.detail)
+        if error.status_code in (404, 405):
+            words = f"{words}: /openapi.json lists the endpoints"
+        return error_response(error.status_code, words)
     if isinstance(error, UnknownEmbeddingError):
         return error_response(404, str(error), "unknown_embedding")
     if isinstance(error, InputError):

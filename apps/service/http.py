@@ -46,6 +46,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 # Fields of a form, and characters of one that is no file.
 _MOST_FIELDS = 200
 _MOST_PART = 2**20
+_NEITHER = (
+    "send a form (Content-Type: multipart/form-data) or JSON (Content-Type: application/json), as "
+    "/openapi.json describes"
+)
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer} for status in (400, 403, 404, 408, 413, 415, 422, 500, 503)
 }
@@ -171,7 +175,7 @@ def _add_facts(app: FastAPI, answerer: Answerer, lane: Lane) -> None:
         )
 
     @app.get("/limits")
-    async def tell_limits() -> dict[str, float | list[str]]:
+    async def tell_limits() -> dict[str, int | float | list[str]]:
         """Tell what is refused."""
         return {
             "max_pixels": answerer.max_pixels,
@@ -200,6 +204,8 @@ async def read(request: Request, kind: type[ModelT]) -> ModelT:
     with anyio.fail_after(limits.MAX_SECONDS):
         if content_type.startswith("multipart/form-data"):
             return kind.model_validate(await _read_form(request))
+        if not content_type.startswith("application/json"):
+            raise RefusedBody(415, _NEITHER)
         data, _ = await read_json(request.headers, request.receive, limits.MAX_BODY_BYTES)
     return kind.model_validate({} if data is None else data)
 

@@ -28,6 +28,8 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "apps" / "web" / "examples"
 CAT = (EXAMPLES / "cat.jpg").read_bytes()
 DATA_URL = f"data:image/jpeg;base64,{base64.b64encode(CAT).decode()}"
 SIZE = (300, 451)
+# A user waits for the answer to a click.
+MARKED = {"context": {"result": [{"type": "keypointlabels", "value": {"x": 50, "y": 50}}]}}
 
 
 def config(tag: str = "BrushLabels", labels: str = "") -> str:
@@ -71,7 +73,10 @@ def predict(
     results = answer.json()["results"]
     assert len(results) == len(sources)
     for entry in results:
-        assert LabelInterface(labelling).validate_prediction(entry, return_errors=True) == []
+        # Label Studio takes a task without a result for failed, and asks for it again.
+        assert ("result" in entry) != ("error" in entry)
+        if "result" in entry:
+            assert LabelInterface(labelling).validate_prediction(entry, return_errors=True) == []
     return results
 
 
@@ -149,14 +154,25 @@ def test_labels_are_looked_for_by_their_names(client: TestClient, pipe: promptse
     assert entry["score"] == region["score"] == pytest.approx(expected.scores[0], abs=1e-4)
 
 
-def test_nothing_here_is_an_entry_and_a_bad_image_spoils_no_other(client: TestClient) -> None:
+def test_nothing_here_is_an_empty_result(client: TestClient) -> None:
     unicorns = config(labels='<Label value="unicorn"/>')
-    entries = predict(client, DATA_URL, "data:image/png;base64,aGk=", labelling=unicorns)
-    assert [(entry["result"], entry["score"]) for entry in entries] == [([], 0), ([], 0)]
-    entries = predict(client, "https://elsewhere.example/a.jpg", DATA_URL)
-    assert [len(entry["result"]) for entry in entries] == [0, 1]
+    (entry,) = predict(client, DATA_URL, labelling=unicorns)
+    assert (entry["result"], entry["score"]) == ([], 0)
     # Without labels there is nothing to look for.
     assert predict(client, DATA_URL, labelling=config(labels="<Header/>"))[0]["result"] == []
+
+
+def test_a_task_that_cannot_be_read_has_no_result_and_spoils_no_other(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = "data:image/png;base64,aGk="
+    elsewhere, found, damaged = predict(client, "https://elsewhere.example/a.jpg", DATA_URL, broken)
+    assert "task 0: 'https://elsewhere.example/a.jpg' has to be fetched" in elsewhere["error"]
+    assert "task 2: the image is not an image that can be read" in damaged["error"]
+    assert len(found["result"]) == 1
+    assert "task 2: the image is not an image" in caplog.text
+    (alone,) = predict(client, broken)
+    assert alone["error"].startswith("task 0: the image is not an image that can be read")
 
 
 def test_clicks_boxes_and_text(client: TestClient, pipe: promptseg.Pipeline) -> None:
@@ -198,8 +214,14 @@ def test_polygons_and_rectangles(client: TestClient, pipe: promptseg.Pipeline) -
         ({"label_config": "<View>"}, "not valid XML"),
         ({"label_config": '<!DOCTYPE x [<!ENTITY a "b">]><View/>'}, "document type"),
         ({"label_config": "<View/>"}, "has no BrushLabels"),
-        ({"tasks": [{"id": 7, "data": {}}]}, "task 7: its data has no image in the field 'pict"),
-        ({"tasks": [{"id": 7, "data": {"picture": "/a.jpg"}}]}, "task 7: '/a.jpg' has to be fetch"),
+        (
+            {"tasks": [{"id": 7, "data": {}}], "params": MARKED},
+            "task 7: its data has no image in the field 'pict",
+        ),
+        (
+            {"tasks": [{"id": 7, "data": {"picture": "/a.jpg"}}], "params": MARKED},
+            "task 7: '/a.jpg' has to be fetched",
+        ),
         ({"tasks": "x"}, "tasks: "),
         ({"params": {"context": {"result": [{"type": "keypointlabels"}]}}}, "value: Field requir"),
     ],

@@ -205,6 +205,7 @@ def test_answers_are_as_the_openapi_document_says(client: TestClient, cat: bytes
     jsonschema.validate(asked, body["application/json"]["schema"])
     assert body["multipart/form-data"]["schema"]["properties"]["image"]["format"] == "binary"
     assert set(client.get("/limits").json()["formats"]) == set(FORMAT_NAMES)
+    assert '"max_phrases":50,' in client.get("/limits").text  # a count, not 50.0
 
 
 @pytest.mark.parametrize(
@@ -258,8 +259,14 @@ def test_bodies_that_are_none(client: TestClient) -> None:
     ):
         answer = client.post("/segment", content=content, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), content[:20]
-    assert client.get("/segment").json()["error"]["code"] == "method_not_allowed"
-    assert client.get("/nothing").json()["error"]["code"] == "not_found"
+    plain = client.post("/segment", content=b"x", headers={"Content-Type": "text/plain"})
+    told = plain.json()["error"]["message"]
+    assert "multipart/form-data" in told
+    assert "application/json" in told
+    for path, code in (("/segment", "method_not_allowed"), ("/", "not_found")):
+        error = client.get(path).json()["error"]
+        assert error["code"] == code
+        assert "/openapi.json lists the endpoints" in error["message"]
 
 
 def test_large_pictures_are_refused_by_their_header(client: TestClient) -> None:
