@@ -14,6 +14,7 @@ import gradio as gr
 from ...models.errors import InputError, PromptsegError
 from ..service.limits import MAX_OBJECTS
 from . import views
+from .collection import Collection
 from .engine import Engine
 from .request import Request
 from .results import Answers, ResultView, Thresholds, Updates
@@ -163,7 +164,8 @@ class Desk:
             if before is None or before.shown.requests != sheet.shown.requests:
                 updates[self.view.pictures] = self.view.thumbnails(sheet, answers)
         if moved or before is None or before.objects != sheet.objects:
-            stage["objects"] = views.stage_objects(sheet.objects)
+            there = Collection() if moved or before is None else before.objects
+            stage["objects"] = views.stage_objects(sheet.objects, there)
         stage["chosen"] = [item.number for item in sheet.objects.pick(chosen)]
         updates |= self.controls.edit.draw(sheet.objects, stage["chosen"])
         updates[self.view.stage] = gr.HTML(**stage)

@@ -34,6 +34,7 @@ def wire_edits(desk: Desk) -> None:
     stage = desk.view.stage
     stroked = quickly(stage.stroked, _stroke_handler(desk), desk.inputs, desk.outputs)
     stroked.then(None, None, None, js=_ANSWERED, api_visibility="private")
+    quickly(stage.lacking, _resend_handler(desk), [desk.key], [stage])
     for event, own, edit in (
         (tab.label.submit, tab.label, Collection.rename),
         (tab.color.release, tab.color, _recolor),
@@ -137,6 +138,16 @@ def _edit_handler(desk: Desk, edit: _Edit) -> Callable[..., Updates]:
         return desk.take(key, step, Thresholds(min_score, top_k, part), numbers)
 
     return handler
+
+
+def _resend_handler(desk: Desk) -> Callable[[str], Updates]:
+    @plainly
+    def resend(key: str) -> Updates:
+        """Send all pictures of the objects again: an answer that had some did not arrive."""
+        objects = desk.sheet(key).objects
+        return {desk.view.stage: gr.HTML(objects=views.stage_objects(objects))}
+
+    return resend
 
 
 def _stroke_handler(desk: Desk) -> Callable[..., Updates]:

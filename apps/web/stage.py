@@ -10,7 +10,7 @@ import gradio as gr
 SCRIPTS = Path(__file__).with_name("script")
 SCRIPT_URL = "/script"
 # Gradio looks for the names of the events in the text of this function.
-_EVENTS = ("marked", "painted", "stroked", "picked", "deleted")
+_EVENTS = ("marked", "painted", "stroked", "picked", "deleted", "lacking")
 _START = f"""
 import(new URL(".{SCRIPT_URL}/stage.js", document.baseURI)).then(({{ startStage }}) => startStage({{
     element, props, watch, trigger, events: {[*_EVENTS]},
@@ -59,7 +59,8 @@ def make_stage(
     - "painted" with ``png``, a data URL, in the mode "mark";
     - "stroked" with ``points``, ``radius`` and ``erase``, in pixels, in the mode "edit";
     - "deleted" when the chosen objects are to go;
-    - "picked" with the ``number`` of an object, or null, and whether ``more`` are wanted.
+    - "picked" with the ``number`` of an object, or null, and whether ``more`` are wanted;
+    - "lacking" when an object's picture was named that never came.
 
     Args:
         elem_id: The component's id in the page.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import html
 import io
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ _ORIGINS = {
     "everything": "everything",
     "painted": "a brush",
 }
+_NO_OBJECTS = Collection()
 _COLUMNS = ("score", "IoU prediction", "stability", "prompt")
 
 
@@ -87,8 +89,14 @@ def gallery(pixels: UInt8Array, result: Result) -> list[tuple[UInt8Array, str]]:
     return items
 
 
-def stage_objects(objects: Collection) -> list[dict[str, Any]]:
-    """Return the collected objects as the stage draws them."""
+def stage_objects(objects: Collection, before: Collection = _NO_OBJECTS) -> list[dict[str, Any]]:
+    """Return the collected objects as the stage draws them.
+
+    Args:
+        objects: The objects.
+        before: What the stage shows: it has the pictures of these, and gets only their names.
+    """
+    sent = {(item.mask, item.color) for item in before.objects if not item.hidden}
     items = []
     for i, item in enumerate(objects.objects):
         height, width = item.mask.size
@@ -101,8 +109,12 @@ def stage_objects(objects: Collection) -> list[dict[str, Any]]:
             "area": item.mask.area,
             "about": about(item),
             "box": [x0 / width, y0 / height, x1 / width, y1 / height],
-            "src": "" if item.hidden else _mask_url(item.mask, item.color),
         }
+        if not item.hidden:
+            url = _mask_url(item.mask, item.color)
+            drawn["picture"] = hashlib.sha256(url.encode("ascii")).hexdigest()[:16]
+            if (item.mask, item.color) not in sent:
+                drawn["src"] = url
         items.append(drawn)
     return items
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from pycocotools.coco import COCO
 
 from .conftest import wait_until_ready
@@ -161,6 +161,41 @@ def test_objects_are_renamed_coloured_hidden_merged_and_deleted(
     expect_objects(page, "neck ring")
     expect(entries(page)).to_have_text(["1 neck ring"])
     assert object_areas(page) == [second]
+
+
+def test_pictures_of_objects_are_sent_once_and_again_where_they_are_lacking(
+    page: Page, pictures: Path
+) -> None:
+    sent: list[int] = []
+
+    def pass_on(route: Route) -> None:
+        """Count the masks of an answer to the page, and lose those of the fifth."""
+        answer = route.fetch()
+        without, found = re.subn('"src":"data:image/png[^"]*"', '"src":""', answer.text())
+        sent.append(found)
+        route.fulfill(response=answer, body=without if len(sent) == 5 else answer.text())
+
+    first, second = collect_helmets(page, pictures)
+    tab(page, "Edit")
+    choose(page, 2)
+    page.route("**/queue/data*", pass_on)
+    page.fill("#object-label input", "neck ring")
+    page.press("#object-label input", "Enter")
+    expect_objects(page, "helmet", "neck ring")
+    page.click("#hide")
+    expect(page.locator("#stage .stage-legend .is-hidden")).to_have_count(1)
+    assert sent == [0, 0]
+    page.click("#hide")  # shown again
+    expect(page.locator("#stage .stage-legend .is-hidden")).to_have_count(0)
+    page.click("#delete")
+    expect_objects(page, "helmet")
+    assert sent == [0, 0, 1, 0]
+    page.click("#undo")
+    # The second one's picture was lost; the stage has asked for all.
+    expect_objects(page, "helmet", "neck ring")
+    wait_for_areas(page, first, second)
+    assert sent[4:] == [1, 2]
+    assert opacity(page, (0.4, 0.4)) > 0
 
 
 def test_the_keyboard_undoes_redoes_and_deletes(page: Page, pictures: Path) -> None:

@@ -20,6 +20,7 @@ from promptseg.apps.web.painting import Stroke, difference, union
 from promptseg.apps.web.request import MarkHistory, Request, Setup
 from promptseg.apps.web.sheet import History, Sheet, Shown, collect
 from promptseg.apps.web.shelf import Shelf
+from promptseg.apps.web.views import stage_objects
 from promptseg.models.errors import InputError
 from promptseg.pipeline.compact_mask import CompactMask
 from promptseg.pipeline.result import Result
@@ -332,3 +333,27 @@ def test_the_shelf_forgets_what_is_old_or_too_much() -> None:
     with pytest.raises(InputError):
         shelf.get(many[0])
     assert shelf.get(many[-1]).present == Sheet()
+
+
+def test_the_stage_gets_a_picture_once() -> None:
+    one, two = np.zeros((2, *SIZE), bool)
+    one[2:5, 3:9] = two[6:, 10:] = True
+    before = collection(one, two)
+
+    def told(objects: Collection, before: Collection) -> list[tuple[str | None, bool]]:
+        return [(item.get("picture"), "src" in item) for item in stage_objects(objects, before)]
+
+    (first, _), (second, _) = told(before, Collection())
+    assert told(before, Collection()) == [(first, True), (second, True)]
+    assert first != second
+    renamed = before.rename([1], "other")
+    assert told(renamed, before) == [(first, False), (second, False)]
+    hidden = before.hide([1])
+    assert told(hidden, before) == [(None, False), (second, False)]
+    assert told(hidden.hide([1]), hidden) == [(first, True), (second, False)]
+    recoloured = told(before.recolor([2], "#123456"), before)
+    assert recoloured[0] == (first, False)
+    assert recoloured[1][0] not in (first, second)
+    assert recoloured[1][1]
+    assert told(before.merge([1, 2]), before)[0][1]
+    assert told(before, before.delete([2])) == [(first, False), (second, True)]

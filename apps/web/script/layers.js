@@ -4,17 +4,46 @@ const ERASED = "#fff";
 
 // Return items with their images, those that could not be decoded left out; hidden ones have none.
 export async function loadImages(items) {
-    const images = await Promise.all(items.map(({ src }) => (src ? load(src) : null)));
-    return items
-        .map((item, i) => ({ ...item, image: images[i] }))
-        .filter((item) => item.image || !item.src)
-        .map((item) => ({ ...item, solid: item.image ? solid(item.image) : () => false }));
+    return withImages(items, await Promise.all(items.map(({ src }) => (src ? load(src) : null))));
 }
 
+// The images of objects, by the names of their pictures. The server sends a picture once, and only
+// its name as long as it is shown.
+export class Pictures {
+    constructor(lacking) {
+        this.lacking = lacking;  // called when a picture is named that is not here
+        this.loading = new Map();
+    }
+
+    async loadImages(items) {
+        const before = this.loading;
+        this.loading = new Map();
+        let lacks = false;
+        for (const { picture, src } of items) {
+            const image = before.get(picture) || (src ? load(src) : null);
+            if (picture && image) this.loading.set(picture, image);
+            lacks ||= Boolean(picture && !image);
+        }
+        if (lacks) this.lacking();
+        return withImages(
+            items, await Promise.all(items.map(({ picture }) => this.loading.get(picture) || null))
+        );
+    }
+}
+
+const NO_IMAGE = { image: null, solid: () => false };
+
+function withImages(items, images) {
+    return items
+        .map((item, i) => ({ ...item, ...(images[i] || NO_IMAGE) }))
+        .filter((item) => item.image || item.hidden);
+}
+
+// Return a promise of an image with its hit test; of null if it cannot be decoded.
 function load(src) {
     return new Promise((resolve) => {
         const image = new Image();
-        image.onload = () => resolve(image);
+        image.onload = () => resolve({ image, solid: solid(image) });
         image.onerror = () => resolve(null);
         image.src = src;
     });

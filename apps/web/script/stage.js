@@ -4,7 +4,7 @@
 // props.photo: {src, width, height, name} or null; props.value: {masks, points, boxes};
 // props.objects: what was collected; props.chosen: the numbers of those that are chosen.
 import { listenToKeys } from "./keys.js";
-import { Layers, loadImages } from "./layers.js";
+import { Layers, loadImages, Pictures } from "./layers.js";
 import { Legend } from "./legend.js";
 import { listenToPointer } from "./pointer.js";
 import { View } from "./view.js";
@@ -34,6 +34,7 @@ export function startStage({ element, props, watch, trigger }) {
     const layers = new Layers(stage, view);
     const legend = new Legend(stage, pointAt);
     const pointer = listenToPointer(stage, view, layers, pointAt);
+    const pictures = new Pictures(() => trigger("lacking", {}));
 
     // Highlight an item, and show its scores beside the pointer; null for none.
     function pointAt(item, event) {
@@ -74,7 +75,7 @@ export function startStage({ element, props, watch, trigger }) {
         },
     );
     const showObjects = latest(
-        () => loadImages(props.objects || []),
+        () => pictures.loadImages(props.objects || []),
         (objects) => {
             stage.objects = objects;
             redraw();
