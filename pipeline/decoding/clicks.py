@@ -20,8 +20,9 @@ from .decode import decode_prompts, select_by_iou_prediction, to_proposals
 from .prompts import LowResMasks, PromptSet
 from .segmenter import Segmenter
 
-# Decodings that are spent on a background click that the mask still covers, before it is cut.
-_REPEATS = 2
+# Where a background click lies on no object of its own, what is nearer to it than this share of the
+# way to the next foreground click is removed.
+_REACH = 0.25
 # A click on the very edge of the mask counts as covered: upscaling rounds a little differently.
 _MARGIN = 0.5
 # What cells that a background click removes are set to: background without doubt.
@@ -58,9 +59,8 @@ def decode_clicks(
 
     The IoU token chooses among the three masks of the first click; each further click gives the
     single mask of all clicks so far, with the logits before as mask prompt. With a box, the box
-    and all clicks are decoded at once. If the last mask covers a background click, decoding is
-    repeated, and then the mask is cut: by the object that the background click lies on, or else
-    halfway between the clicks.
+    and all clicks are decoded at once. If the last mask covers a background click, it is cut: by
+    the object that the background click lies on, or else by what is close to the click.
 
     Args:
         segmenter: The segmenter that decodes.
@@ -80,10 +80,6 @@ def decode_clicks(
         masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
         for count in range(2, clicks.count + 1):
             masks = clicks.decode(count, masks)
-    for _ in range(_REPEATS):
-        if not clicks.covered(masks).any():
-            return masks
-        masks = clicks.decode(clicks.count, masks)
     return clicks.cut(masks)
 
 
@@ -151,7 +147,7 @@ class _Clicks:
         return LowResMasks(logits, masks.iou_predictions)
 
     def _marked(self, i: int, mask: BoolArray) -> BoolArray:
-        """Return what a background click marks, (h, w): its object, or what is nearest to it."""
+        """Return what a background click marks, (h, w): its object, or what is close to it."""
         prompt = PromptSet(
             prompt_scores=self.prompts.prompt_scores,
             labels=self.prompts.labels,
@@ -171,10 +167,11 @@ class _Clicks:
             return best
         if not len(wanted):
             return np.zeros_like(mask)
+        column, row = self.cells[i]
         rows, columns = np.indices(mask.shape)
-        distances = [np.hypot(columns - x, rows - y) for x, y in (self.cells[i], *wanted)]
-        nearest: BoolArray = np.argmin(distances, axis=0) == 0
-        return nearest
+        reach = _REACH * np.hypot(*(wanted - self.cells[i]).T).min()
+        close: BoolArray = np.hypot(columns - column, rows - row) <= reach
+        return close
 
 
 def _around(size: tuple[int, ...], cell: NDArray[np.intp]) -> BoolArray:

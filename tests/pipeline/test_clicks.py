@@ -92,6 +92,21 @@ def test_a_background_click_removes_the_object_that_it_marks(obedient_segmenter)
     np.testing.assert_array_equal(cells_of(one.masks[0]), numbers == 2)
 
 
+def test_a_background_click_on_no_object_of_its_own_removes_what_is_close_to_it(
+    obedient_segmenter,
+) -> None:
+    """A quarter of the way to the foreground click, not half of the object."""
+    pipe = Pipeline(Stubborn(obedient_segmenter, numbered([(CAT, (1, 1, 11, 11))])))
+    wanted, unwanted = (76, 76), (14, 14)
+    whole = pipe(IMAGE, points=[wanted, wanted]).masks[0]
+    found = pipe(IMAGE, points=[wanted, unwanted], point_labels=[1, 0]).masks[0]
+    rows, columns = np.indices(whole.shape)
+    distance = np.hypot(columns - unwanted[0], rows - unwanted[1])
+    reach, cell = np.hypot(62, 62) / 4, 8
+    assert not found[distance < reach - cell].any()
+    np.testing.assert_array_equal(found[distance > reach + cell], whole[distance > reach + cell])
+
+
 POINT = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1))
 
 
