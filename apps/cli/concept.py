@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ...pipeline.checks import UInt8Array
     from ...pipeline.prompters.reference.concepts import Concept
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Also replace a file that is no concept of promptseg's.")
+]
+
 concept_app = typer.Typer(
     help="Concepts: examples of a thing, saved in a file.", no_args_is_help=True
 )
@@ -61,15 +65,20 @@ def save_command(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Default: NAME.safetensors in this folder."),
     ] = None,
+    overwrite: Overwrite = False,
     preset: Preset = "pocket",
     device: Device = "cpu",
     dtype: Dtype = "auto",
     weights: Weights = None,
 ) -> None:
     """Encode examples of one thing and save them, for `promptseg segment --concept NAME`."""
+    from ...pipeline.prompters.reference.concepts import is_concept
+
     try:
         label = name.strip()
         path = _output_path(label, out)
+        if not overwrite and not is_concept(path):
+            _check_free("--out", path)
         examples = read_examples(ctx, CONCEPT, reference, mask, box, point, [label])
         if not examples:
             raise InputError(
@@ -105,12 +114,15 @@ def show_command(
             "--preview", metavar="PNG", help="Write the example images side by side to this file."
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Show what a concept file contains."""
     from ...pipeline.prompters.reference.concepts import open_concept
 
     path = concept_path(concept)
     try:
+        if preview is not None and not overwrite:
+            _check_free("--preview", preview)
         found = open_concept(path)
         lines = _describe(found, path.stat().st_size)
         if preview is not None:
@@ -133,6 +145,14 @@ def _output_path(label: str, out: Path | None) -> Path:
     if path.is_dir():
         raise InputError(f"--out: {str(path)!r} is a folder; give a file")
     return path
+
+
+def _check_free(option: str, path: Path) -> None:
+    if path.exists():
+        raise InputError(
+            f"{option}: {str(path)!r} is there already; name another file, or replace it with "
+            "--overwrite"
+        )
 
 
 def _describe(concept: Concept, size: int) -> list[str]:

@@ -216,8 +216,10 @@ class _Segmenting:
                 from ...pipeline.prompters.reference.concepts import load_concept
                 from ...pipeline.prompters.reference.examples import LABEL
 
-                names += [load_concept(path).label for path in self.examples.concepts]
-                names += [item.label or LABEL for item in self.examples.positive]
+                shown = [load_concept(path).label for path in self.examples.concepts]
+                shown += [item.label or LABEL for item in self.examples.positive]
+                # Beside a phrase, what has no label of its own belongs to that phrase.
+                names += [name for name in shown if name != LABEL or not names]
             self._labels = list(dict.fromkeys(names))
         return self._labels
 

@@ -164,8 +164,8 @@ class Desk:
             if before is None or before.shown.requests != sheet.shown.requests:
                 updates[self.view.pictures] = self.view.thumbnails(sheet, answers)
         if moved or before is None or before.objects != sheet.objects:
-            there = Collection() if moved or before is None else before.objects
-            stage["objects"] = views.stage_objects(sheet.objects, there)
+            seen = Collection() if moved or before is None else before.objects
+            stage["objects"] = views.stage_objects(sheet.objects, seen)
         stage["chosen"] = [item.number for item in sheet.objects.pick(chosen)]
         updates |= self.controls.edit.draw(sheet.objects, stage["chosen"])
         updates[self.view.stage] = gr.HTML(**stage)

@@ -40,7 +40,8 @@ from ...files import write_whole
 from ...masks import Box, tight_box
 from .examples import EncodedReference, Shot
 
-FORMAT = "promptseg.concept/1"
+_KIND = "promptseg.concept/"
+FORMAT = f"{_KIND}1"
 SUFFIX = ".safetensors"
 PREVIEW_SIDE = 160
 # What is not the object is this much as bright in a preview.
@@ -148,6 +149,16 @@ def load_concept(path: str | Path, *, model_id: str | None = None) -> EncodedRef
     return encoded
 
 
+def is_concept(path: str | Path) -> bool:
+    """Return whether a file is a concept file, of this format or an older one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return False
+    return metadata.get("format", "").startswith(_KIND)
+
+
 def open_concept(path: str | Path) -> Concept:
     """Read all of a concept file; errors are those of :func:`load_concept`."""
     path = _read_path(path)
@@ -176,7 +187,7 @@ def open_concept(path: str | Path) -> Concept:
             "save the concept again"
         ) from error
     found = metadata.get("format", "")
-    if not found.startswith("promptseg.concept/"):
+    if not found.startswith(_KIND):
         raise CheckpointError(
             f"{str(path)!r} is a safetensors file, but no concept; make one with `promptseg "
             "concept save`"

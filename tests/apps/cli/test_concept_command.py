@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -39,6 +40,25 @@ def test_a_concept_is_saved_and_told_of(run, shown) -> None:
     assert preview.shape == (96, 96, 3)
     np.testing.assert_array_equal(preview[48, 48], np.asarray(Image.open(image))[48, 48])
     assert preview[0, 0].max() < 40
+
+
+def test_only_concepts_are_replaced(run, shown) -> None:
+    image, mask = shown("red")
+    save = ("concept", "save", "mug", "--reference", image, "--mask", mask)
+    for _ in range(2):  # a concept may be saved again
+        assert run(*save).exit_code == 0
+    show = ("concept", "show", "mug", "--preview", mask)
+    other = Path("other.safetensors")
+    save_file({"weights": torch.zeros(3)}, other)
+    before = {path: Path(path).read_bytes() for path in (mask, other)}
+    for command, path in (((*save, "--out", other), other), (show, mask)):
+        done = run(*command)
+        assert done.exit_code == 2
+        assert "is there already; name another file" in done.stderr
+        assert Path(path).read_bytes() == before[path]
+        done = run(*command, "--overwrite")
+        assert done.exit_code == 0, done.output
+        assert Path(path).read_bytes() != before[path]
 
 
 def test_regions_of_unlike_kinds_go_to_pictures_in_order(run, shown, tmp_path) -> None:

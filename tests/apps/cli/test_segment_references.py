@@ -111,8 +111,19 @@ def test_text_and_references_go_together_to_the_pipeline(run, cat, photo, asked)
     (query,) = asked
     assert query.text == ("cat",)
     assert [item.label for item in query.reference] == ["reference"]
-    for name in ("cat", "reference"):
-        assert f"nothing here that matches '{name}'" in done.stdout
+    assert "nothing here that matches 'cat'" in done.stdout
+    assert "matches 'reference'" not in done.stdout  # the example belongs to the phrase
+
+
+def test_an_example_without_a_label_belongs_to_the_phrase(run, cat, photo, tmp_path) -> None:
+    image, mask = cat
+    shown = ("--reference", image, "--reference-mask", mask)
+    done = run("segment", image, "-t", "cat", *shown, "--format", "coco", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    coco = json.loads((tmp_path / "out/coco/annotations.json").read_text(encoding="utf-8"))
+    assert [item["name"] for item in coco["categories"]] == ["cat"]
+    alone = run("segment", photo, *shown, "--out", tmp_path / "alone", "--min-score", 1)
+    assert "matches 'reference'" in alone.output
 
 
 def test_concepts_by_name_and_by_file(run, cat, pocket, asked, tmp_path) -> None:
