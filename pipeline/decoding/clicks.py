@@ -57,9 +57,10 @@ def decode_clicks(
 ) -> LowResMasks:
     """Decode the clicks of one prompt in their order, the first foreground click first.
 
-    The IoU token chooses among the three masks of the first click; each further click gives the
-    single mask of all clicks so far, with the logits before as mask prompt. With a box, the box
-    and all clicks are decoded at once. If the last mask covers a background click, it is cut: by
+    The first click has two readings: the best of its three masks, and its single mask. Each further
+    click refines both, to the single mask of all clicks so far with the logits before as mask
+    prompt, and the IoU token chooses in the end. With a box, the box and all clicks are decoded at
+    once. If the last mask covers a background click, it is cut: by
     the object that the background click lies on, or else by what is close to the click.
 
     Args:
@@ -76,10 +77,12 @@ def decode_clicks(
     if prompts.boxes is not None:
         masks = clicks.decode(clicks.count, None)
     else:
-        masks = clicks.decode(1, None, multimask_output=True)
-        masks = masks.select(select_by_iou_prediction(masks.iou_predictions))
+        ambiguous = clicks.decode(1, None, multimask_output=True)
+        best = ambiguous.select(select_by_iou_prediction(ambiguous.iou_predictions))
+        readings = LowResMasks.join([best, clicks.decode(1, None)])
         for count in range(2, clicks.count + 1):
-            masks = clicks.decode(count, masks)
+            readings = clicks.decode(count, readings)
+        masks = readings.take(readings.iou_predictions.argmax(0))
     return clicks.cut(masks)
 
 
@@ -115,11 +118,12 @@ class _Clicks:
     def decode(
         self, count: int, before: LowResMasks | None, *, multimask_output: bool = False
     ) -> LowResMasks:
-        """Decode the first ``count`` clicks, with the mask before as a prompt."""
+        """Decode the first ``count`` clicks, once for each mask before, which is a prompt."""
+        copies = np.zeros(1 if before is None else len(before.logits), np.intp)
         prompt = replace(
-            self.prompts,
-            point_coords=self.coords[None, :count],
-            point_labels=self.labels[None, :count],
+            self.prompts.part(copies),
+            point_coords=self.coords[None, :count].repeat(len(copies), axis=0),
+            point_labels=self.labels[None, :count].repeat(len(copies), axis=0),
             mask_input=None if before is None else before.logits,
         )
         return decode_prompts(

@@ -38,26 +38,29 @@ def calls(tiny_segmenter, monkeypatch) -> list:
     return seen
 
 
-def test_each_click_refines_the_mask_before(tiny_segmenter, calls) -> None:
+def test_each_click_refines_both_readings_of_the_first(tiny_segmenter, calls) -> None:
     embedding = tiny_segmenter.encode_image(IMAGE)
     points = [(10, 10), (40, 40), (70, 20)]
     found = decode_clicks(tiny_segmenter, embedding, ask(points, [1, 1, 1]))
-    assert [len(prompts["point_coords"][0]) for prompts, _ in calls] == [1, 2, 3]
-    assert [prompts["multimask_output"] for prompts, _ in calls] == [True, False, False]
-    (first, masks), (second, single), (third, last) = calls
-    assert first["mask_input"] is None
-    best = masks.iou_predictions[0].argmax()
-    np.testing.assert_array_equal(second["mask_input"][0, 0], masks.logits[0, best])
-    np.testing.assert_array_equal(third["mask_input"], single.logits)
-    np.testing.assert_array_equal(found.logits, last.logits)
+    (ambiguous, three), (lone, single), (second, both), (third, last) = calls
+    assert [p["multimask_output"] for p, _ in calls] == [True, False, False, False]
+    assert ambiguous["mask_input"] is lone["mask_input"] is None
+    best = three.logits[0, three.iou_predictions[0].argmax()]
+    np.testing.assert_array_equal(second["mask_input"][:, 0], [best, single.logits[0, 0]])
+    np.testing.assert_array_equal(third["mask_input"], both.logits)
+    for prompts, count in ((second, 2), (third, 3)):
+        np.testing.assert_array_equal(prompts["point_coords"], [points[:count]] * 2)
+    chosen = last.iou_predictions[:, 0].argmax()
+    np.testing.assert_array_equal(found.logits[0], last.logits[chosen])
+    assert found.iou_predictions == last.iou_predictions.max()
 
 
 def test_the_first_foreground_click_comes_first(tiny_segmenter, calls) -> None:
     embedding = tiny_segmenter.encode_image(IMAGE)
     decode_clicks(tiny_segmenter, embedding, ask([(90, 90), (10, 10), (5, 80)], [0, 1, 1]))
-    coords = calls[2][0]["point_coords"][0]
-    np.testing.assert_array_equal(coords, [(10, 10), (90, 90), (5, 80)])
-    np.testing.assert_array_equal(calls[2][0]["point_labels"][0], [1, 0, 1])
+    prompts = calls[3][0]
+    np.testing.assert_array_equal(prompts["point_coords"][0], [(10, 10), (90, 90), (5, 80)])
+    np.testing.assert_array_equal(prompts["point_labels"][0], [1, 0, 1])
 
 
 class Stubborn(KnowingSegmenter):
