@@ -64,8 +64,8 @@ class CloserConfig:
 class CloserLooks:
     """Decodes points and boxes, small things from a closer look.
 
-    What was last cut out of an image around clicks is kept as long as the image's embedding:
-    further clicks on the same thing do not encode it again.
+    The last look at a click is kept as long as the image's embedding: further clicks on the same
+    thing neither encode what was cut out nor decode the first click again.
 
     Args:
         segmenter: Encodes what is cut out.
@@ -75,9 +75,7 @@ class CloserLooks:
     def __init__(self, segmenter: Segmenter, decode: Decode) -> None:
         self.segmenter = segmenter
         self.decode = decode
-        self._last: WeakKeyDictionary[ImageEmbedding, tuple[Box, ImageEmbedding]] = (
-            WeakKeyDictionary()
-        )
+        self._last: WeakKeyDictionary[ImageEmbedding, _Look] = WeakKeyDictionary()
 
     def __call__(
         self, embedding: ImageEmbedding, prompts: PromptSet, config: CloserConfig
@@ -117,23 +115,58 @@ class CloserLooks:
     ) -> Proposals:
         """Decode one prompt of clicks from where its first foreground click is seen better."""
         first = _first_click(prompts)
-        whole = self.decode(embedding, first)
-        lone = prompts.point_coords is not None and prompts.point_coords.shape[1] == 1
         window = _window_of_click(first, embedding.original_size, config)
-        if window is not None and _all_inside(prompts, window):
-            closer = self._keep(embedding, window)
-            near = self._within(embedding, closer, window, first)
-            if _is_better(near, whole, window, config.largest_mask):
-                return near if lone else self._within(embedding, closer, window, prompts)
-        return whole if lone else self.decode(embedding, prompts)
+        if window is None or not _all_inside(prompts, window):
+            return self.decode(embedding, prompts)
+        look = self._look(embedding, first, window, config)
+        if prompts.point_coords is not None and prompts.point_coords.shape[1] == 1:
+            return look.whole if look.near is None else look.near
+        if look.near is None:
+            return self.decode(embedding, prompts)
+        return self._within(embedding, look.closer, window, prompts)
 
-    def _keep(self, embedding: ImageEmbedding, window: Box) -> ImageEmbedding:
-        """Encode a window, unless it was the last one of this image."""
+    def _look(
+        self, embedding: ImageEmbedding, first: PromptSet, window: Box, config: CloserConfig
+    ) -> _Look:
+        """Decode a click from the whole image and a window, unless it was the image's last one."""
+        key = (config, first.labels, *_contents(first))
         last = self._last.get(embedding)
-        if last is None or last[0] != window:
+        if last is not None and last.key == key:
+            return last
+        whole = self.decode(embedding, first)
+        if last is not None and last.window == window:  # in a corner of the image
+            closer = last.closer
+        else:
             closer = self.segmenter.encode_pixels(cut_out(embedding, window))
-            self._last[embedding] = last = window, closer
-        return last[1]
+        near = self._within(embedding, closer, window, first)
+        better = _is_better(near, whole, window, config.largest_mask)
+        look = _Look(key, window, closer, whole, near if better else None)
+        self._last[embedding] = look
+        return look
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What was last found of a click on an image.
+
+    Attributes:
+        key: The click and what else the rest depends on.
+        window: What was cut out around the click.
+        closer: That, encoded.
+        whole: What the whole image gives.
+        near: What the window gives, if that is better.
+    """
+
+    key: tuple[object, ...]
+    window: Box
+    closer: ImageEmbedding
+    whole: Proposals
+    near: Proposals | None
+
+
+def _contents(prompts: PromptSet) -> list[bytes | None]:
+    arrays = (prompts.prompt_scores, prompts.point_coords, prompts.point_labels, prompts.mask_input)
+    return [None if array is None else array.tobytes() for array in arrays]
 
 
 def _first_click(prompts: PromptSet) -> PromptSet:

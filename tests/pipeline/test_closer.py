@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -164,9 +166,11 @@ def test_a_click_is_answered_from_where_it_is_seen_better(image) -> None:
     np.testing.assert_array_equal(segmenter.seen[0], image[20:80, 70:130])
     np.testing.assert_array_equal(found.masks[0].full(), expected_block(100, 50, 5))
     assert found.iou_predictions.tolist() == pytest.approx([0.7])
-    # Further clicks see the same window, which is not encoded again.
+    # Further clicks see the same window: it is not encoded again, nor the first click decoded.
+    before = len(decode.asked)
     found = look(embedding, clicks((100, 50, 1), (110, 60, 1), (10, 10, 0)), CLICK)
     assert len(segmenter.seen) == 1
+    assert len(decode.asked) == before + 1
     np.testing.assert_array_equal(found.masks[0].full(), expected_block(100, 50, 6))
     assert decode.asked[-1] == ((60, 60), 2)
 
@@ -178,6 +182,17 @@ def test_the_whole_image_stays_where_it_is_surer(image) -> None:
     assert found.iou_predictions.tolist() == pytest.approx([0.8])
     look(embed(image), clicks((100, 50, 1), (120, 60, 1)), CLICK)
     assert decode.asked[-1] == ((100, 200), 2)
+
+
+def test_another_click_or_setting_is_another_look(image) -> None:
+    segmenter, embedding = FakeSegmenter(), embed(image)
+    look = CloserLooks(segmenter, ClickDecoder({200: 0.5, 60: 0.7, 50: 0.7}))
+    for x in (100, 101, 100):
+        found = look(embedding, clicks((x, 50, 1)), CLICK)
+        np.testing.assert_array_equal(found.masks[0].full(), expected_block(x, 50, 5))
+    assert len(segmenter.seen) == 3
+    look(embedding, clicks((100, 50, 1)), replace(CLICK, click_share=0.25))
+    assert segmenter.seen[-1].shape == (50, 50, 3)
 
 
 def test_what_is_large_needs_no_closer_look(image) -> None:
