@@ -69,13 +69,19 @@ def save_sam2(folder: Path, name: str) -> None:
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "weights"
-    save_sam2(weights / "sam2.1-hiera-tiny", "sam2.1_hiera_tiny")
-    save_owlv2(weights / "owlv2-base")
-    save_clip(weights / "clip-vit-b-16")
-    torch.save(create_model("sam_vit_t").state_dict(), weights / "mobile_sam.pt")
-    (weights / "dinov2-small").mkdir()
+
+    def folder(name: str) -> Path:
+        """Where `promptseg models fetch NAME --dir weights` puts a model."""
+        made = weights / SOURCES[name].repo.replace("/", "--")
+        made.mkdir(parents=True)
+        return made
+
+    save_sam2(folder("sam2.1-hiera-tiny"), "sam2.1_hiera_tiny")
+    save_owlv2(folder("owlv2-base"))
+    save_clip(folder("clip-vit-b-16"))
+    torch.save(create_model("sam_vit_t").state_dict(), folder("mobile-sam") / "mobile_sam.pt")
     state = create_dino("vit_small_patch14_dinov2").model.state_dict()
-    save_file(state, weights / "dinov2-small" / "model.safetensors")
+    save_file(state, folder("dinov2-small") / "model.safetensors")
     Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

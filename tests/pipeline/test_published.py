@@ -305,10 +305,10 @@ def test_the_documented_pipelines_run(
     assert len(blocks) == 2
     named = tmp_path / "weights"
     named.mkdir()
-    save_owlv2(named / "owlv2")
-    build_sam2().save_pretrained(named / "sam2.1")
-    (named / "clip").symlink_to(clip_folder)
-    (named / "mobile_sam.pt").symlink_to(weights / "dhkim2810--MobileSAM" / "mobile_sam.pt")
+    save_owlv2(named / "google--owlv2-base-patch16-ensemble")
+    build_sam2().save_pretrained(named / "facebook--sam2.1-hiera-tiny")
+    (named / "timm--vit_base_patch16_clip_224.openai").symlink_to(clip_folder)
+    (named / "dhkim2810--MobileSAM").symlink_to(weights / "dhkim2810--MobileSAM")
     Image.fromarray(IMAGE).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
