@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ...models.errors import InputError
+from ...models.errors import InputError, PromptsegError
 from ..threads import cpu_limit, usable_cpus
 
 # Bytes that a worker's models and libraries take, by preset, and bytes for each pixel of the
@@ -122,6 +122,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
 
     Raises:
         InputError: There is no cluster at the address.
+        PromptsegError: Ray does not start on this machine.
     """
     for name, value in ENVIRONMENT.items():  # before Ray is imported
         os.environ.setdefault(name, value)
@@ -139,10 +140,14 @@ def connected(cluster: Cluster) -> Iterator[None]:
         options["address"] = cluster.address
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError, TimeoutError) as error:
+    except Exception as error:  # a bare one where a start takes too long
+        reason = " ".join(str(error).split())[:200]
+        if cluster.address is None:
+            raise PromptsegError(
+                f"Ray does not start on this machine ({reason}); on a busy one, try again later"
+            ) from error
         raise InputError(
-            f"there is no Ray cluster at {cluster.address!r} "
-            f"({' '.join(str(error).split())[:200]}); check --address"
+            f"there is no Ray cluster at {cluster.address!r} ({reason}); check --address"
         ) from error
     try:
         yield

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from promptseg import batch
-from promptseg.apps.batch.cluster import Cluster
+from promptseg.apps.batch.cluster import Cluster, connected
 from promptseg.apps.batch.store import Store
 from promptseg.apps.cli.batch_progress import describe_progress
 from promptseg.apps.cli.main import app
-from promptseg.models.errors import InputError
+from promptseg.models.errors import InputError, PromptsegError
 
 # Neither Ray nor Arrow, and no torch before the options are understood.
 WITHOUT = """
@@ -138,3 +138,24 @@ def test_progress_in_a_log() -> None:
     told = describe_progress(1200, 5000, 200, 20.0)
     assert told == "1200 of 5000 images, 10.0 a second, 7 min left"
     assert describe_progress(1, 10**5, 1, 1.0).endswith("1.0 a second, 27 h 47 min left")
+
+
+@pytest.mark.parametrize(
+    ("address", "raised", "message"),
+    [
+        (None, Exception("The node timed out\n during startup."), "does not start on this machine"),
+        ("auto", ConnectionError("nobody there"), r"no Ray cluster at 'auto' \(nobody there\)"),
+    ],
+)
+def test_a_ray_that_cannot_be_used_is_told(
+    address: str | None, raised: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def init(**_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(PromptsegError, match=message), connected(Cluster(address)):
+        pass
