@@ -2,8 +2,8 @@
 
 A look at a tile sees what is small in the picture, a look at the whole what is larger than a tile.
 Objects that several tiles see are joined (:mod:`~promptseg.pipeline.tiling.joining`). Each object
-is then looked at once more, in the middle of a window of its own, where no edge cuts it. What is
-not found again is dropped.
+is then looked at twice more, in the middle of windows of its own, where no edge cuts it: the mask
+of the better predicted IoU stays. What is not found again is dropped.
 
 Many looks have many chances to be wrong: a gate that lets 7% of absent phrases pass in one look
 lets most of them pass in one of forty. So every look has to be surer than a single one, by log-odds
@@ -13,21 +13,23 @@ that grow with the number of looks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...models.errors import InputError, PromptsegError
-from ..checks import BoolArray, UInt8Array
+from ..checks import UInt8Array
 from ..compact_mask import CompactMask
-from ..masks import Box, cut
+from ..masks import Box
 from ..proposals import Proposals
 from ..result import RejectedMask
 from ..unseen import UnseenTile
+from .closer import Closer, box_around, pick, same_objects, shows
 from .joining import Joined, Sighting, agreement, drop_copies, is_cut, join
 from .layout import lay_tiles, window_around
 from .pictures import Picture
+from .placing import enlarged, placed, where_valid
 
 # What finds masks in pixels (h, w, 3), with a gate that is so many log-odds stricter.
 Look = Callable[[UInt8Array, float], Proposals]
@@ -35,10 +37,13 @@ Look = Callable[[UInt8Array, float], Proposals]
 Progress = Callable[[int, int], None]
 
 _AGREE = 0.5
-# Side of the window in which an object is looked at again, in the object's own; the least and the
-# most of it, in tiles.
-_REACH = 1.5
-_LEAST_TILES = 1.0
+# Each side of the windows in which an object is looked at again, in the object's own; the least and
+# the most of it, in tiles. The first shows little else, which would make the object smaller and
+# draw masks to itself, and is just so large that its edges do not seem to cut the object. The
+# second, around what the first shows, has what belongs to the object but was not known to.
+_REACH = 1.15
+_WIDER = 1.4
+_LEAST_TILES = 0.75
 _MOST_TILES = 4.0
 # An object that is longer than so much of a tile's side does not fit into the tile.
 _FITS = 0.9
@@ -138,11 +143,11 @@ class _Run:
                 against.append((seen.negatives, tile))
         if len(self.unseen) == len(self.tiles):
             raise InputError(self.unseen[0].reason)
-        wanted = self._again(join(Sighting.join(size, found), nested=self.nested))
+        wanted, sure = self._again(join(Sighting.join(size, found), nested=self.nested))
         unwanted = join(Sighting.join(size, against), nested=self.nested).found
         if len(self.tiles) > 1:
             whole = self._whole()
-            wanted = self._with_large(wanted, whole)
+            wanted = self._with_large(wanted, whole, sure)
             if whole.negatives is not None:
                 unwanted = self._with_large(unwanted, whole.negatives)
         return replace(
@@ -167,7 +172,7 @@ class _Run:
         if seen is None:
             return None
         self.rejected += seen.rejected
-        return _placed(_where_valid(seen, valid), tile, self.picture.size)
+        return placed(where_valid(seen, valid), tile, self.picture.size)
 
     def _whole(self) -> Proposals:
         """Return what is found in the whole picture, seen in the size of a tile."""
@@ -183,80 +188,107 @@ class _Run:
         finally:
             self._advance()
         self.rejected += seen.rejected
-        return _enlarged(_where_valid(seen, valid), size)
+        return enlarged(where_valid(seen, valid), size)
 
-    def _again(self, seen: Joined) -> Proposals:
-        """Look again at each object, in the middle of a window of its own."""
+    def _again(self, seen: Joined) -> tuple[Proposals, int]:
+        """Look again at each object, in the middle of windows of its own.
+
+        Returns:
+            The objects, and how many of them, which are the first, were seen whole in that way.
+        """
         found, size = seen.found, self.picture.size
         if self.nested:  # every part of the picture was searched, and most copies are whole
-            return found.part(np.flatnonzero(~seen.cut | seen.joined).tolist())
+            return found.part(np.flatnonzero(~seen.cut | seen.joined).tolist()), 0
         if len(self.tiles) == 1:
-            return found
-        boxes = [mask.box for mask in found.masks]
+            return found, 0
+        near = self._closer(found, {i: mask.box for i, mask in enumerate(found.masks)}, _REACH)
+        for i in near.missed if self.confirm else ():
+            self.rejected.append(_unconfirmed(found.labels[i], found.prompt_scores[i]))
+        least = self._sides((0, 0, 0, 0), _WIDER)  # the same in both looks at what is small
+        again = {
+            i: box
+            for i, (box, cut) in near.best().items()
+            if cut or self._sides(box, _WIDER) != least
+        }
+        wider = self._closer(found, again, _WIDER)
+        looks = [*near.shown, *wider.shown]
+        masks = Proposals.join(size, [look.masks for look in looks])
+        cut = np.array([cut for look in looks for cut in look.cut], np.bool_)
+        order = np.lexsort((-masks.iou_predictions, cut)).tolist()
+        whole = len(order) - int(np.count_nonzero(cut))
+        sure = drop_copies(masks.part(order[:whole]))
+        known = sorted([*near.unseen, *(() if self.confirm else near.missed)])
+        others = [masks.part(order[whole:]), found.part(known)]
+        return drop_copies(Proposals.join(size, [sure, *others])), len(sure)
+
+    def _closer(self, found: Proposals, boxes: Mapping[int, Box], reach: float) -> Closer:
+        """Look at objects in windows whose sides are so many times those of their boxes."""
+        size = self.picture.size
+        boxes = dict(boxes)
+        scales = {i: self._scale(box, reach) for i, box in boxes.items()}
         # Beginning with the largest, whose windows show smaller ones as well.
-        left = sorted(range(len(boxes)), key=lambda i: -self._scale(boxes[i]))
-        left = [i for i in left if self._scale(boxes[i]) <= _MOST_TILES]
-        known = set(range(len(found))) - set(left)
+        left = sorted(boxes, key=lambda i: -scales[i])
+        seen = Closer(unseen=[i for i in left if scales[i] > _MOST_TILES])
+        left = left[len(seen.unseen) :]
+        shown: set[int] = set()
         self.looks += len(left)
-        closer: list[Proposals] = []
         while left:
-            scale = max(_LEAST_TILES, self._scale(boxes[left[0]]))
-            sides = round(self.tile[0] * scale), round(self.tile[1] * scale)
-            window = window_around(boxes[left[0]], size, sides)
-            around = [i for i in left if i == left[0] or self._shares(window, boxes[i], scale)]
+            first = left[0]
+            window = window_around(boxes[first], size, self._sides(boxes[first], reach))
+            least = max(_LEAST_TILES, scales[first]) / 2  # smaller ones are shown better alone
+            around = [
+                i
+                for i in left
+                if i == first
+                or (max(_LEAST_TILES, scales[i]) >= least and shows(window, boxes[i], size))
+            ]
             left = [i for i in left if i not in around]
             self.looks -= len(around) - 1
             near = self._see(window, stricter=0.0)
             if near is None:
-                known.update(around)
+                seen.unseen += [i for i in around if i not in shown]
                 continue
-            same = _same(near, found, around)
-            for i in around:
-                grown = _around([boxes[i], *(near.masks[k].box for k in same[i])])
-                if (
-                    any(is_cut(near.masks[k].box, window, size) for k in same[i])
-                    and grown != boxes[i]
-                    and self._scale(grown) <= _MOST_TILES
-                ):
-                    boxes[i] = grown  # more of it than was known: once more, in a larger window
-                    left.append(i)
+            cut = [is_cut(mask.box, window, size) for mask in near.masks]
+            for i, same in same_objects(near, found, around).items():
+                if not same:
+                    seen.missed += [] if i in shown else [i]
+                    continue
+                shown.add(i)
+                seen.shown.append(pick(near, cut, i, found.labels[i], same))
+                grown = box_around([boxes[i], *(near.masks[k].box for k in same)])
+                scale = self._scale(grown, reach)
+                if any(cut[k] for k in same) and grown != boxes[i] and scale <= _MOST_TILES:
+                    boxes[i], scales[i] = grown, scale
+                    left.append(i)  # more of it than was known: once more, in a larger window
                     self.looks += 1
-                elif same[i]:
-                    label = found.labels[i]
-                    others = [
-                        k
-                        for k, mask in enumerate(near.masks)
-                        if near.labels[k] == label and not is_cut(mask.box, window, size)
-                    ]
-                    closer.append(near.part(sorted({*same[i], *others})))
-                elif self.confirm:
-                    self.rejected.append(_unconfirmed(found.labels[i], found.prompt_scores[i]))
-                else:
-                    known.add(i)
-        seen_again = Proposals.join(size, closer)
-        best = np.argsort(-seen_again.iou_predictions, kind="stable").tolist()
-        kept = [seen_again.part(best), found.part(sorted(known))]
-        return drop_copies(Proposals.join(size, kept))
+        return seen
 
-    def _shares(self, window: Box, box: Box, scale: float) -> bool:
-        """Return whether a box can be looked at in the window of a larger one."""
-        large = 2 * max(_LEAST_TILES, self._scale(box)) >= scale
-        return large and _shows(window, box, self.picture.size)
-
-    def _scale(self, box: Box) -> float:
-        """Return the side, in tiles, of a window that a box fills for the most part."""
+    def _scale(self, box: Box, reach: float) -> float:
+        """Return the longer side, in tiles, of the window in which a box is looked at again."""
         sides = (box[2] - box[0]) / self.tile[1], (box[3] - box[1]) / self.tile[0]
-        return _REACH * max(sides)
+        return reach * max(sides)
 
-    def _with_large(self, found: Proposals, whole: Proposals) -> Proposals:
-        """Add the objects that are larger than a tile, in place of their pieces."""
+    def _sides(self, box: Box, reach: float) -> tuple[int, int]:
+        """Return (h, w) of the window in which a box is looked at again."""
+        height, width = reach * (box[3] - box[1]), reach * (box[2] - box[0])
+        least = _LEAST_TILES * self.tile[0], _LEAST_TILES * self.tile[1]
+        return round(max(least[0], height)), round(max(least[1], width))
+
+    def _with_large(self, found: Proposals, whole: Proposals, sure: int = 0) -> Proposals:
+        """Add the objects that are larger than a tile, in place of their pieces.
+
+        Args:
+            found: The objects.
+            whole: What is found in the whole picture.
+            sure: How many of the first objects are no pieces.
+        """
         chosen: list[int] = []
         pieces: set[int] = set()
         for k, mask in enumerate(whole.masks):
             if not self._outgrows(mask, 1.0):
                 continue
             inside = [] if self.nested else _inside(found, mask, whole.labels[k])
-            large = [i for i in inside if self._outgrows(found.masks[i])]
+            large = [i for i in inside if i >= sure and self._outgrows(found.masks[i])]
             # What tiles see whole, or what was joined to all of it, is finer.
             fine = len(large) < len(inside) or any(
                 agreement(mask, found.masks[i], nested=True) >= _SAME for i in large
@@ -279,32 +311,6 @@ class _Run:
             self.progress(self.done, self.looks)
 
 
-def _shows(window: Box, box: Box, size: tuple[int, int]) -> bool:
-    """Return whether a box lies in a window and none of its edges cuts it."""
-    inside = window[0] <= box[0] and window[1] <= box[1] and box[2] <= window[2]
-    return inside and box[3] <= window[3] and not is_cut(box, window, size)
-
-
-def _around(boxes: Sequence[Box]) -> Box:
-    """Return the box around boxes."""
-    corners = np.array(boxes)
-    x0, y0 = corners[:, :2].min(0).tolist()
-    x1, y1 = corners[:, 2:].max(0).tolist()
-    return x0, y0, x1, y1
-
-
-def _same(near: Proposals, found: Proposals, around: Sequence[int]) -> dict[int, list[int]]:
-    """Return, by the number of an object, the masks of a closer look that show it."""
-    return {
-        i: [
-            k
-            for k, mask in enumerate(near.masks)
-            if near.labels[k] == found.labels[i] and agreement(mask, found.masks[i]) >= _AGREE
-        ]
-        for i in around
-    }
-
-
 def _unconfirmed(label: str, prompt_score: float) -> RejectedMask:
     return RejectedMask(label, "not found again from closer", float(prompt_score))
 
@@ -313,46 +319,6 @@ def _inside(found: Proposals, mask: CompactMask, label: str) -> list[int]:
     """Return the numbers of the masks of a label that agree with a mask."""
     own = [i for i, name in enumerate(found.labels) if name == label]
     return [i for i in own if agreement(found.masks[i], mask) >= _AGREE]
-
-
-def _placed(seen: Proposals, tile: Box, size: tuple[int, int]) -> Proposals:
-    """Return what was found in a tile as masks of the picture (H, W)."""
-    return replace(
-        seen,
-        image_size=size,
-        masks=tuple(mask.placed(tile[0], tile[1], size) for mask in seen.masks),
-        negatives=None if seen.negatives is None else _placed(seen.negatives, tile, size),
-        rejected=(),
-        image=None,
-    )
-
-
-def _enlarged(seen: Proposals, size: tuple[int, int]) -> Proposals:
-    """Return what was found in a reduced picture as masks of the picture (H, W)."""
-    return replace(
-        seen,
-        image_size=size,
-        masks=tuple(mask.enlarged(size) for mask in seen.masks),
-        negatives=None if seen.negatives is None else _enlarged(seen.negatives, size),
-        rejected=(),
-        image=None,
-    )
-
-
-def _where_valid(seen: Proposals, valid: BoolArray | None) -> Proposals:
-    """Take the pixels that do not count out of the masks; empty ones are dropped."""
-    if valid is None:
-        return seen
-    masks = tuple(
-        CompactMask.within(mask.part() & cut(valid, mask.box), mask.box, mask.size)
-        for mask in seen.masks
-    )
-    negatives = seen.negatives
-    return replace(
-        seen,
-        masks=masks,
-        negatives=None if negatives is None else _where_valid(negatives, valid),
-    ).part([i for i, mask in enumerate(masks) if mask.area])
 
 
 def _closest(

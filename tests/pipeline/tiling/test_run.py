@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,38 @@ def test_an_object_larger_than_a_tile_comes_from_the_whole_picture() -> None:
     assert_same(found, pixels, "blue")
 
 
+def test_what_was_seen_whole_from_closer_is_no_piece_of_something_larger() -> None:
+    class Blurred(ByColour):
+        """Sees one object in the whole picture where there are two."""
+
+        def __call__(self, pixels: np.ndarray, stricter: float) -> Proposals:
+            found = super().__call__(pixels, stricter)
+            if pixels.shape[1] != TILE[1] or pixels.shape[0] == TILE[0]:
+                return found
+            both = np.any([mask.full() for mask in found.masks], 0)[None]
+            return Proposals.of(both, ["red"], *np.full((3, 1), 0.6))
+
+    pixels = paint(SIZE, ("red", (100, 200, 340, 300)), ("red", (360, 200, 600, 300)))
+    assert_same(run(pixels, Blurred("red")), pixels, "red")
+
+
+@pytest.mark.parametrize("wider_is_better", [False, True])
+def test_of_two_closer_looks_the_better_mask_stays(wider_is_better: bool) -> None:
+    class Unsure(ByColour):
+        """Predicts an IoU by the width of what it looks at."""
+
+        def __call__(self, pixels: np.ndarray, stricter: float) -> Proposals:
+            found = super().__call__(pixels, stricter)
+            width = pixels.shape[1] / 1000
+            predicted = np.full(len(found), width if wider_is_better else 1 - width, np.float32)
+            return replace(found, iou_predictions=predicted)
+
+    pixels = paint(SIZE, ("red", (200, 200, 400, 300)))
+    found = run(pixels, Unsure("red"))
+    assert_same(found, pixels, "red")
+    assert found.iou_predictions == pytest.approx(0.28 if wider_is_better else 1 - 0.23)
+
+
 def test_an_object_that_a_seam_cuts_is_looked_at_once_more() -> None:
     pixels = paint((256, 460), ("red", (190, 60, 290, 160)))
     assert lay_tiles((256, 460), TILE) == [(0, 0, 256, 256), (204, 0, 460, 256)]
@@ -77,6 +111,16 @@ def test_an_object_that_a_seam_cuts_is_looked_at_once_more() -> None:
     # Two tiles, and later the whole, are stricter; the one from closer is as strict as one look.
     by = np.log2(3)
     assert [stricter for _, stricter in look.asked] == pytest.approx([by, by, 0.0, by])
+
+
+def test_the_closer_look_shows_little_else() -> None:
+    small, long = (190, 60, 230, 90), (120, 400, 520, 440)
+    look = ByColour("red", "blue")
+    run(paint(SIZE, ("red", small), ("blue", long)), look)
+    windows = [size for size, _ in look.asked[len(lay_tiles(SIZE, TILE)) : -1]]
+    # Three quarters of a tile, and where it is more, the object's own side and margins just so wide
+    # that no edge counts as cutting. Of the larger one the surroundings are shown as well.
+    assert windows == [(192, 460), (192, 192), (192, 560)]
 
 
 def test_what_is_not_found_again_from_closer_is_dropped() -> None:
