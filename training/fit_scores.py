@@ -66,7 +66,7 @@ def draw(path: Path, curves: Sequence[tuple[str, Any, NDArray[np.float64]]]) -> 
     figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
     for name, scores, ious in curves:
-        parts = np.array_split(np.argsort(scores), _BINS)
+        parts = np.array_split(np.argsort(scores), min(_BINS, len(scores)))
         axes.plot(
             [scores[part].mean() for part in parts],
             [ious[part].mean() for part in parts],

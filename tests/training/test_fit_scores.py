@@ -9,7 +9,7 @@ from pathlib import Path
 import fit_scores
 import numpy as np
 import pytest
-from fit_scores import fit, predicted
+from fit_scores import draw, fit, predicted
 
 from promptseg.pipeline.scoring.calibration import ScoreCalibration
 
@@ -59,3 +59,9 @@ def test_the_command_fits_pictures_by_the_others(tmp_path: Path, monkeypatch, ca
     error = float(told.split("calibrated ")[1])
     assert error < 0.02 < float(told.split("formula ")[1].split(",")[0])
     assert plot.stat().st_size > 5000
+
+
+def test_a_few_masks_are_drawn_too(tmp_path: Path) -> None:
+    few = np.linspace(0.2, 0.8, 3)
+    draw(tmp_path / "plot.png", [("formula", few, few)])  # without a warning of empty parts
+    assert (tmp_path / "plot.png").stat().st_size > 0
