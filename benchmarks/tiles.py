@@ -11,8 +11,9 @@ other log-odds for each doubling of the looks. Printed are, for each way,
 
 - the share of absent phrases that are answered by nothing;
 - of the phrases that a photograph does not show, the share of which nothing is found in its place;
-- of the phrases that a photograph shows, the share found there, and the mean IoU of what is found
-  in the place of the photograph with what the phrase means there, 0 where nothing is found;
+- of the phrases that a photograph shows, the share found there, with an IoU of a tenth or more
+  (less is the rim of what is found beside it), and the mean IoU of what is found in the place of
+  the photograph with what the phrase means there, 0 where nothing is found;
 - the same IoU of what is found both alone and in this way, and of the best single mask, for objects
   that no tile shows whole.
 """
@@ -49,6 +50,8 @@ from promptseg.pipeline.tiling.run import TilingConfig, find_in_tiles
 
 ROWS = COLUMNS = 6
 WIDTH, HEIGHT = 448, 336
+# Least IoU of what is found.
+FOUND = 0.1
 # Log-odds for each doubling of the looks.
 OTHERS = (0.5, 0.75, 1.0)
 ALONE, WHOLE, PLAIN, VETO = "alone", "as one picture", "gate of one look", "whole picture's veto"
@@ -277,12 +280,12 @@ def report(tallies: dict[str, Tally], across: NDArray[np.bool_]) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for way, tally in tallies.items():
         ious, best = np.array(tally.ious), np.array(tally.best)
-        both = (ious > 0) & (alone > 0)
+        both = (ious >= FOUND) & (alone >= FOUND)
         seams = both & across
         own_best = np.array(tallies[ALONE].best)
         print(
             f"| {way} | {np.mean(tally.empty):.1%} of {len(tally.empty)} "
-            f"| {np.mean(tally.clean):.1%} of {len(tally.clean)} | {np.mean(ious > 0):.1%} "
+            f"| {np.mean(tally.clean):.1%} of {len(tally.clean)} | {np.mean(ious >= FOUND):.1%} "
             f"| {ious.mean():.3f} | {ious[both].mean():.3f} ({alone[both].mean():.3f}) "
             f"| {ious[seams].mean():.3f} ({alone[seams].mean():.3f}) "
             f"| {best[seams].mean():.3f} ({own_best[seams].mean():.3f}) |",

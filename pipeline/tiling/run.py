@@ -202,8 +202,6 @@ class _Run:
         if len(self.tiles) == 1:
             return found, 0
         near = self._closer(found, {i: mask.box for i, mask in enumerate(found.masks)}, _REACH)
-        for i in near.missed if self.confirm else ():
-            self.rejected.append(_unconfirmed(found.labels[i], found.prompt_scores[i]))
         least = self._sides((0, 0, 0, 0), _WIDER)  # the same in both looks at what is small
         again = {
             i: box
@@ -211,18 +209,36 @@ class _Run:
             if cut or self._sides(box, _WIDER) != least
         }
         wider = self._closer(found, again, _WIDER)
-        looks = [*near.shown, *wider.shown]
+        # Of some things only their surroundings tell what they are.
+        missed = {i: found.masks[i].box for i in near.missed}
+        last = self._closer(found, missed, _WIDER, least=1.0)
+        for i in last.missed if self.confirm else ():
+            self.rejected.append(_unconfirmed(found.labels[i], found.prompt_scores[i]))
+        looks = [*near.shown, *wider.shown, *last.shown]
         masks = Proposals.join(size, [look.masks for look in looks])
         cut = np.array([cut for look in looks for cut in look.cut], np.bool_)
         order = np.lexsort((-masks.iou_predictions, cut)).tolist()
         whole = len(order) - int(np.count_nonzero(cut))
         sure = drop_copies(masks.part(order[:whole]))
-        known = sorted([*near.unseen, *(() if self.confirm else near.missed)])
+        known = sorted([*near.unseen, *last.unseen, *(() if self.confirm else last.missed)])
         others = [masks.part(order[whole:]), found.part(known)]
         return drop_copies(Proposals.join(size, [sure, *others])), len(sure)
 
-    def _closer(self, found: Proposals, boxes: Mapping[int, Box], reach: float) -> Closer:
-        """Look at objects in windows whose sides are so many times those of their boxes."""
+    def _closer(
+        self,
+        found: Proposals,
+        boxes: Mapping[int, Box],
+        reach: float,
+        least: float = _LEAST_TILES,
+    ) -> Closer:
+        """Look at objects in windows around their boxes.
+
+        Args:
+            found: The objects.
+            boxes: Where they are, by their numbers.
+            reach: Sides of a window, in those of its box.
+            least: The least of them, in tiles.
+        """
         size = self.picture.size
         boxes = dict(boxes)
         scales = {i: self._scale(box, reach) for i, box in boxes.items()}
@@ -234,13 +250,13 @@ class _Run:
         self.looks += len(left)
         while left:
             first = left[0]
-            window = window_around(boxes[first], size, self._sides(boxes[first], reach))
-            least = max(_LEAST_TILES, scales[first]) / 2  # smaller ones are shown better alone
+            window = window_around(boxes[first], size, self._sides(boxes[first], reach, least))
+            smallest = max(least, scales[first]) / 2  # smaller ones are shown better alone
             around = [
                 i
                 for i in left
                 if i == first
-                or (max(_LEAST_TILES, scales[i]) >= least and shows(window, boxes[i], size))
+                or (max(least, scales[i]) >= smallest and shows(window, boxes[i], size))
             ]
             left = [i for i in left if i not in around]
             self.looks -= len(around) - 1
@@ -268,11 +284,13 @@ class _Run:
         sides = (box[2] - box[0]) / self.tile[1], (box[3] - box[1]) / self.tile[0]
         return reach * max(sides)
 
-    def _sides(self, box: Box, reach: float) -> tuple[int, int]:
+    def _sides(self, box: Box, reach: float, least: float = _LEAST_TILES) -> tuple[int, int]:
         """Return (h, w) of the window in which a box is looked at again."""
         height, width = reach * (box[3] - box[1]), reach * (box[2] - box[0])
-        least = _LEAST_TILES * self.tile[0], _LEAST_TILES * self.tile[1]
-        return round(max(least[0], height)), round(max(least[1], width))
+        return (
+            round(max(least * self.tile[0], height)),
+            round(max(least * self.tile[1], width)),
+        )
 
     def _with_large(self, found: Proposals, whole: Proposals, sure: int = 0) -> Proposals:
         """Add the objects that are larger than a tile, in place of their pieces.

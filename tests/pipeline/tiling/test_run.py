@@ -135,10 +135,24 @@ def test_what_is_not_found_again_from_closer_is_dropped() -> None:
     found = run(pixels, Doubtful("red"), config=TilingConfig(0.5))
     assert len(found) == 0
     assert [item.reason for item in found.rejected] == [
-        "not found again from closer (the closest of 22 looks)"
+        "not found again from closer (the closest of 23 looks)"
     ]
     kept = run(pixels, Doubtful("red"), config=TilingConfig(0.5, confirm=False))
     assert_same(kept, pixels, "red")
+
+
+def test_what_its_surroundings_tell_is_looked_at_with_them() -> None:
+    class Lost(ByColour):
+        """Sees nothing in less than a tile."""
+
+        def __call__(self, pixels: np.ndarray, stricter: float) -> Proposals:
+            found = super().__call__(pixels, stricter)
+            return found if pixels.shape[:2] == TILE else found.part([])
+
+    pixels = paint(SIZE, ("red", (300, 300, 340, 340)))
+    found = run(pixels, Lost("red"))
+    assert_same(found, pixels, "red")
+    assert found.rejected == ()
 
 
 def test_an_absent_phrase_is_told_once_by_the_closest_look() -> None:
