@@ -41,7 +41,7 @@ from .upscaling import (
 
 # Prompts decoded at a time by default. On a CPU more of them do not fit into its caches, and
 # what they need is handed back to the system and cleared again at every step.
-_ON_CPU = 8
+_ON_CPU = 4
 _ON_OTHERS = 32
 _IMAGES = 8  # encoded at a time by default, not on a CPU
 
@@ -52,7 +52,7 @@ class Segmenter:
     Args:
         model: The SAM, which is put in evaluation mode and stays on its device.
         batch_size: Prompts decoded at a time; bounds memory and does not change results. None
-            takes 8 on a CPU and 32 on other devices.
+            takes 4 on a CPU and 32 on other devices.
         model_id: Name that is stored in embeddings, so that those of other models are refused; by
             default the model's own.
         dtype: Precision of the model's computations, by autocast: "fp32", "bf16", "fp16", or
