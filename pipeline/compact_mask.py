@@ -58,7 +58,7 @@ class CompactMask:
         found = [(nothing, nothing), *(_rims(*piece) for piece in pieces)]
         x, y = (np.concatenate([rim[axis] for rim in found]) for axis in (0, 1))
         if not x.size:
-            return cls(size, (0, 0, 0, 0), 0, _compress([size[0] * size[1]], size))
+            return cls(size, (0, 0, 0, 0), 0, compress_lengths([size[0] * size[1]]))
         box = int(x[0]), int(y.min()), int(x[-1]) + 1, int(y.max())
         turns = x * size[0] + y
         # A run that reaches the bottom goes on at the top of the next column.
@@ -67,20 +67,31 @@ class CompactMask:
         area = int((turns[1::2] - turns[::2]).sum())
         pixels = size[0] * size[1]
         ends = turns if turns[-1] == pixels else np.append(turns, pixels)
-        return cls(size, box, area, _compress(np.diff(ends, prepend=0), size))
+        return cls(size, box, area, compress_lengths(np.diff(ends, prepend=0)))
 
     @classmethod
     def union(cls, masks: Sequence[CompactMask]) -> CompactMask:
         """Return what one or more masks of an image cover together, without making pixels."""
         if len(masks) == 1:
             return masks[0]
-        from pycocotools import mask as coco_mask
-
-        merged = coco_mask.merge([mask._rle() for mask in masks])
-        boxes = np.array([mask.box for mask in masks if mask.area] or [(0, 0, 0, 0)])
+        size = masks[0].size
+        turns = [np.cumsum(read_lengths(mask.counts)) for mask in masks]
+        starts, ends = (np.concatenate([t[k : len(t) // 2 * 2 : 2] for t in turns]) for k in (0, 1))
+        if not len(starts):
+            return masks[0]
+        edges = np.concatenate([starts, ends])
+        steps = np.repeat((1, -1), (len(starts), len(ends)))
+        order = np.lexsort((-steps, edges))  # what touches is one run
+        edges, steps = edges[order], steps[order]
+        covers = np.cumsum(steps)  # how many masks, from each edge on
+        edges = edges[(covers == 0) | (covers == 1) & (steps == 1)]
+        area = int((edges[1::2] - edges[::2]).sum())
+        pixels = size[0] * size[1]
+        ends = edges if edges[-1] == pixels else np.append(edges, pixels)
+        boxes = np.array([mask.box for mask in masks if mask.area])
         x0, y0 = (int(edge) for edge in boxes[:, :2].min(0))
         x1, y1 = (int(edge) for edge in boxes[:, 2:].max(0))
-        return cls(masks[0].size, (x0, y0, x1, y1), int(coco_mask.area(merged)), merged["counts"])
+        return cls(size, (x0, y0, x1, y1), area, compress_lengths(np.diff(ends, prepend=0)))
 
     def part(self) -> BoolArray:
         """Return the mask within its box, (y1 - y0, x1 - x0)."""
@@ -184,13 +195,27 @@ def read_lengths(counts: bytes) -> NDArray[np.int64]:
     return numbers
 
 
-def _compress(lengths: Sequence[int] | NDArray[np.int64], size: tuple[int, int]) -> bytes:
-    # pycocotools takes about 0.1 s to import and is needed here only.
-    from pycocotools import mask as coco_mask
+def compress_lengths(lengths: Sequence[int] | NDArray[np.int64]) -> bytes:
+    """Write run lengths as COCO does; the inverse of :func:`read_lengths`.
 
-    rle = coco_mask.frPyObjects({"size": size, "counts": lengths}, *size)
-    counts: bytes = rle["counts"]
-    return counts
+    From the fourth on, lengths are differences to the one before the last; each number is groups of
+    5 bits, lowest first, whose sixth bit tells that another follows. pycocotools writes the same,
+    but beyond its buffer where several lengths are 2^29 or more.
+    """
+    numbers = np.array(lengths, np.int64)
+    numbers[3:] -= numbers[1:-2].copy()
+    groups = np.zeros((len(numbers), 13), np.uint8)
+    written = np.zeros(groups.shape, np.bool_)
+    more = np.ones(len(numbers), np.bool_)
+    for k in range(groups.shape[1]):
+        written[:, k] = more
+        groups[:, k] = numbers & 31
+        numbers >>= 5
+        more = more & np.where(groups[:, k] & 16, numbers != -1, numbers != 0)
+        groups[:, k] += 32 * more.astype(np.uint8) + 48
+        if not more.any():
+            break
+    return groups[written].tobytes()
 
 
 def _enlarge(mask: CompactMask, size: tuple[int, int]) -> Iterator[Piece]:
