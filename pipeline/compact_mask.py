@@ -64,6 +64,11 @@ class CompactMask:
         # A run that reaches the bottom goes on at the top of the next column.
         apart = turns[1:] != turns[:-1]
         turns = turns[np.append(True, apart) & np.append(apart, True)]
+        return cls._of_turns(size, box, turns)
+
+    @classmethod
+    def _of_turns(cls, size: tuple[int, int], box: Box, turns: NDArray[np.int64]) -> CompactMask:
+        """Return the mask whose runs begin and end, by turns, at these pixels, column by column."""
         area = int((turns[1::2] - turns[::2]).sum())
         pixels = size[0] * size[1]
         ends = turns if turns[-1] == pixels else np.append(turns, pixels)
@@ -85,13 +90,10 @@ class CompactMask:
         edges, steps = edges[order], steps[order]
         covers = np.cumsum(steps)  # how many masks, from each edge on
         edges = edges[(covers == 0) | (covers == 1) & (steps == 1)]
-        area = int((edges[1::2] - edges[::2]).sum())
-        pixels = size[0] * size[1]
-        ends = edges if edges[-1] == pixels else np.append(edges, pixels)
         boxes = np.array([mask.box for mask in masks if mask.area])
         x0, y0 = (int(edge) for edge in boxes[:, :2].min(0))
         x1, y1 = (int(edge) for edge in boxes[:, 2:].max(0))
-        return cls(size, (x0, y0, x1, y1), area, compress_lengths(np.diff(ends, prepend=0)))
+        return cls._of_turns(size, (x0, y0, x1, y1), edges)
 
     def part(self) -> BoolArray:
         """Return the mask within its box, (y1 - y0, x1 - x0)."""
