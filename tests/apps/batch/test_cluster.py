@@ -44,21 +44,30 @@ SMALL = {"batch_size": 5, "shard_rows": 10, "memory_gb": 1.0}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Three nodes of one CPU each; this process is connected to the first."""
+def head() -> Iterator[Any]:
+    """A cluster of one node, without a place for a worker, to which this process is connected."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    for _ in range(2):
-        started.add_node(**NODE)
+    node = {**NODE, "memory": 5 * 10**8, "include_dashboard": False}
+    started = Cluster(initialize_head=True, head_node_args=node)
     import ray
 
     ray.init(address=started.address, log_to_driver=False)
     yield started
     ray.shutdown()
     started.shutdown()
+
+
+@pytest.fixture
+def cluster(head: Any) -> Any:
+    """Three nodes: the head, and two with a place for one worker each, whatever died before."""
+    import ray
+
+    while sum(node["Alive"] for node in ray.nodes()) < 3:
+        head.add_node(**NODE)
+    return head
 
 
 @pytest.fixture(scope="module")
