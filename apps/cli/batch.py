@@ -27,7 +27,7 @@ from ..console import (
 )
 from ..exports import FORMATS, GEO_FORMATS
 from ..wording import count
-from .batch_progress import BatchProgress
+from .batch_progress import BatchProgress, describe_speed
 from .examples import Examples, read_all_examples
 from .options import (
     CACHE_GB,
@@ -279,8 +279,8 @@ def _segment(
         f"{summary.nothing_found} with nothing found, {summary.failed} failed"
     )
     if summary.segmented:
-        rate = summary.segmented / max(summary.seconds, 1e-9)
-        line += f"; {summary.segmented} now, {rate:.1f} a second"
+        speed = describe_speed(summary.segmented / max(summary.seconds, 1e-9))
+        line += f"; {summary.segmented} now, {speed}"
     _print(console, line)
     for name, error in summary.failures[:_MOST_SHOWN]:
         _print(console, f"{printable(name)}: {error}")

@@ -22,10 +22,10 @@ _SPEED_SECONDS = 600.0
 
 
 class _Speed(ProgressColumn):
-    """Images a second."""
+    """Images a second, or seconds an image."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if not task.speed else f"{task.speed:.1f} a second")
+        return Text("" if not task.speed else describe_speed(task.speed))
 
 
 class BatchProgress:
@@ -78,6 +78,11 @@ class BatchProgress:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def describe_speed(speed: float) -> str:
+    """Return how fast that many images a second are, the slow ones as seconds an image."""
+    return f"{speed:.1f} a second" if speed >= 1 else f"{1 / speed:.1f} s an image"
+
+
 def describe_progress(done: int, total: int, now: int, seconds: float) -> str:
     """Return a line that tells the progress.
 
@@ -93,4 +98,4 @@ def describe_progress(done: int, total: int, now: int, seconds: float) -> str:
     left = round((total - done) * seconds / now)
     hours, minutes = divmod(-(-left // 60), 60)
     told = f"{hours} h {minutes} min" if hours else f"{minutes} min"
-    return f"{line}, {now / seconds:.1f} a second, {told} left"
+    return f"{line}, {describe_speed(now / seconds)}, {told} left"

@@ -22,7 +22,10 @@ from .sources import SOURCES, WeightSource, get_source
 WEIGHTS_VARIABLE = "PROMPTSEG_WEIGHTS"
 # Weights files of models that are not among SOURCES, preferred one first.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# "owner/name", but not a path such as "weights/sam.pth".
+_HUB_ID = re.compile(
+    r"(?!.*\.(?:safetensors|bin|pt|pth|ckpt|onnx|xml|zip|tar|gz)$)[\w-][\w.-]*/[\w-][\w.-]*"
+)
 _LONGEST_HEADER = 100_000_000
 _LONGEST_TEXT = 200_000_000
 _PYTORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")

@@ -15,7 +15,13 @@ from safetensors.numpy import save_file
 
 from promptseg.models.errors import CheckpointError, MissingWeightsError, ModelNotFoundError
 from promptseg.models.features.dino import create_dino
-from promptseg.models.hub.find import find_places, find_source, find_weights, is_whole
+from promptseg.models.hub.find import (
+    find_places,
+    find_source,
+    find_weights,
+    how_to_fetch,
+    is_whole,
+)
 from promptseg.models.hub.sources import SOURCES, WeightSource
 
 DETECTOR = WeightSource(
@@ -113,6 +119,13 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path, monkeypatch) -> None:
         with pytest.raises(CheckpointError, match=says):
             find_source(DETECTOR)
         monkeypatch.delenv("PROMPTSEG_WEIGHTS")
+
+
+def test_a_path_of_a_file_is_no_id() -> None:
+    for path in ("weights/sam.pth", "runs/model.safetensors", "a/b.onnx"):
+        assert how_to_fetch(path) == ""
+        assert find_weights(path) == Path(path)
+    assert how_to_fetch("owner/sam2.1-pt") == "hf download owner/sam2.1-pt"
 
 
 def test_every_place_with_a_part_is_named(cache: Path, tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_progress_in_a_log() -> None:
     told = describe_progress(1200, 5000, 200, 20.0)
     assert told == "1200 of 5000 images, 10.0 a second, 7 min left"
     assert describe_progress(1, 10**5, 1, 1.0).endswith("1.0 a second, 27 h 47 min left")
+    assert describe_progress(2, 4, 2, 50.0) == "2 of 4 images, 25.0 s an image, 1 min left"
 
 
 @pytest.mark.parametrize(
