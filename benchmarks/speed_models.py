@@ -53,8 +53,8 @@ def picture() -> Image:
 
 
 def ours(model: str, dtype: str) -> Timed:
-    """Our SAM in torch."""
-    return _segmenter(Segmenter(_create(model), dtype=dtype))
+    """Our SAM in torch, as presets load it."""
+    return _segmenter(Segmenter(_create(model), dtype=dtype, cast_weights=True))
 
 
 def compiled(model: str) -> Timed:

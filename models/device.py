@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from .errors import InputError
@@ -89,6 +90,17 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def cast_layers(network: nn.Module, dtype: torch.dtype) -> None:
+    """Convert the linear layers and the convolutions of a network for good.
+
+    Under :func:`autocast` in the same type the network then gives the same results, takes half the
+    memory for these layers, and does not convert them anew at each call. It works in no other type.
+    """
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            layer.to(dtype)
 
 
 def check_support(device: torch.device, dtype: torch.dtype) -> None:

@@ -233,15 +233,17 @@ class PocketMaskDecoder(MaskDecoder):
     ) -> tuple[Tensor, Tensor]:
         """All four masks (B, 4, 4h, 4w) and their predicted IoU (B, 4) in [0, 1]."""
         source = self.fuse_before(features.image_embeddings + dense_prompt_embeddings)
-        iou_token, mask_tokens, source = self.run_transformer(
+        iou_token, mask_tokens, image = self.run_transformer(
             source, image_pe, sparse_prompt_embeddings
         )
-        source = self.fuse_after(source)
+        map_shape = (len(image), *source.shape[1:])
+        source = self.fuse_after(image.transpose(1, 2).reshape(map_shape))
         to_stride8, block8, to_stride4, block4, activation = self.output_upscaling
         stride8, stride4 = features.high_res_features
         upscaled = block8(to_stride8(source) + stride8)
         upscaled = activation(block4(to_stride4(upscaled) + stride4))
-        masks = self.apply_hypernetworks(mask_tokens, upscaled)
+        masks = self.hypernetwork_weights(mask_tokens) @ upscaled.flatten(2)
+        masks = masks.unflatten(2, upscaled.shape[-2:])
         evidence = torch.cat([mask_tokens, mask_evidence(masks.detach())], dim=-1)
         iou = self.iou_prediction_head(iou_token) + self.iou_evidence_head(evidence)[..., 0]
         return masks, iou.sigmoid()
@@ -253,6 +255,9 @@ class PocketSam(Sam):
     image_encoder: PocketImageEncoder
     prompt_encoder: PocketPromptEncoder
     mask_decoder: PocketMaskDecoder
+
+    def cast_weights(self, dtype: torch.dtype) -> None:
+        """Do nothing: under autocast too the early stages compute in float32."""
 
     def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
         """Encode normalised images of one shape (B, 3, H', W'), sides multiples of 32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class LayerNorm2d(nn.Module):
@@ -23,3 +24,7 @@ class LayerNorm2d(nn.Module):
         variance = centred.square().mean(1, keepdim=True)
         scale = self.weight[:, None, None] * torch.rsqrt(variance + self.eps)
         return centred * scale + self.bias[:, None, None]
+
+    def channels_last(self, x: Tensor) -> Tensor:
+        """Normalise (..., C) over C."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)

@@ -7,11 +7,13 @@ the official ones.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..linear import pointwise_linear
 from .layers import LayerNorm2d
 from .transformer import TwoWayTransformer
 
@@ -132,24 +134,32 @@ class MaskDecoder(nn.Module):
             sparse_prompt_embeddings: (B, N, C).
 
         Returns:
-            The IoU token (B, C), the mask tokens (B, 4, C) and the image map (B, C, H, W).
+            The IoU token (B, C), the mask tokens (B, 4, C) and the image, flattened, (B, HW, C).
         """
         batch_size = sparse_prompt_embeddings.shape[0]
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat(
             [output_tokens.expand(batch_size, -1, -1), sparse_prompt_embeddings], dim=1
         )
-        hidden, upscaled = self.transformer(source, image_pe, tokens)
-        mask_tokens = hidden[:, 1 : 1 + self.num_mask_tokens]
-        upscaled = upscaled.transpose(1, 2).reshape(batch_size, *source.shape[1:])
-        return hidden[:, 0], mask_tokens, upscaled
+        hidden, image = self.transformer(source, image_pe, tokens)
+        return hidden[:, 0], hidden[:, 1 : 1 + self.num_mask_tokens], image
 
-    def apply_hypernetworks(self, mask_tokens: Tensor, upscaled: Tensor) -> Tensor:
-        """Dot products (B, 4, H', W') of each mask token's weights with a map (B, C', H', W')."""
-        weights = torch.stack(
+    def upscale(self, image: Tensor) -> Tensor:
+        """Apply the upscaling layers to cells (B, N, C); returns (B, N * 16, C / 8).
+
+        The 16 cells that come from one are adjacent: two by two, and again two by two in each. With
+        the channels last, both convolutions are matrix products and the norm needs no copies.
+        """
+        double, norm, activation, double_again, last_activation = self.output_upscaling
+        x = cast(LayerNorm2d, norm).channels_last(_doubled(image, double))
+        upscaled: Tensor = last_activation(_doubled(activation(x), double_again))
+        return upscaled
+
+    def hypernetwork_weights(self, mask_tokens: Tensor) -> Tensor:
+        """Map mask tokens (B, 4, C) to the weights (B, 4, C / 8) of their masks' dot products."""
+        return torch.stack(
             [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
-        return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
 
     def predict_masks(
         self,
@@ -161,8 +171,26 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """All four masks (B, 4, 4H, 4W) and their predicted IoU (B, 4)."""
         source = image_embeddings + dense_prompt_embeddings
-        iou_token, mask_tokens, source = self.run_transformer(
+        iou_token, mask_tokens, image = self.run_transformer(
             source, image_pe, sparse_prompt_embeddings
         )
-        masks = self.apply_hypernetworks(mask_tokens, self.output_upscaling(source))
-        return masks, self.iou_prediction_head(iou_token)
+        masks = self.hypernetwork_weights(mask_tokens) @ self.upscale(image).transpose(1, 2)
+        height, width = source.shape[-2:]
+        return _to_map(masks, (height, width)), self.iou_prediction_head(iou_token)
+
+
+def _doubled(x: Tensor, convolution: nn.Module) -> Tensor:
+    """Apply a transposed convolution of kernel and stride 2 to cells (B, N, C): (B, N * 4, C')."""
+    if not isinstance(convolution, nn.ConvTranspose2d) or convolution.bias is None:
+        raise TypeError(f"not a transposed convolution with a bias: {convolution}")
+    weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C', C)
+    y = pointwise_linear(x, weight, convolution.bias.repeat(4))
+    return y.unflatten(-1, (4, -1)).flatten(1, 2)
+
+
+def _to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Put what was computed of :meth:`MaskDecoder.upscale` in place: (B, M, 4H, 4W)."""
+    height, width = size
+    parts = x.unflatten(2, (height, width, 2, 2, 2, 2))
+    ordered = parts.permute(0, 1, 2, 4, 6, 3, 5, 7)
+    return ordered.reshape(*x.shape[:2], 4 * height, 4 * width)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..device import cast_layers
 from ..embedding import ImageFeatures
 from ..preprocess import longest_side_size, to_pixel_values
 from .mask_decoder import MaskDecoder
@@ -183,6 +184,10 @@ class Sam(nn.Module):
         self.pad_to_square = pad_to_square
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    def cast_weights(self, dtype: torch.dtype) -> None:
+        """Convert the image encoder's layers for good, for use under autocast in ``dtype`` only."""
+        cast_layers(self.image_encoder, dtype)
 
     @property
     def device(self) -> torch.device:

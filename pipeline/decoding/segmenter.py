@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ...models.device import autocast, check_support, read_dtype
 from ...models.embedding import ImageEmbedding
 from ...models.errors import InputError, PromptsegError
-from ...models.sam.sam import PromptableModel
+from ...models.sam.sam import PromptableModel, Sam
 from ..cache.encoded import encode_cached, encoded_images
 from ..cache.store import EmbeddingCache
 from ..checks import Float32Array, Numbers, UInt8Array
@@ -41,7 +41,7 @@ from .upscaling import (
 
 # Prompts decoded at a time by default. On a CPU more of them do not fit into its caches, and
 # what they need is handed back to the system and cleared again at every step.
-_ON_CPU = 4
+_ON_CPU = 3
 _ON_OTHERS = 32
 _IMAGES = 8  # encoded at a time by default, not on a CPU
 
@@ -52,12 +52,15 @@ class Segmenter:
     Args:
         model: The SAM, which is put in evaluation mode and stays on its device.
         batch_size: Prompts decoded at a time; bounds memory and does not change results. None
-            takes 4 on a CPU and 32 on other devices.
+            takes 3 on a CPU and 32 on other devices.
         model_id: Name that is stored in embeddings, so that those of other models are refused; by
             default the model's own.
         dtype: Precision of the model's computations, by autocast: "fp32", "bf16", "fp16", or
             "auto" (see :func:`~promptseg.models.device.best_dtype`). Results stay float32.
         cache: Keeps encoded images on disk; None for none.
+        cast_weights: Whether to convert the layers of a :class:`~promptseg.models.sam.sam.Sam`'s
+            image encoder to ``dtype`` for good. Results are the same; it takes less memory and
+            time, and the model is of no use in another precision afterwards.
 
     Raises:
         InputError: ``batch_size`` is not positive, ``dtype`` is unknown or not supported by the
@@ -72,6 +75,7 @@ class Segmenter:
         model_id: str | None = None,
         dtype: str | torch.dtype = "auto",
         cache: EmbeddingCache | None = None,
+        cast_weights: bool = False,
     ) -> None:
         if batch_size is None:
             batch_size = _ON_CPU if model.device.type == "cpu" else _ON_OTHERS
@@ -81,6 +85,8 @@ class Segmenter:
         check_support(model.device, self.dtype)
         _check_weights(model)
         model.eval()
+        if cast_weights and isinstance(model, Sam):
+            model.cast_weights(self.dtype)
         self.model = model
         self.batch_size = batch_size
         self.model_id = model.model_id if model_id is None else model_id

@@ -131,6 +131,7 @@ def build_published(parts: PublishedParts, options: LoadOptions) -> Pipeline:
         ),
         dtype=dtype,
         cache=options.cache,
+        cast_weights=True,
     )
     dino = once(
         lambda: create_dino(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptseg.models.sam.mask_decoder import MaskDecoder
+from promptseg.models.sam.mask_decoder import MaskDecoder, _to_map
 from promptseg.models.sam.transformer import TwoWayTransformer
 
 WIDTH, GRID, PROMPTS = 16, 6, 5
@@ -37,3 +37,15 @@ def test_one_dense_embedding_for_all_prompts(decoder: MaskDecoder) -> None:
     assert masks.shape == (PROMPTS, 3, 4 * GRID, 4 * GRID)
     torch.testing.assert_close(masks, each)
     torch.testing.assert_close(ious, each_iou)
+
+
+@torch.no_grad()
+def test_upscaled_with_the_channels_last(decoder: MaskDecoder) -> None:
+    """Masks are those of the layers of output_upscaling, one after the other."""
+    height, width = GRID, GRID + 1
+    cells = torch.randn(PROMPTS, height * width, WIDTH)
+    weights = torch.randn(PROMPTS, 4, WIDTH // 8)
+    image = cells.transpose(1, 2).unflatten(2, (height, width))
+    expected = torch.einsum("bmc,bchw->bmhw", weights, decoder.output_upscaling(image))
+    masks = _to_map(weights @ decoder.upscale(cells).transpose(1, 2), (height, width))
+    torch.testing.assert_close(masks, expected)

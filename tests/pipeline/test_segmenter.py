@@ -348,6 +348,28 @@ def test_half_precision_stays_inside_the_calls(photo):
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.parametrize("name", ["sam_vit_b", "sam_vit_t", "sam_pocket"])
+def test_weights_cast_once_give_the_same(name):
+    """In half of the memory, but for pocket, whose early stages compute in float32."""
+    torch.manual_seed(0)
+    model = create_model(name)
+    image, box = data.chelsea(), [[40, 40, 200, 200]]
+
+    def decoded(ours):
+        return ours.decode_low_res(ours.encode_image(image), boxes=box)
+
+    expected = decoded(Segmenter(model, dtype="bf16"))
+    found = decoded(Segmenter(model, dtype="bf16", cast_weights=True))
+    assert np.array_equal(found.logits, expected.logits)
+    assert np.array_equal(found.iou_predictions, expected.iou_predictions)
+    numbers = sum(x.numel() for x in model.image_encoder.parameters())
+    size = sum(x.numel() * x.element_size() for x in model.image_encoder.parameters())
+    assert size == 4 * numbers if name == "sam_pocket" else size < 2.4 * numbers
+    if name != "sam_pocket":
+        with pytest.raises(InputError, match="weights are bfloat16"):
+            Segmenter(model, dtype="fp32")
+
+
 @pytest.mark.parametrize("dtype", ["fp64", torch.float64, "double"])
 def test_unknown_dtype(sam, dtype):
     with pytest.raises(InputError, match=r"no dtype .* to run in; use auto, fp32, bf16 or fp16"):
