@@ -68,7 +68,7 @@ POCKET = PipelineConfig(
     ),
     closer=CloserConfig(),
     # python training/fit_scores.py, on the dev split.
-    calibration=ScoreCalibration(iou_prediction=0.688, stability=0.294, prompt=0.252, bias=-2.627),
+    calibration=ScoreCalibration(iou_prediction=1.092, stability=0.0, prompt=0.242, bias=-3.125),
     ranking=RankingConfig(nms_ios=0.8),
 )
 # docs/references.md has the comparison. The presence levels are set so that every strategy answers
