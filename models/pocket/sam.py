@@ -236,7 +236,7 @@ class PocketMaskDecoder(MaskDecoder):
         iou_token, mask_tokens, image = self.run_transformer(
             source, image_pe, sparse_prompt_embeddings
         )
-        map_shape = (len(image), *source.shape[1:])
+        map_shape = (image.shape[0], *source.shape[1:])
         source = self.fuse_after(image.transpose(1, 2).reshape(map_shape))
         to_stride8, block8, to_stride4, block4, activation = self.output_upscaling
         stride8, stride4 = features.high_res_features
