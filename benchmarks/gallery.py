@@ -122,11 +122,11 @@ SCENES = (
     ),
     Scene(
         "What it must not be",
-        'The suit\'s collar is taken for a second helmet. As a negative, "person" removes it: it '
-        "lies on the person.",
+        'A general word finds the cat; with "cat" as a negative, the mask is dropped, and the reason '
+        "is told.",
         (
-            Query("astronaut", text=("helmet",)),
-            Query("astronaut", text=("helmet",), negative=("person",)),
+            Query("cat", text=("animal",)),
+            Query("cat", text=("animal",), negative=("cat",)),
         ),
     ),
     Scene(
@@ -141,7 +141,7 @@ SCENES = (
     Scene(
         "Clicks",
         "A lone click may mean the whole, a part or a subpart, and gives a mask for each: here the "
-        "cup with its saucer, the cup, and a ragged part of it, as its score says. A second click, "
+        "cup, the cup with its saucer, and a ragged part of it, as its score says. A second click, "
         "on what does not belong to it (red), leaves one mask.",
         (
             Query("coffee", points=((300, 180, 1),), apart=True),
@@ -162,15 +162,14 @@ SCENES = (
     ),
     Scene(
         "What goes wrong",
-        'The gate errs in both directions. "Spoon" barely passes and lands on the table, "cup" '
-        'gives the rim in shreds; their low scores are the warning. "Astronaut" finds the shuttle, '
-        'and "tower" the sky beside the thin lattices. Of "grey cat" only the colour is right: it '
-        "is the blanket.",
+        'The gate errs in both directions, and masks take in too much. "Spoon" barely passes and '
+        'lands on the table, "cup" takes the saucer with it; their low scores are the warning. '
+        '"Astronaut" finds the shuttle, "tower" the sky beside the thin lattices, and "hair", above, '
+        "also the dark of the collar.",
         (
             Query("coffee", text=("cup", "spoon")),
             Query("astronaut", text=("astronaut",)),
             Query("rocket", text=("tower",)),
-            Query("cat", text=("grey cat",)),
         ),
     ),
 )
