@@ -122,8 +122,8 @@ SCENES = (
     ),
     Scene(
         "What it must not be",
-        'A general word finds the cat; with "cat" as a negative, the mask is dropped, and the reason '
-        "is told.",
+        'A general word finds the cat; with "cat" as a negative, the mask is dropped, and the '
+        "reason is told.",
         (
             Query("cat", text=("animal",)),
             Query("cat", text=("animal",), negative=("cat",)),
@@ -164,8 +164,8 @@ SCENES = (
         "What goes wrong",
         'The gate errs in both directions, and masks take in too much. "Spoon" barely passes and '
         'lands on the table, "cup" takes the saucer with it; their low scores are the warning. '
-        '"Astronaut" finds the shuttle, "tower" the sky beside the thin lattices, and "hair", above, '
-        "also the dark of the collar.",
+        '"Astronaut" finds the shuttle, "tower" the sky beside the thin lattices, and "hair", '
+        "above, also the dark of the collar.",
         (
             Query("coffee", text=("cup", "spoon")),
             Query("astronaut", text=("astronaut",)),
