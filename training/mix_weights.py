@@ -37,16 +37,35 @@ def mixed(
     return found
 
 
-def mix_folders(first: Path, second: Path, share: float, out: Path) -> None:
-    """Mix all files of weights; one that the first folder lacks is the second's."""
+def mix_folders(
+    first: Path, second: Path, share: float, out: Path, *, keep_words: bool = False
+) -> None:
+    """Mix all files of weights; one that the first folder lacks is the second's.
+
+    Args:
+        first: Folder of the earlier weights.
+        second: Folder of the later weights.
+        share: Of the second, in [0, 1].
+        out: Folder for the mixed weights.
+        keep_words: Whether the list of words that were taught is the first's, so that a second text
+            head still answers the others.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES.values():
-        later = load_file(second / name)
-        with safe_open(second / name, framework="pt") as file:
-            metadata = file.metadata()
+        weights, metadata = _read(second / name)
         if (first / name).is_file():
-            later = mixed(load_file(first / name), later, share)
-        save_file(later, out / name, metadata=metadata)
+            earlier, earlier_metadata = _read(first / name)
+            weights = mixed(earlier, weights, share)
+            if keep_words and "words" in metadata:
+                weights |= {k: v for k, v in earlier.items() if k.startswith("known.")}
+                metadata["words"] = earlier_metadata["words"]
+        save_file(weights, out / name, metadata=metadata)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+    return load_file(path), metadata
 
 
 def main() -> None:
@@ -56,10 +75,17 @@ def main() -> None:
     parser.add_argument("second", type=Path, help="folder of the later weights")
     parser.add_argument("share", type=float, help="of the second, from 0 to 1")
     parser.add_argument("out", type=Path, help="folder for the mixed weights")
+    parser.add_argument("--keep-words", action="store_true", help="the earlier list of words")
     arguments = parser.parse_args()
     if not 0 <= arguments.share <= 1:
         parser.error("the share must be from 0 to 1")
-    mix_folders(arguments.first, arguments.second, arguments.share, arguments.out)
+    mix_folders(
+        arguments.first,
+        arguments.second,
+        arguments.share,
+        arguments.out,
+        keep_words=arguments.keep_words,
+    )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def load(
         device: Device that the networks run on.
         dtype: "fp32", "bf16", "fp16" or "auto", which is bf16 where the device has it in hardware
             and fp32 elsewhere, for ``pocket`` on any CPU too: precision of the computations
-            inside the networks; weights and results stay float32.
+            inside the networks; results stay float32.
         weights: Folder to search for weights before the Hugging Face hub's cache; by default the
             one that the environment variable PROMPTSEG_WEIGHTS names.
         strategy: How references are matched: "prototype", "bidirectional" or "graph"; by default

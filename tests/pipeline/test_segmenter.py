@@ -18,13 +18,17 @@ from promptseg.models import InputError, create_model, registry
 from promptseg.models.embedding import ImageFeatures
 from promptseg.models.pocket.sam import PocketSamConfig, build_pocket_sam
 from promptseg.models.preprocess import longest_side_size
+from promptseg.models.sam.build import build_sam_tiny_vit
 from promptseg.models.sam.sam import PromptableModel
 from promptseg.pipeline import Segmenter
 from promptseg.pipeline.decoding import upscaling
 from promptseg.pipeline.decoding.prompts import LowResMasks
 from promptseg.pipeline.decoding.upscaling import stability_score
 
+from ..shrunken import SHRUNKEN_TINY_VIT, SHRUNKEN_VITS, build_pair, randomise
+
 WEIGHTS = Path(registry.__file__).parent / "weights"
+SMALL_POCKET = PocketSamConfig(image_size=96, embed_dim=32, num_heads=2)
 SIZES = [(128, 128), (90, 200), (333, 77), (40, 41), (129, 128)]
 
 
@@ -331,7 +335,7 @@ def test_half_precision_of_the_shipped_pocket():
 def test_half_precision_stays_inside_the_calls(photo):
     """Embeddings are float32, weights stay as they are, and nothing is set outside."""
     torch.manual_seed(0)
-    pocket = build_pocket_sam(PocketSamConfig(image_size=96, embed_dim=32, num_heads=2))
+    pocket = build_pocket_sam(SMALL_POCKET)
     weights = {name: x.clone() for name, x in pocket.state_dict().items()}
     seen = []
     pocket.mask_decoder.iou_prediction_head.register_forward_hook(
@@ -348,26 +352,39 @@ def test_half_precision_stays_inside_the_calls(photo):
     assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.mark.parametrize("name", ["sam_vit_b", "sam_vit_t", "sam_pocket"])
-def test_weights_cast_once_give_the_same(name):
-    """In half of the memory, but for pocket, whose early stages compute in float32."""
-    torch.manual_seed(0)
-    model = create_model(name)
-    image, box = data.chelsea(), [[40, 40, 200, 200]]
+@pytest.mark.parametrize(
+    ("build", "bytes_each"),
+    [
+        (lambda: build_pair(SHRUNKEN_VITS["padded-windows"]).ours, (2.0, 3.0)),
+        (lambda: build_sam_tiny_vit(SHRUNKEN_TINY_VIT), (2.0, 3.0)),
+        (lambda: build_pocket_sam(SMALL_POCKET), (4.0, 4.0)),
+    ],
+    ids=["vit", "tiny-vit", "pocket"],
+)
+def test_weights_cast_once_give_the_same(photo, build, bytes_each):
+    """In less memory, but for pocket, whose early stages compute in float32."""
+    model = build()
+    randomise(model, seed=1)
 
     def decoded(ours):
-        return ours.decode_low_res(ours.encode_image(image), boxes=box)
+        return ours.decode_low_res(ours.encode_image(photo((60, 96))), boxes=[[5, 5, 40, 50]])
 
     expected = decoded(Segmenter(model, dtype="bf16"))
     found = decoded(Segmenter(model, dtype="bf16", cast_weights=True))
+    assert np.ptp(found.logits) > 0
     assert np.array_equal(found.logits, expected.logits)
     assert np.array_equal(found.iou_predictions, expected.iou_predictions)
-    numbers = sum(x.numel() for x in model.image_encoder.parameters())
-    size = sum(x.numel() * x.element_size() for x in model.image_encoder.parameters())
-    assert size == 4 * numbers if name == "sam_pocket" else size < 2.4 * numbers
-    if name != "sam_pocket":
-        with pytest.raises(InputError, match="weights are bfloat16"):
-            Segmenter(model, dtype="fp32")
+    weights = list(model.image_encoder.parameters())
+    size = sum(x.numel() * x.element_size() for x in weights) / sum(x.numel() for x in weights)
+    least, most = bytes_each
+    assert least <= size <= most
+
+
+def test_a_cast_model_is_of_no_use_in_another_precision():
+    model = build_pair(SHRUNKEN_VITS["padded-windows"]).ours
+    Segmenter(model, dtype="bf16", cast_weights=True)
+    with pytest.raises(InputError, match="weights are bfloat16"):
+        Segmenter(model, dtype="fp32")
 
 
 @pytest.mark.parametrize("dtype", ["fp64", torch.float64, "double"])
