@@ -45,14 +45,14 @@ class SceneConfig:
     paste_balance: float = 0.6
     paste_sources: tuple[str, ...] = ("voc", "coco", "coco-things", "pantry")
     rare: float = 0.02
-    balance: float = 0.5
+    balance: float = 0.4
     kept_pictures: int = 800
     sources: tuple[tuple[str, float], ...] = (
-        ("voc", 0.36),
+        ("voc", 0.42),
         ("coco", 0.15),
         ("coco-things", 0.19),
         ("pantry", 0.07),
-        ("ccp", 0.13),
+        ("ccp", 0.19),
         ("davis", 0.09),
         ("caltech101", 0.06),
         ("grocery", 0.05),
@@ -117,10 +117,10 @@ class TrainConfig:
     )
     images: int = 6
     prompts: int = 4
-    decode: float = 0.8
+    decode: float = 0.9
     warmup: int = 40
-    learning_rate: float = 4e-4
-    backbone_rate: float = 1.3e-4
+    learning_rate: float = 3e-4
+    backbone_rate: float = 1e-4
     weight_decay: float = 0.02
     ema: float = 0.995
     cooldown_ema: float = 0.99

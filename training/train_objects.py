@@ -2,8 +2,9 @@
 
     python training/train_objects.py DATA --out runs/objects --init models/weights
 
-Masks and words stay as they are: only objects_pocket.safetensors is written. Run again, it goes on
-where it stopped. OUT/scenes keeps about 1.5 MB a scene.
+Masks and words stay as they are: only objects_pocket.safetensors is written. It starts from the
+head in the --init folder, if there is one. Run again, it goes on where it stopped. OUT/scenes keeps
+about 1.5 MB a scene.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fast_layers import use_fast_depthwise
 from losses import object_loss
 from pictures import Entry, read_entries
 from pocket_models import PocketModels
+from safetensors.torch import load_file
 from scene_cache import ObjectCache, ObjectScene
 from scipy.optimize import linear_sum_assignment
 from targets import object_targets
@@ -163,6 +165,8 @@ def main() -> None:
         embed_dim=train.load(0).coarse.shape[0],
         high_res_dim=train.load(0).fine.shape[0],
     )
+    if (arguments.init / OBJECTS_FILE).is_file():
+        head.load_state_dict(load_file(arguments.init / OBJECTS_FILE))
     use_fast_depthwise(head)
     trainer = ObjectTrainer(head, train, dev, arguments.out, config)
     trainer.resume()

@@ -15,6 +15,7 @@ from composer import Composer
 from config import SceneConfig
 from pictures import read_entries
 from pocket_models import PocketModels
+from safetensors.torch import load_file
 from scene_cache import ObjectCache, ObjectScene
 from train_objects import ObjectConfig, ObjectTrainer, split_ious, with_objects
 from vocabulary import Vocabulary
@@ -117,3 +118,11 @@ def test_the_command_fills_trains_and_goes_on(
     train_objects.main()
     assert len(list((tmp_path / "out/scenes").glob("*.pt"))) == 5
     assert load_object_head(tmp_path / "out" / OBJECTS_FILE).deep.weight.shape[1] == 472
+
+    started: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(ObjectTrainer, "run", lambda self: started.append(self.head.state_dict()))
+    argv = ["train_objects.py", str(data_folder), "--out", str(tmp_path / "more")]
+    monkeypatch.setattr(sys, "argv", [*argv, "--init", str(tmp_path / "out"), "--scenes", "5"])
+    train_objects.main()
+    for name, value in load_file(tmp_path / "out" / OBJECTS_FILE).items():
+        torch.testing.assert_close(started[0][name], value.float())
