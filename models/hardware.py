@@ -10,7 +10,7 @@ _BF16_UNITS = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16"}
 # The first generation of AVX-512.
 _AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
 _CPUINFO = Path("/proc/cpuinfo")
-# Makers of x86 CPUs on which Intel's MKL does not use AVX-512: their names in /proc/cpuinfo.
+# Makers of x86 CPUs of which some get no AVX-512 from Intel's MKL: their names in /proc/cpuinfo.
 _OTHER_MAKERS = {"AuthenticAMD", "HygonGenuine"}
 
 
@@ -26,7 +26,8 @@ def bf16_units() -> str:
 def has_slow_mkl() -> bool:
     """Return whether oneDNN multiplies matrices faster here than Intel's MKL.
 
-    It does on the CPUs with AVX-512 of other makers. Only Linux says; elsewhere the answer is no.
+    It does, by much or by little, on the CPUs with AVX-512 of other makers. Only Linux says;
+    elsewhere the answer is no.
     """
     return _is_slow(_CPUINFO)
 

@@ -28,10 +28,10 @@ class PointwiseLinear(nn.Linear):
 def pointwise_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Map (..., C) to (..., C') by a weight (C', C) and a bias (C'), like ``F.linear``.
 
-    PyTorch multiplies float32 matrices by Intel's MKL, which does not use AVX-512 on the CPUs of
+    PyTorch multiplies float32 matrices by Intel's MKL, which does not use AVX-512 on all CPUs of
     others. Its convolutions are oneDNN's, which does, and a convolution of 1 x 1 is the same
-    product: on an EPYC of AMD it takes less than half the time (benchmarks/linear.py). Sums may be
-    in another order.
+    product: it takes less than half the time on one EPYC of AMD, and some 10% less on another
+    (benchmarks/linear.py). Sums may be in another order.
     """
     if not _by_convolution(input):
         return F.linear(input, weight, bias)
