@@ -23,6 +23,8 @@ class PipelineConfig:
         fusion: How a phrase and an example of the same thing are combined.
         ranking: Thresholds and weights of the ranking.
         closer: When small things that are marked are looked at closely; None for never.
+        refine_clicks: Whether each mask of a single click is decoded once more, with its own logits
+            as prompt.
         calibration: Of the scores of masks that phrases find; None leaves them to the ranking's
             formula.
         tiling: How large pictures are searched in tiles.
@@ -33,5 +35,6 @@ class PipelineConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     closer: CloserConfig | None = None
+    refine_clicks: bool = False
     calibration: ScoreCalibration | None = None
     tiling: TilingConfig = field(default_factory=TilingConfig)

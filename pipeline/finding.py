@@ -193,7 +193,8 @@ class Finder:
         """Return masks of points and boxes; a single click is ambiguous and gives all three."""
         closer = self.config.closer
         if closer is None:
-            return decode_marked(self.segmenter, embedding, prompts)
+            refine = self.config.refine_clicks
+            return decode_marked(self.segmenter, embedding, prompts, refine=refine)
         return self.closer_looks(embedding, prompts, closer)
 
     def _text(self) -> TextPrompter[Any]:

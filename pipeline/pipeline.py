@@ -56,7 +56,8 @@ class Pipeline:
         self.text_prompter = text_prompter
         self.reference_prompter = reference_prompter
         self.config = config or PipelineConfig()
-        self._closer_looks = CloserLooks(segmenter, partial(decode_marked, segmenter))
+        decode = partial(decode_marked, segmenter, refine=self.config.refine_clicks)
+        self._closer_looks = CloserLooks(segmenter, decode)
 
     def __call__(
         self,

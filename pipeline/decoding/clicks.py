@@ -29,18 +29,25 @@ _MARGIN = 0.5
 _REMOVED = -10.0
 
 
-def decode_marked(segmenter: Segmenter, embedding: ImageEmbedding, prompts: PromptSet) -> Proposals:
+def decode_marked(
+    segmenter: Segmenter, embedding: ImageEmbedding, prompts: PromptSet, *, refine: bool = False
+) -> Proposals:
     """Decode what points and boxes mark; a single click is ambiguous and gives all three masks.
 
     Args:
         segmenter: The segmenter that decodes.
         embedding: The encoded image.
         prompts: One or more prompts of points and boxes.
+        refine: Whether each of a single click's masks is decoded once more, to the single mask of
+            the click and its own logits; its predicted IoU stays, by which the masks were told
+            apart.
     """
     coords = prompts.point_coords
     lone = prompts.boxes is None and coords is not None and coords.shape[1] == 1
     if coords is None or lone:
         masks = decode_prompts(segmenter, embedding, prompts, multimask_output=lone)
+        if lone and refine:
+            masks = _refined(segmenter, embedding, prompts, masks)
     else:
         masks = LowResMasks.join(
             [
@@ -50,6 +57,17 @@ def decode_marked(segmenter: Segmenter, embedding: ImageEmbedding, prompts: Prom
         )
     found = to_proposals(segmenter, embedding, masks, prompts.labels, prompts.prompt_scores)
     return replace(found, nested=lone)
+
+
+def _refined(
+    segmenter: Segmenter, embedding: ImageEmbedding, prompts: PromptSet, masks: LowResMasks
+) -> LowResMasks:
+    """Decode C masks of each of B prompts again, each with its own logits as prompt."""
+    count, each, *size = masks.logits.shape
+    copies = prompts.part(np.arange(count).repeat(each))
+    again = replace(copies, mask_input=masks.logits.reshape(-1, 1, *size))
+    found = decode_prompts(segmenter, embedding, again, multimask_output=False)
+    return LowResMasks(found.logits.reshape(masks.logits.shape), masks.iou_predictions)
 
 
 def decode_clicks(

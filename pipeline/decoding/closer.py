@@ -48,7 +48,7 @@ class CloserConfig:
     least_side: int = 48
     looks: int = 8
     click_share: float = 0.5
-    largest_mask: float = 0.05
+    largest_mask: float = 0.02
 
     def __post_init__(self) -> None:
         for name in ("largest_box", "click_share", "largest_mask"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.pipeline.decoding.clicks import decode_clicks
+from promptseg.pipeline.decoding.clicks import decode_clicks, decode_marked
 from promptseg.pipeline.decoding.prompts import PromptSet
 from promptseg.pipeline.decoding.segmenter import Segmenter
 from promptseg.pipeline.marks import Marks
@@ -53,6 +53,36 @@ def test_each_click_refines_both_readings_of_the_first(tiny_segmenter, calls) ->
     chosen = last.iou_predictions[:, 0].argmax()
     np.testing.assert_array_equal(found.logits[0], last.logits[chosen])
     assert found.iou_predictions == last.iou_predictions.max()
+
+
+def test_a_single_click_is_refined_if_asked(tiny_segmenter, calls) -> None:
+    embedding = tiny_segmenter.encode_image(IMAGE)
+    whole = decode_marked(tiny_segmenter, embedding, ask([(10, 10)], [1]))
+    found = decode_marked(tiny_segmenter, embedding, ask([(10, 10)], [1]), refine=True)
+    (_, before), (first, three), (second, again) = calls
+    assert [p["multimask_output"] for p in (first, second)] == [True, False]
+    np.testing.assert_array_equal(three.logits, before.logits)
+    np.testing.assert_array_equal(second["mask_input"][:, 0], three.logits[0])
+    np.testing.assert_array_equal(second["point_coords"], [[(10, 10)]] * 3)
+    logits = again.logits[:, 0]
+    for mask, expected in zip(
+        found.masks, tiny_segmenter.upscale_compact(embedding, logits), strict=True
+    ):
+        assert mask == expected.mask
+    np.testing.assert_array_equal(found.iou_predictions, whole.iou_predictions)
+    assert found.nested
+    assert [len(p["point_coords"]) for p, _ in calls] == [1, 1, 3]
+
+
+def test_several_clicks_and_boxes_are_not_refined_further(tiny_segmenter, calls) -> None:
+    embedding = tiny_segmenter.encode_image(IMAGE)
+    for asked in (ask([(10, 10), (40, 40)], [1, 0]), ask([], [], [(5, 5, 60, 60)])):
+        plain = decode_marked(tiny_segmenter, embedding, asked)
+        count = len(calls)
+        refined = decode_marked(tiny_segmenter, embedding, asked, refine=True)
+        assert len(calls) == 2 * count
+        assert refined.masks == plain.masks
+        calls.clear()
 
 
 def test_the_first_foreground_click_comes_first(tiny_segmenter, calls) -> None:
