@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]
 # Photograph, phrase or box, and what is wrong with the answer.
 CASES: tuple[tuple[str, str | Box, str], ...] = (
     ("coffee", "spoon", "a small thing"),
-    ("rocket", "person", "there is nobody"),
+    ("astronaut", "hair", "the face and the collar as well"),
     ("coffee", "cup", "the saucer for the cup"),
     ("coffee", "plate", "a word it lacks"),
     ("astronaut", (90.0, 30.0, 400.0, 511.0), "parts of a cluttered object"),

@@ -118,7 +118,7 @@ SCENES = (
         "A colour",
         "The noun is looked for, then the colour in the pixels of what was found. The colour that "
         "is not there gives nothing, and the reason.",
-        (Query("astronaut", text=("brown hair", "green hair")),),
+        (Query("astronaut", text=("orange clothes", "green clothes")),),
     ),
     Scene(
         "What it must not be",
@@ -140,9 +140,9 @@ SCENES = (
     ),
     Scene(
         "Clicks",
-        "A lone click may mean the whole, a part or a subpart, and gives a mask for each: here the "
-        "cup, the cup with its saucer, and a ragged part of it, as its score says. A second click, "
-        "on what does not belong to it (red), leaves one mask.",
+        "A lone click may mean the whole, a part or a subpart, and gives a mask for each that "
+        "differs: here the cup, and the cup with its saucer. A second click, on what does not "
+        "belong to it (red), leaves one mask.",
         (
             Query("coffee", points=((300, 180, 1),), apart=True),
             Query("coffee", points=((300, 180, 1), (300, 300, 0))),
@@ -165,7 +165,7 @@ SCENES = (
         'The gate errs in both directions, and masks take in too much. "Spoon" barely passes and '
         'lands on the table, "cup" takes the saucer with it; their low scores are the warning. '
         '"Astronaut" finds the shuttle, "tower" the sky beside the thin lattices, and "hair", '
-        "above, also the dark of the collar.",
+        "above, most of the face and the dark of the collar.",
         (
             Query("coffee", text=("cup", "spoon")),
             Query("astronaut", text=("astronaut",)),

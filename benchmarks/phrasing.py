@@ -33,7 +33,7 @@ ASKED: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         (ASTRONAUT, "smiling woman; woman in a suit", {}),
     ],
     "Colours": [
-        (ASTRONAUT, "brown hair; green hair", {}),
+        (ASTRONAUT, "orange clothes; green clothes; brown hair", {}),
         (CAT, "brown cat; orange cat; ginger cat; grey cat", {}),
     ],
     "Parts and surroundings": [
