@@ -167,4 +167,4 @@ def test_blocks_do_not_change_what_the_encoder_gives(monkeypatch):
     with torch.no_grad():
         expected = encoder(x)
         monkeypatch.setattr(image_encoder, "BLOCK_TOKENS", 7)
-        torch.testing.assert_close(encoder(x), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(encoder(x), expected, atol=1e-5, rtol=0)

@@ -61,7 +61,7 @@ def test_a_cat_across_seams_is_one_mask_as_alone(pipe, cats, pictures, mosaic) -
     assert cats.labels[:2] == ["cat", "cat"]
     for place in CATS:
         expected = in_place(alone, place)
-        assert max(iou(mask, expected) for mask in cats.masks[:2]) > 0.9
+        assert max(iou(mask, expected) for mask in cats.masks[:2]) > 0.8
     assert cats.image_size == mosaic.shape[:2]
     np.testing.assert_array_equal(cats.image, mosaic)
 
@@ -106,7 +106,7 @@ def test_everything_in_tiles_has_no_copies(pipe, mosaic) -> None:
         progress=lambda done, total: told.append((done, total)),
     )
     assert told[-1] == (3, 3)
-    assert len(result) > 3
+    assert len(result) > 2
     masks = result.masks
     for i in range(len(masks)):
         for j in range(i):

@@ -124,6 +124,11 @@ def test_work_stops_when_it_is_cancelled(app: App, picture: Path) -> None:
     image = handle_file(str(picture))
     job = client.submit(image=image, points_per_side=64, api_name="/everything")
     assert app.starts()
+    # The client cancels only a job whose number it has been told, which may be after its start.
+    until = time.monotonic() + START_SECONDS
+    while not (job.communicator and job.communicator.event_id):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     job.cancel()
     assert app.stops()
     record, _ = client.predict(image=image, phrases="quick", api_name="/segment_text")
