@@ -30,8 +30,7 @@ def pointwise_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 
     PyTorch multiplies float32 matrices by Intel's MKL, which does not use AVX-512 on all CPUs of
     others. Its convolutions are oneDNN's, which does, and a convolution of 1 x 1 is the same
-    product: it takes less than half the time on one EPYC of AMD, and some 10% less on another
-    (benchmarks/linear.py). Sums may be in another order.
+    product (benchmarks/linear.py times both). Sums may be in another order.
     """
     if not _by_convolution(input):
         return F.linear(input, weight, bias)

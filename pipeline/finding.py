@@ -9,7 +9,6 @@ from typing import Any
 from ..models.embedding import ImageEmbedding
 from ..models.errors import InputError
 from .config import PipelineConfig
-from .decoding.clicks import decode_marked
 from .decoding.closer import CloserLooks
 from .decoding.decode import decode_proposals, to_proposals
 from .decoding.prompts import PromptSet
@@ -193,8 +192,7 @@ class Finder:
         """Return masks of points and boxes; a single click is ambiguous and gives all three."""
         closer = self.config.closer
         if closer is None:
-            refine = self.config.refine_clicks
-            return decode_marked(self.segmenter, embedding, prompts, refine=refine)
+            return self.closer_looks.decode(embedding, prompts)
         return self.closer_looks(embedding, prompts, closer)
 
     def _text(self) -> TextPrompter[Any]:

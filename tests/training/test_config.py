@@ -25,6 +25,6 @@ def test_the_shipped_scenes_make_sense(calm: bool) -> None:
     assert scenes.side == PocketSamConfig().image_size
     assert scenes.side % MULTIPLE == scenes.small_side % MULTIPLE == 0
     assert scenes.scales[0] < 1 < scenes.scales[1]
-    assert sum(share for _, share in scenes.sources) == pytest.approx(1, abs=0.35)
+    assert all(0 < share < 1 for _, share in scenes.sources)
     named = {name for name, _ in scenes.sources}
     assert named >= {*scenes.paste_sources, *TrainConfig().unnamed_sources}
