@@ -1,6 +1,8 @@
-"""Linear layers that are applied at many positions of a map, on CPUs where that can be faster."""
+"""Products with many positions of a map, on CPUs where another library multiplies faster."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,6 @@ from .hardware import has_slow_mkl
 
 # Fewer positions are not worth another kernel.
 _LEAST_POSITIONS = 256
-# From a batch of this many on, PyTorch gives convolutions to oneDNN also with a single thread.
-_BATCH = 16
 
 
 class PointwiseLinear(nn.Linear):
@@ -25,23 +25,21 @@ class PointwiseLinear(nn.Linear):
         return pointwise_linear(input, self.weight, self.bias)
 
 
-def pointwise_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def pointwise_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map (..., C) to (..., C') by a weight (C', C) and a bias (C'), like ``F.linear``.
 
-    PyTorch multiplies float32 matrices by Intel's MKL, which does not use AVX-512 on all CPUs of
-    others. Its convolutions are oneDNN's, which does, and a convolution of 1 x 1 is the same
-    product (benchmarks/linear.py times both). Sums may be in another order.
+    PyTorch multiplies float32 matrices by Intel's MKL, which is not the fastest on all CPUs of
+    others. What torch.compile calls there, oneDNN's product, is called here too
+    (benchmarks/linear.py times both). Sums may be in another order.
     """
-    if not _by_convolution(input):
+    if not multiplies_by_onednn(input):
         return F.linear(input, weight, bias)
-    positions = input.shape[:-1].numel()
-    batch = _BATCH if positions % _BATCH == 0 else 1
-    x = input.reshape(batch, positions // batch, 1, -1).permute(0, 3, 1, 2)
-    y = F.conv2d(x, weight[:, :, None, None], bias)
-    return y.permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "none")
+    return product
 
 
-def _by_convolution(input: Tensor) -> bool:
+def multiplies_by_onednn(input: Tensor) -> bool:
+    """Return whether :func:`pointwise_linear` leaves an input (..., C) to oneDNN."""
     return (
         input.device.type == "cpu"
         and input.dtype == torch.float32
@@ -50,4 +48,11 @@ def _by_convolution(input: Tensor) -> bool:
         and not torch.compiler.is_compiling()  # what is exported stays a matrix product
         and input.shape[:-1].numel() >= _LEAST_POSITIONS
         and has_slow_mkl()
+        and _has_onednn()
     )
+
+
+@cache
+def _has_onednn() -> bool:
+    """Return whether this PyTorch has the product, which it does not promise to keep."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..linear import PointwiseLinear
+from ..linear import PointwiseLinear, multiplies_by_onednn, pointwise_linear
 from .layers import LayerNorm2d
 from .transformer import MLPBlock
 
@@ -136,12 +136,23 @@ def attention_with_relative_positions(
     out = q.new_empty(batch_size, num_tokens, num_heads, head_dim)
     for image, head, query in _attention_blocks(batch_size, num_heads, num_tokens):
         block = (image, head, query)
-        bias = bias_h[block].unsqueeze(-1) + bias_w[block].unsqueeze(-2)  # (..., H, W)
-        attended = F.scaled_dot_product_attention(
-            q[block], k[image, head], v[image, head], attn_mask=bias.flatten(-2)
-        )
+        attended = _attend(q[block], k[image, head], v[image, head], bias_h[block], bias_w[block])
         out[image, query, head] = attended.transpose(1, 2)
     return out
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+    """Attention of queries (B, heads, Q, c) whose bias is the sum of one by row and by column."""
+    bias_h, bias_w = bias_h.unsqueeze(-1), bias_w.unsqueeze(-2)  # (B, heads, Q, H, 1) and W
+    if q.shape[:2].numel() > 1 or not multiplies_by_onednn(q):
+        bias = (bias_h + bias_w).flatten(-2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    # One head: its scores in as many products as PyTorch's attention has tiles of them.
+    scores = pointwise_linear(q[0, 0] * q.shape[-1] ** -0.5, k[0, 0])
+    grid = scores.view(-1, bias_h.shape[-2], bias_w.shape[-1])
+    grid += bias_h[0, 0]
+    grid += bias_w[0, 0]
+    return pointwise_linear(scores.softmax(-1), v[0, 0].T)[None, None]
 
 
 class Attention(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.models import InputError
+from promptseg.models import InputError, linear
 from promptseg.models.sam import image_encoder
 from promptseg.models.sam.image_encoder import (
     Attention,
@@ -47,16 +47,31 @@ def test_attention_equals_the_formula_in_blocks_of_any_size(monkeypatch, max_bia
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("slow_mkl", [True, False])
+@torch.no_grad()
+def test_attention_of_one_head_at_a_time_equals_the_formula(monkeypatch, slow_mkl):
+    """Blocks of 256 queries of one head, whose products oneDNN computes where MKL is slow."""
+    monkeypatch.setattr(linear, "has_slow_mkl", lambda: slow_mkl)
+    monkeypatch.setattr(image_encoder, "MAX_BIAS_ELEMENTS", 256 * 288)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 288, 4, generator=generator)
+    rel_pos_h, rel_pos_w = (torch.randn(n, 4, generator=generator) for n in (31, 35))
+    out = attention_with_relative_positions(q, k, v, rel_pos_h, rel_pos_w, (16, 18))
+    arrays = (tensor.double().numpy() for tensor in (q, k, v, rel_pos_h, rel_pos_w))
+    expected = torch.from_numpy(dense_attention(*arrays, (16, 18))).float()
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
 def test_no_block_holds_more_bias_than_allowed(monkeypatch):
     """At 64 x 64 tokens the scores of all heads would be 768 MiB; a block stays within 4."""
     sizes = []
-    original = torch.nn.functional.scaled_dot_product_attention
+    original = image_encoder._attend
 
-    def spy(q, k, v, *, attn_mask):
-        sizes.append(attn_mask.numel())
-        return original(q, k, v, attn_mask=attn_mask)
+    def spy(q, k, *others):
+        sizes.append(q.shape[:3].numel() * k.shape[2])
+        return original(q, k, *others)
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(image_encoder, "_attend", spy)
     attention = Attention(24, num_heads=12, size=(64, 64))
     with torch.no_grad():
         attention(torch.randn(1, 64, 64, 24))

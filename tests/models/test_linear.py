@@ -1,11 +1,10 @@
-"""Linear layers by convolutions against PyTorch's own."""
+"""Linear layers by oneDNN against PyTorch's own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from promptseg.models import hardware, linear
 from promptseg.models.linear import PointwiseLinear
@@ -14,17 +13,17 @@ AVX512 = "avx512f avx512bw avx512vl avx512dq"
 
 
 @pytest.fixture
-def convolved(monkeypatch) -> list[tuple[int, ...]]:
-    """Shapes of the inputs of convolutions, on a CPU whose MKL is slow."""
+def by_onednn(monkeypatch) -> list[tuple[int, ...]]:
+    """Shapes of the inputs that oneDNN multiplies, on a CPU whose MKL is slow."""
     shapes = []
-    original = F.conv2d
+    original = torch.ops.mkldnn._linear_pointwise
 
     def spy(x, *others):
         shapes.append(tuple(x.shape))
         return original(x, *others)
 
     monkeypatch.setattr(linear, "has_slow_mkl", lambda: True)
-    monkeypatch.setattr(F, "conv2d", spy)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", spy)
     return shapes
 
 
@@ -38,17 +37,17 @@ def pair(bias: bool = True) -> tuple[PointwiseLinear, nn.Linear]:
 @pytest.mark.parametrize("shape", [(256,), (257,), (2, 17, 19), (3, 16, 16), (1, 1000)])
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
-def test_the_convolution_is_the_product(convolved, shape, bias):
+def test_it_is_the_same_product(by_onednn, shape, bias):
     ours, reference = pair(bias)
     x = torch.randn(*shape, 24)
     found = ours(x)
-    assert len(convolved) == 1
+    assert by_onednn == [(*shape, 24)]
     torch.testing.assert_close(found, reference(x), rtol=1e-5, atol=1e-5)
     strided = torch.randn(*shape[:-1], 24, shape[-1]).transpose(-1, -2)
     torch.testing.assert_close(ours(strided), reference(strided), rtol=1e-5, atol=1e-5)
 
 
-def test_elsewhere_the_product_stays(convolved, monkeypatch):
+def test_elsewhere_pytorch_multiplies_itself(by_onednn, monkeypatch):
     ours, reference = pair()
     x = torch.randn(300, 24)
     torch.testing.assert_close(ours(x), reference(x), rtol=0, atol=0)  # gradients are wanted
@@ -57,10 +56,13 @@ def test_elsewhere_the_product_stays(convolved, monkeypatch):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert ours(x).dtype == torch.bfloat16
         graph = torch.export.export(ours, (x,)).graph
-        assert not any("conv" in str(node.target) for node in graph.nodes)
+        assert not any("mkldnn" in str(node.target) for node in graph.nodes)
         monkeypatch.setattr(linear, "has_slow_mkl", lambda: False)
         torch.testing.assert_close(ours(x), reference(x), rtol=0, atol=0)
-    assert not convolved
+        monkeypatch.setattr(linear, "has_slow_mkl", lambda: True)
+        monkeypatch.setattr(linear, "_has_onednn", lambda: False)  # a PyTorch without the product
+        torch.testing.assert_close(ours(x), reference(x), rtol=0, atol=0)
+    assert not by_onednn
 
 
 @pytest.mark.parametrize(
