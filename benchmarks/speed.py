@@ -6,9 +6,9 @@
 
 Every implementation encodes the same picture of 1024 x 1024 pixels (pocket scales it to 512) and
 decodes 1, 16 and 256 boxes on it, one mask each, in blocks of 32, in a process of its own. Times
-are medians of the repeats after a warm-up, of fewer where they would take more than 8 seconds
-together; memory is the process's peak resident set, libraries and weights included. Ratios are to
-the first row of a model. "ours compiled" has its image encoder compiled by torch.compile.
+are medians of the repeats after a warm-up; memory is the process's peak resident set, libraries and
+weights included. Ratios are to the first row of a model. "ours compiled" has its image encoder
+compiled by torch.compile.
 
 Each row is printed as soon as it is measured, and kept in the folder: what was measured with the
 same threads, repeats and versions is not measured again, unless --again is given. A row that fails
@@ -39,7 +39,6 @@ from promptseg import __version__
 BOXES = (1, 16, 256)
 POCKET_REPEATS = 9
 COLD_REPEATS = 3
-MOST_SECONDS = 40.0  # of the repeats of one measurement, beyond the first
 ROWS = "rows.jsonl"
 HEADS = {"encode": "encode s", **{str(n): f"{n} boxes s" for n in BOXES}, "peak": "peak GB"}
 Row = dict[str, float]
@@ -56,10 +55,7 @@ def median_seconds(run: Callable[[], object], repeats: int, *, warm: bool = Fals
     """Median seconds of a call, after one warm-up call unless it is warm already."""
     if not warm:
         run()
-    seconds: list[float] = []
-    while len(seconds) < repeats and sum(seconds) < MOST_SECONDS:
-        seconds.append(seconds_of(run))
-    return statistics.median(seconds)
+    return statistics.median(seconds_of(run) for _ in range(repeats))
 
 
 @torch.no_grad()

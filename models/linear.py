@@ -28,8 +28,8 @@ class PointwiseLinear(nn.Linear):
 def pointwise_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map (..., C) to (..., C') by a weight (C', C) and a bias (C'), like ``F.linear``.
 
-    PyTorch multiplies float32 matrices by Intel's MKL, which is not the fastest on all CPUs of
-    others. What torch.compile calls there, oneDNN's product, is called here too
+    PyTorch multiplies float32 matrices by Intel's MKL. Where oneDNN is faster, on some CPUs of
+    other makers, its product is called instead, by the operation that torch.compile uses
     (benchmarks/linear.py times both). Sums may be in another order.
     """
     if not multiplies_by_onednn(input):

@@ -147,7 +147,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias_h: Tensor, bias_w: Tensor) -> 
     if q.shape[:2].numel() > 1 or not multiplies_by_onednn(q):
         bias = (bias_h + bias_w).flatten(-2)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    # One head: its scores in as many products as PyTorch's attention has tiles of them.
+    # One head, whose scores for these queries are held whole, as its bias is above.
     scores = pointwise_linear(q[0, 0] * q.shape[-1] ** -0.5, k[0, 0])
     grid = scores.view(-1, bias_h.shape[-2], bias_w.shape[-1])
     grid += bias_h[0, 0]

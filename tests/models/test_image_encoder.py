@@ -34,32 +34,41 @@ def dense_attention(q, k, v, rel_pos_h, rel_pos_w, size):
     return out.transpose(0, 2, 1, 3)
 
 
+def compare_with_the_formula(*, batch_size: int, size: tuple[int, int]) -> None:
+    """Attention with 2 heads on random tensors, in whatever blocks are set."""
+    height, width = size
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, batch_size, 2, height * width, 4, generator=generator)
+    rel_pos_h, rel_pos_w = (torch.randn(2 * n - 1, 4, generator=generator) for n in size)
+    out = attention_with_relative_positions(q, k, v, rel_pos_h, rel_pos_w, size)
+    arrays = (tensor.double().numpy() for tensor in (q, k, v, rel_pos_h, rel_pos_w))
+    expected = torch.from_numpy(dense_attention(*arrays, size)).float()
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
 # From blocks of a single query to all images at once; 15 tokens, 2 heads, 3 images.
 @pytest.mark.parametrize("max_bias_elements", [1, 60, 225, 450, 900, 10**6])
 def test_attention_equals_the_formula_in_blocks_of_any_size(monkeypatch, max_bias_elements):
     monkeypatch.setattr(image_encoder, "MAX_BIAS_ELEMENTS", max_bias_elements)
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 3, 2, 15, 4, generator=generator)
-    rel_pos_h, rel_pos_w = (torch.randn(n, 4, generator=generator) for n in (9, 5))
-    out = attention_with_relative_positions(q, k, v, rel_pos_h, rel_pos_w, (5, 3))
-    arrays = (tensor.double().numpy() for tensor in (q, k, v, rel_pos_h, rel_pos_w))
-    expected = torch.from_numpy(dense_attention(*arrays, (5, 3))).float()
-    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+    compare_with_the_formula(batch_size=3, size=(5, 3))
 
 
 @pytest.mark.parametrize("slow_mkl", [True, False])
 @torch.no_grad()
 def test_attention_of_one_head_at_a_time_equals_the_formula(monkeypatch, slow_mkl):
     """Blocks of 256 queries of one head, whose products oneDNN computes where MKL is slow."""
+    blocks = []
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q, *others, **options):
+        blocks.append(q.shape[2])
+        return original(q, *others, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     monkeypatch.setattr(linear, "has_slow_mkl", lambda: slow_mkl)
     monkeypatch.setattr(image_encoder, "MAX_BIAS_ELEMENTS", 256 * 288)
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 1, 2, 288, 4, generator=generator)
-    rel_pos_h, rel_pos_w = (torch.randn(n, 4, generator=generator) for n in (31, 35))
-    out = attention_with_relative_positions(q, k, v, rel_pos_h, rel_pos_w, (16, 18))
-    arrays = (tensor.double().numpy() for tensor in (q, k, v, rel_pos_h, rel_pos_w))
-    expected = torch.from_numpy(dense_attention(*arrays, (16, 18))).float()
-    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+    compare_with_the_formula(batch_size=1, size=(16, 18))
+    assert blocks == ([32, 32] if slow_mkl else [256, 32, 256, 32])  # what PyTorch attended
 
 
 def test_no_block_holds_more_bias_than_allowed(monkeypatch):
